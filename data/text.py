@@ -99,24 +99,26 @@ def read_json_lines(path):
         with opener(path, "rb") as file:
             for number, raw in enumerate(file, 1):
                 if raw.strip():
-                    yield number, parse_json_line(raw, f"{path}:{number}")
+                    try:
+                        yield number, parse_json_line(raw)
+                    except ValueError as e:
+                        raise ValueError(f"{path}:{number}: {e}") from None
     except (EOFError, lzma.LZMAError, gzip.BadGzipFile) as e:
         raise ValueError(f"{path}: broken compressed file after line {number} ({e}). Fetch or compress it again") from None
 
 
-def parse_json_line(raw, where):
-    """One line of JSON as bytes -> value; ValueError that starts with `where` and says what was expected."""
+def parse_json_line(raw):
+    """One line of JSON as bytes -> value; ValueError with the reason and what to do."""
     try:
         return json.loads(raw.rstrip().decode("utf-8-sig"))
     except UnicodeDecodeError as e:
-        raise ValueError(f"{where}: byte 0x{raw[e.start]:02x} at position {e.start} is not UTF-8. Convert the file "
-                         f"to UTF-8") from None
+        raise ValueError(f"byte 0x{raw[e.start]:02x} at position {e.start} is not UTF-8. Convert the file to UTF-8") from None
     except json.JSONDecodeError as e:
         hint = " Is it one JSON value spread over many lines? A .jsonl file has one complete value on each line."
-        raise ValueError(f"{where}: broken JSON at column {e.colno} ({e.msg}).{hint if len(raw.strip()) < 4 else ''} "
+        raise ValueError(f"broken JSON at column {e.colno} ({e.msg}).{hint if len(raw.strip()) < 4 else ''} "
                          f"Repair or delete the line") from None
     except (ValueError, RecursionError) as e:                     # a number of 5,000 digits; 100,000 brackets
-        raise ValueError(f"{where}: unreadable JSON ({e}). Repair or delete the line") from None
+        raise ValueError(f"unreadable JSON ({e}). Repair or delete the line") from None
 
 
 # ---- one reader per file type ----

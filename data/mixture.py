@@ -1,0 +1,80 @@
+"""
+Lazy sequences of conversations: mixtures for training, one-after-another for a curriculum, and cheap slices of both.
+
+    train = Mixture([SmolTalk("train"), GSM8K("train"), identity, identity], seed=42)     # identity: two epochs
+    small = Mixture([(SmolTalk("train"), 10_000), ARC("easy", "train")])                  # at most 10,000 of SmolTalk
+    lesson = Sequence([spelling, counting])                                               # all of one, then the other
+    half = train[0:len(train):2]                                                          # a view; nothing is read
+
+A source is anything with len(source) and source[i]. Nothing is read before it is asked for: a mixture keeps its sources
+and 4 bytes for each item that it holds.
+"""
+import numpy as np
+
+
+class Lazy:
+    """A sequence by index: a subclass gives __len__ and get(i) for 0 <= i < len; slices of it are views."""
+
+    def __getitem__(self, i):
+        if isinstance(i, slice):
+            return View(self, range(len(self))[i])
+        if not -len(self) <= i < len(self):
+            raise IndexError(f"index {i} of {type(self).__name__} with {len(self)} items")
+        return self.get(i % len(self))
+
+    def __iter__(self):
+        return (self.get(i) for i in range(len(self)))
+
+
+class View(Lazy):
+    """The items of `source` at the positions of a range; a slice of a view is again one range."""
+
+    def __init__(self, source, positions):
+        self.source, self.positions = source, positions
+
+    def __len__(self):
+        return len(self.positions)
+
+    def get(self, i):
+        return self.source[self.positions[i]]
+
+    def __getitem__(self, i):
+        return View(self.source, self.positions[i]) if isinstance(i, slice) else super().__getitem__(i)
+
+
+class Sequence(Lazy):
+    """All items of the first source, then of the second, and so on: Sequence(["ab", "c"]) reads "a", "b", "c"."""
+
+    def __init__(self, sources):
+        self.sources = [_cap(source) for source in sources]
+        self.ends = np.cumsum([len(source) for source in self.sources], dtype=np.int64)
+
+    def __len__(self):
+        return int(self.ends[-1]) if len(self.ends) else 0
+
+    def get(self, i):
+        k = int(np.searchsorted(self.ends, i, side="right"))
+        return self.sources[k][i - (int(self.ends[k - 1]) if k else 0)]
+
+
+class Mixture(Sequence):
+    """The same items in an order shuffled by `seed` alone. A source listed twice is read twice: two epochs of it."""
+
+    def __init__(self, sources, seed=42):
+        super().__init__(sources)
+        size = len(self)
+        kind = np.uint32 if size <= 2**32 else np.uint64
+        self.order = np.random.Generator(np.random.PCG64(seed)).permutation(np.arange(size, dtype=kind))
+
+    def get(self, i):
+        return super().get(int(self.order[i]))
+
+
+def _cap(source):
+    """A source, or a pair (source, size): then its first `size` items, or all if it has fewer."""
+    if not isinstance(source, tuple):
+        return source
+    source, size = source
+    if size < 0:
+        raise ValueError(f"the size of a source must be at least 0, not {size}")
+    return View(source, range(min(size, len(source))))

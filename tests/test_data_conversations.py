@@ -1,0 +1,225 @@
+"""data/conversations.py and data/mixture.py: every format to one record, every bad row with its reason, lazy and exact."""
+import json
+import pickle
+import re
+import tracemalloc
+
+import pytest
+
+from data.conversations import read_conversations, read_preferences, to_conversation, to_preference, validate_conversation
+from data.mixture import Mixture, Sequence
+
+U, A = {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}
+S = {"role": "system", "content": "Be kind"}
+
+
+def write(path, *rows):
+    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
+    return path
+
+
+# ---- recognised formats ----
+
+@pytest.mark.parametrize("row, messages", [
+    ({"messages": [U, A]}, [U, A]),
+    ({"messages": [S, U, A, U, A], "id": 3}, [S, U, A, U, A]),
+    ([U, A], [U, A]),
+    ({"conversations": [U, A]}, [U, A]),
+    ({"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}]}, [U, A]),
+    ({"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}], "system": "Be kind"}, [S, U, A]),
+    ({"instruction": "Hi", "input": "", "output": "Hello"}, [U, A]),
+    ({"instruction": "Hi", "output": "Hello", "system": "Be kind"}, [S, U, A]),
+    ({"instruction": "Add", "input": "1 2", "output": "Hello"}, [{"role": "user", "content": "Add\n\n1 2"}, A]),
+    ({"instruction": "Hi", "output": "Hello", "history": [["Hi", "Hello"]]}, [U, A, U, A]),
+    ({"prompt": "Hi", "completion": "Hello"}, [U, A]),
+    ({"prompt": [S, U], "completion": [A]}, [S, U, A]),
+    ({"messages": [{"role": "system", "content": ""}, U, A]}, [U, A]),
+    ({"messages": [{"role": "user", "content": [{"type": "text", "text": "H"}, {"type": "text", "text": "i"}]}, A]}, [U, A]),
+    ({"messages": [U, A, U]}, [U, A, U]),
+])
+def test_conversation_formats(row, messages):
+    assert to_conversation(row)[1] == {"messages": messages}
+
+
+def test_parts_stay_parts():
+    parts = [{"type": "text", "text": "2+2="}, {"type": "python", "text": "2+2"}, {"type": "python_output", "text": "4"}]
+    row = {"messages": [U, {"role": "assistant", "content": parts}]}
+    assert to_conversation(row)[1] == row
+
+
+HH = "\n\nHuman: Hi\n\nAssistant: Hello\n\nHuman: Hi\n\nAssistant: "
+
+
+@pytest.mark.parametrize("row, before", [
+    ({"chosen": [U, A], "rejected": [U, {"role": "assistant", "content": "Go"}]}, [U]),
+    ({"prompt": "Hi", "chosen": [U, A], "rejected": [U, {"role": "assistant", "content": "Go"}], "score_chosen": 9}, [U]),
+    ({"prompt": [S, U], "chosen": [A], "rejected": [{"role": "assistant", "content": "Go"}]}, [S, U]),
+    ({"prompt": "Hi", "chosen": "Hello", "rejected": "Go"}, [U]),
+    ({"prompt": "Hi", "chosen": "Hello", "rejected": "Go", "system": "Be kind"}, [S, U]),
+    ({"prompt": [U, A, U], "chosen": "Hello", "rejected": "Go", "system": "Be kind"}, [S, U, A, U]),
+    ({"instruction": "Hi", "input": "", "chosen": "Hello", "rejected": "Go", "system": "Be kind"}, [S, U]),
+    ({"conversations": [{"from": "human", "value": "Hi"}], "chosen": {"from": "gpt", "value": "Hello"},
+      "rejected": {"from": "gpt", "value": "Go"}}, [U]),
+    ({"chosen": HH + "Hello", "rejected": HH + "Go"}, [U, A, U]),
+    ({"prompt": HH, "chosen": "Hello", "rejected": "Go"}, [U, A, U]),
+    ({"chosen": [S, U, A], "rejected": [S, U, {"role": "assistant", "content": "Go"}]}, [S, U]),
+])
+def test_preference_formats(row, before):
+    pair = to_preference(row)[1]
+    assert pair == {"chosen": {"messages": before + [A]},
+                    "rejected": {"messages": before + [{"role": "assistant", "content": "Go"}]}}
+
+
+# ---- bad rows ----
+
+@pytest.mark.parametrize("row, reason", [
+    (5, "expected an object or a list of messages, got int"),
+    ({}, "not recognised: the row has no fields; expected messages"),
+    ({"text": "x"}, "not recognised: the row has the fields text; expected messages"),
+    ({"chosen": "a", "rejected": "b"}, "belongs to dpo.py"),
+    ({"messages": []}, "expected a non-empty list of messages"),
+    ({"messages": "Hi"}, "expected a list of messages, got str"),
+    ({"messages": ["Hi"]}, "message 1 is a str"),
+    ({"messages": [A, U]}, "message 1 has role 'assistant', expected 'user'"),
+    ({"messages": [U, U]}, "message 2 has role 'user', expected 'assistant'"),
+    ({"messages": [U, A, S]}, "message 3 has role 'system', expected 'user'"),
+    ({"messages": [U]}, "no assistant message"),
+    ({"messages": [S]}, "a system message and nothing else"),
+    ({"messages": [S, A]}, "message 2 has role 'assistant', expected 'user'"),
+    ({"messages": [U, {"role": "tool", "content": "x"}]}, "message 2 has role 'tool', expected one of"),
+    ({"messages": [U, {"role": ["a"], "content": "x"}]}, "message 2 has role"),
+    ({"messages": [U, {"role": "assistant"}]}, "message 2 (assistant): content is NoneType, expected a string or a list"),
+    ({"messages": [{"role": "user", "content": 3}, A]}, "message 1 (user): content is int, expected a string"),
+    ({"messages": [U, {"role": "assistant", "content": " \n"}]}, "message 2 (assistant): the content is empty"),
+    ({"messages": [U, {"role": "assistant", "content": []}]}, "message 2 (assistant): the content is empty"),
+    ({"messages": [U, {"role": "assistant", "content": [{"type": "image", "text": ""}]}]}, "expected {\"type\": \"text\""),
+    ({"messages": [U, {"role": "assistant", "content": [{"type": "text", "text": 3}]}]}, "expected {\"type\": \"text\""),
+    ({"messages": [U, {"role": "assistant", "content": [{"type": "python_output", "text": "3"}]}]}, "does not follow a python"),
+    ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}, A]}, "message 1 (user) has parts other than text"),
+    ({"messages": [U, {"role": "assistant", "content": "a\ud800"}]}, "message 2 (assistant): lone surrogate \\ud800"),
+    ({"messages": [{"role": "user", "content": "a\x00"}, A]}, "message 1 (user): NUL character at position 1"),
+    ({"instruction": "Hi", "input": 5, "output": "x"}, "instruction and input must be strings"),
+    ({"instruction": "Hi", "output": ""}, "message 2 (assistant): the content is empty"),
+    ({"instruction": "Hi", "output": "x", "history": ["a"]}, "history must be a list of [user, assistant] pairs"),
+    ({"prompt": None, "completion": "x"}, "message 1 (user): content is NoneType"),
+])
+def test_bad_conversations(row, reason):
+    with pytest.raises(ValueError, match=re.escape(reason)):
+        to_conversation(row)
+
+
+@pytest.mark.parametrize("row, reason", [
+    ({"messages": [U, A]}, "expected an object with the fields chosen and rejected, got the fields messages"),
+    ([U, A], "got a list"),
+    ({"chosen": "a", "rejected": "b"}, "strings without a prompt"),
+    ({"chosen": [A], "rejected": [A]}, "the field prompt is missing"),
+    ({"prompt": "Hi", "chosen": "a", "rejected": "a"}, "chosen and rejected are equal"),
+    ({"prompt": "Hi", "chosen": "a", "rejected": None}, "rejected must be a string or a list of messages, got NoneType"),
+    ({"prompt": "Hi", "chosen": "a", "rejected": ""}, "rejected: message 2 (assistant): the content is empty"),
+    ({"chosen": [U, A], "rejected": [{"role": "user", "content": "Other"}, A]}, "differ before their last answer"),
+    ({"chosen": [U, A, U], "rejected": [U, A, U]}, "chosen: the last message is not the assistant's"),
+    ({"chosen": HH, "rejected": HH}, "chosen: the last message is not the assistant's"),
+])
+def test_bad_preferences(row, reason):
+    with pytest.raises(ValueError, match=re.escape(reason)):
+        to_preference(row)
+
+
+def test_prompts_alone_are_taken_only_when_asked_for():
+    validate_conversation({"messages": [U]}, need_answer=False)
+    assert to_conversation({"prompt": "Hi"}, need_answer=False)[1] == {"messages": [U]}
+    with pytest.raises(ValueError, match="no assistant message"):
+        validate_conversation({"messages": [U]})
+
+
+# ---- files ----
+
+def test_files_are_read_lazily_in_order(tmp_path):
+    write(tmp_path / "b.jsonl", {"prompt": "b0", "completion": "é"}, "", [U, A])
+    write(tmp_path / "a.jsonl", *[{"prompt": f"a{i}", "completion": "x"} for i in range(5)])
+    rows = read_conversations(tmp_path)
+    assert len(rows) == 7 and rows[-1] == {"messages": [U, A]}
+    assert [row["messages"][0]["content"] for row in rows] == ["a0", "a1", "a2", "a3", "a4", "b0", "Hi"]
+    assert [row["messages"][0]["content"] for row in rows[1:6:2]] == ["a1", "a3", "b0"]
+    assert pickle.loads(pickle.dumps(rows))[2] == rows[2]
+    assert rows.kinds == {"prompt/completion": 6, "messages (bare list)": 1}
+    with pytest.raises(IndexError):
+        rows[7]
+    write(tmp_path / "a.jsonl", "{}")
+    with pytest.raises(ValueError, match="a.jsonl:1: the file has changed"):
+        rows[0]
+
+
+def test_a_bad_row_stops_or_is_counted_and_named(tmp_path, capsys):
+    path = write(tmp_path / "x.jsonl", {"messages": [U, A]}, "{broken", {"messages": [A]}, {"messages": [U, A]})
+    with pytest.raises(ValueError, match=r"x.jsonl:2: broken JSON at column 2.*check.py.*--skip_bad_rows") as e:
+        read_conversations(path)
+    assert "\n" not in str(e.value)
+    rows = read_conversations(path, skip_bad_rows=True)
+    assert len(rows) == 2 and rows[1] == {"messages": [U, A]}
+    err = capsys.readouterr().err
+    assert "skipped 2 bad rows of 4" in err and "x.jsonl:3: message 1 has role 'assistant'" in err
+
+
+def test_files_without_a_good_row_are_errors(tmp_path):
+    for content, reason in [("", "no conversation in here"), ("[\n[],\n]", "one JSON array over many lines"),
+                            ('{\n"a": 1}', "one complete value on each line")]:
+        (tmp_path / "x.json").write_text(content)
+        with pytest.raises(ValueError, match=reason):
+            read_conversations(tmp_path / "x.json")
+    with pytest.raises(ValueError, match="no preference pair in here"):
+        read_preferences(write(tmp_path / "y.jsonl", {"messages": [U, A]}), skip_bad_rows=True)
+
+
+def test_the_index_is_small(tmp_path):
+    path = write(tmp_path / "x.jsonl", *[{"prompt": "Hi", "completion": "word " * 200}] * 5000)
+    tracemalloc.start()
+    rows = read_conversations(path)
+    held = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert len(rows) == 5000 and held < 40 * 5000                       # the file has 1,000 bytes a row
+
+
+# ---- mixtures ----
+
+class Numbers(list):
+    """A source that counts how often it is read."""
+    reads = 0
+
+    def __getitem__(self, i):
+        self.reads += 1
+        return super().__getitem__(i)
+
+
+def test_mixture_is_a_deterministic_shuffle_of_all_items():
+    sources = [list(range(1000)), list(range(1000, 1500))]
+    mixture = Mixture(sources)
+    assert sorted(mixture) == list(range(1500)) and list(mixture) != list(range(1500))
+    assert list(mixture) == list(Mixture(sources)) != list(Mixture(sources, seed=1))
+    assert sum(item >= 1000 for item in mixture[:300]) > 60              # mixed, not one after the other
+
+
+def test_mixture_epochs_caps_and_negative_index():
+    identity = ["i", "j"]
+    mixture = Mixture([identity, identity, (range(100), 3), (["z"], 10)])
+    assert sorted(map(str, mixture)) == ["0", "1", "2", "i", "i", "j", "j", "z"]
+    assert mixture[-1] == mixture[7] and len(Mixture([])) == 0
+    with pytest.raises(ValueError, match="at least 0, not -1"):
+        Mixture([([1], -1)])
+    with pytest.raises(IndexError):
+        mixture[8]
+
+
+def test_sequence_keeps_the_order_and_skips_empty_sources():
+    sequence = Sequence([[], [1, 2], [], (range(5), 2), [9]])
+    assert list(sequence) == [1, 2, 0, 1, 9] and sequence[-5] == 1
+
+
+def test_slices_are_views_and_nothing_is_read_before_it_is_asked_for():
+    numbers = Numbers(range(1_000_000))
+    mixture = Mixture([numbers, numbers])
+    view = mixture[10:1_000_000:7][::2][3:5]
+    assert numbers.reads == 0 and len(view) == 2
+    assert list(view) == [mixture[10 + 14 * 3], mixture[10 + 14 * 4]] and numbers.reads == 4
+    assert list(Sequence([range(5)])[::-1]) == [4, 3, 2, 1, 0]
+    assert pickle.loads(pickle.dumps(view))[1] == view[1]                # workers get it by pickling
