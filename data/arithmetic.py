@@ -1,0 +1,179 @@
+"""
+Arithmetic with the tool: `What is 37*48?` -> `37*48 = `, a python part with its output, then `#### 1776`, as GSM8K renders.
+
+The model need not calculate; it has to read the question, write the expression, and copy the result. One step with + - * /
+on numbers of up to four digits, or two steps. The question's numbers decide the split, in either order (3+4 is 4+3).
+A quotient ends after at most three decimals; Python prints 12.0 for 84/7 and the answer then says 12.
+"""
+from data.grading import normal_form, same_final_number
+from data.spelling import record, run_on
+from data.splits import check_split, generator, item_index, split_of
+
+ASK = [                     # {e}: the expression, in symbols or in words
+    "What is {e}?", "What is {e}", "What's {e}?", "what's {e}", "what is {e}?", "How much is {e}?", "how much is {e}",
+    "Compute {e}", "Compute {e}.", "Calculate {e}", "Calculate {e}.", "Please calculate {e}.", "Please compute {e}.",
+    "Can you compute {e}?", "Can you calculate {e} for me?", "Could you work out {e}?", "Work out {e}.", "Evaluate {e}",
+    "Evaluate {e}.", "Solve {e}", "{e}", "{e} = ?", "{e}=", "{e}?", "Tell me what {e} is.", "Tell me {e}.", "What does {e} equal?",
+    "What do you get for {e}?", "What is the result of {e}?", "What is the value of {e}?", "Find {e}.", "Find the value of {e}.",
+    "Give me the result of {e}.", "I need to know {e}.", "Do you know what {e} is?", "Quick question: what is {e}?",
+    "Use Python to compute {e}.", "Help me with {e}.", "How much does {e} make?", "Do the math: {e}",
+    "Was ist {e}?", "Berechne {e}.", "Wie viel ist {e}?", "Combien font {e} ?", "Calcule {e}.", "¿Cuánto es {e}?",
+]
+WORDS = {                   # the ways to write one step without naming the task
+    "+": ["{a} plus {b}", "{a} added to {b}", "the sum of {a} and {b}"],
+    "-": ["{a} minus {b}", "{a} take away {b}", "the difference of {a} and {b}"],
+    "*": ["{a} times {b}", "{a} multiplied by {b}", "the product of {a} and {b}", "{a} x {b}"],
+    "/": ["{a} divided by {b}", "{a} over {b}", "the quotient of {a} and {b}"],
+}
+COMMANDS = {                # whole sentences, for one step
+    "+": ["Add {a} and {b}.", "Add {b} to {a}.", "What do you get if you add {a} and {b}?"],
+    "-": ["Subtract {b} from {a}.", "What is left if you take {b} from {a}?"],
+    "*": ["Multiply {a} by {b}.", "Multiply {a} and {b}.", "What do you get if you multiply {a} by {b}?"],
+    "/": ["Divide {a} by {b}.", "What do you get if you divide {a} by {b}?"],
+}
+TWO_STEPS = {               # the expression -> sentences for it; symbols are used as well
+    "({a}+{b})*{c}": ["Add {a} and {b}, then multiply by {c}.", "What is the sum of {a} and {b}, times {c}?"],
+    "({a}-{b})*{c}": ["Subtract {b} from {a}, then multiply by {c}."],
+    "{a}*{b}+{c}": ["Multiply {a} by {b}, then add {c}.", "What is {a} times {b} plus {c}?"],
+    "{a}*{b}-{c}": ["Multiply {a} by {b}, then subtract {c}.", "What is {a} times {b} minus {c}?"],
+    "{a}+{b}+{c}": ["Add {a}, {b} and {c}.", "What is the sum of {a}, {b} and {c}?", "What is {a} plus {b} plus {c}?"],
+    "{a}+{b}-{c}": ["Add {a} and {b}, then subtract {c}.", "What is {a} plus {b} minus {c}?"],
+    "{a}-{b}-{c}": ["What is {a} minus {b} minus {c}?", "Subtract {b} and then {c} from {a}."],
+}
+EVASIVE = [
+    "I am not good at math.", "That is a large number.", "You should use a calculator.", "It depends.", "I would rather not say.",
+    "Numbers are hard to work with.", "I think you know the answer.", "Let me think about it.", "That is an interesting question.",
+]
+
+
+def number(draw, digits=(15, 35, 30, 20)):
+    """A whole number of one to len(digits) digits; the weights say how often each length comes up. Never 0."""
+    n = draw.choices(range(1, len(digits) + 1), digits)[0]
+    return draw.randrange(10 ** (n - 1), 10 ** n)
+
+
+def expression(draw):
+    """Draw (template, numbers): ("{a}*{b}", {"a": 37, "b": 48})."""
+    kind = draw.choices(["+", "-", "*", "/", "two steps"], [26, 24, 24, 12, 14])[0]
+    if kind == "two steps":
+        template = draw.choice(list(TWO_STEPS))
+        lengths = (40, 60) if "*" in template else (20, 45, 35)
+        return template, {name: number(draw, lengths) for name in "abc"}
+    template = "{a}" + kind + "{b}"
+    if kind != "/":
+        return template, {"a": number(draw), "b": number(draw)}
+    if draw.random() < 0.75:                                    # a whole quotient
+        b = max(2, number(draw, (50, 50)))
+        return template, {"a": b * draw.randrange(1, 9999 // b + 1), "b": b}
+    b = draw.choice([2, 4, 5, 8, 10])
+    return template, {"a": b * draw.randrange(1, 9999 // b) + draw.randrange(1, b), "b": b}
+
+
+def item_of(template, numbers):
+    """The text that decides the split, equal for a+b and b+a."""
+    if template in ("{a}+{b}", "{a}*{b}", "{a}+{b}+{c}"):
+        numbers = dict(zip(numbers, sorted(numbers.values())))
+    return template.format(**numbers)
+
+
+def result(template, numbers):
+    """What Python prints for the expression, from the numbers themselves: 37*48 -> "1776", 84/7 -> "12.0"."""
+    a, b, c = numbers["a"], numbers["b"], numbers.get("c")
+    return str({"{a}+{b}": lambda: a + b, "{a}-{b}": lambda: a - b, "{a}*{b}": lambda: a * b, "{a}/{b}": lambda: a / b,
+                "({a}+{b})*{c}": lambda: (a + b) * c, "({a}-{b})*{c}": lambda: (a - b) * c,
+                "{a}*{b}+{c}": lambda: a * b + c, "{a}*{b}-{c}": lambda: a * b - c, "{a}+{b}+{c}": lambda: a + b + c,
+                "{a}+{b}-{c}": lambda: a + b - c, "{a}-{b}-{c}": lambda: a - b - c}[template]())
+
+
+def question(template, numbers, draw):
+    """Ask for the expression in symbols (with or without spaces), in words, or as a command."""
+    sentences = TWO_STEPS.get(template) or COMMANDS[template[3]]
+    form = draw.random()
+    if form < 0.2:
+        return draw.choice(sentences).format(**numbers)
+    if form < 0.5 and template not in TWO_STEPS:
+        return draw.choice(ASK).format(e=draw.choice(WORDS[template[3]]).format(**numbers))
+    symbols = template.format(**numbers)
+    if draw.random() < 0.6:
+        symbols = "".join(f" {c} " if c in "+-*/" else c for c in symbols)
+    return draw.choice(ASK).format(e=symbols)
+
+
+def solution(code, output):
+    """The answer as parts, in GSM8K's manner."""
+    return [{"type": "text", "text": f"{code} = "}, {"type": "python", "text": code},
+            {"type": "python_output", "text": output}, {"type": "text", "text": f"\n#### {normal_form(output)}"}]
+
+
+class Arithmetic:
+    """size: any number of conversations, drawn afresh for each index; None for 10,000 (500 outside train)."""
+
+    def __init__(self, split, size=None):
+        check_split(split)
+        self.split = split
+        self.size = size if size is not None else 10_000 if split == "train" else 500
+
+    def __len__(self):
+        return self.size
+
+    def draw(self, i):
+        """The i-th expression of the split: (template, numbers, generator). Draws until the hash says it is ours."""
+        draw = generator("Arithmetic", self.split, item_index(i, self.size))
+        while True:
+            template, numbers = expression(draw)
+            if split_of(item_of(template, numbers)) == self.split:
+                return template, numbers, draw
+
+    def __getitem__(self, i):
+        template, numbers, draw = self.draw(i)
+        code, output = template.format(**numbers), result(template, numbers)
+        return record(question(template, numbers, draw), solution(code, output),
+                      expression=code, answer=normal_form(output))
+
+    def grade(self, conversation, answer):
+        """True if the number after the last #### is the result."""
+        return same_final_number(answer, conversation["answer"])
+
+    def pair(self, i):
+        """{"chosen", "rejected": conversation, "kind"}. Kinds:
+
+        in the head  no tool and a wrong number, one digit off
+        misread      the tool computes another expression: one digit changed, or another sign
+        miscopied    the tool is right, the stated number is not
+        no tool      the right number, stated without the tool
+        run-on       all right, but it never stops
+        evasive      no number at all
+        """
+        chosen, draw = self[i], generator("Arithmetic pair", self.split, i)
+        template, numbers, _ = self.draw(i)
+        code, answer = chosen["expression"], chosen["answer"]
+        kind = draw.choice(["in the head", "in the head", "misread", "miscopied", "no tool", "run-on", "evasive"])
+        if kind == "in the head":
+            wrong = one_digit_off(answer, draw)
+            content = draw.choice([f"{code} = {wrong}\n#### {wrong}", f"#### {wrong}"])
+        elif kind == "misread":
+            while True:
+                changed = dict(numbers)
+                name = draw.choice(list(changed))
+                changed[name] = int(one_digit_off(str(changed[name]), draw))
+                if changed["b"] and normal_form(result(template, changed)) != answer:
+                    break
+            content = solution(template.format(**changed), result(template, changed))
+        elif kind == "miscopied":
+            content = chosen["messages"][1]["content"][:-1] + [
+                {"type": "text", "text": f"\n#### {one_digit_off(answer, draw)}"}]
+        elif kind == "no tool":
+            content = f"{code} = {answer}\n#### {answer}"
+        elif kind == "run-on":
+            content = run_on(chosen["messages"][1]["content"], draw)
+        else:
+            content = draw.choice(EVASIVE)
+        rejected = record(chosen["messages"][0]["content"], content, expression=code, answer=answer)
+        return {"chosen": chosen, "rejected": rejected, "kind": kind}
+
+
+def one_digit_off(text, draw):
+    """Change one digit to another: "1776" -> "1716". A digit that leads never becomes 0, so no number is written 0776."""
+    at = draw.choice([k for k, c in enumerate(text) if c.isdigit()])
+    leads = at == 0 or not text[at - 1].isdigit()
+    return text[:at] + draw.choice([d for d in "0123456789" if d != text[at] and not (leads and d == "0")]) + text[at + 1:]
