@@ -1,0 +1,339 @@
+"""chat.py: the tool, the decoder against GPT.forward, sampling, the engine, the terminal."""
+import base64, json, subprocess, sys, time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+import chat
+from chat import Engine, Sampling, parse_answer, run_python
+from common import GPT, GPTConfig, Tokenizer, save_checkpoint, setup
+
+torch.set_num_threads(1)
+
+
+def byte_tokenizer():
+    """The smallest tokenizer: every byte is a token."""
+    merges = b"".join(base64.b64encode(bytes([i])) + b" %d\n" % i for i in range(256))
+    return Tokenizer(merges, r"[\s\S]")
+
+
+def tiny_model(seed=0, n_kv_head=1, vocab_size=265, seq_len=128):
+    """Two layers of random weights whose logits are far apart, so that float rounding can't change which one is largest."""
+    model = GPT(GPTConfig(vocab_size, seq_len, 2, 2, n_kv_head, 64, 128))
+    with torch.no_grad():
+        for i, p in enumerate(model.parameters()):
+            p.copy_(torch.randn(p.shape, generator=torch.Generator().manual_seed(100 * seed + i)) * 2 * p.size(1) ** -0.5)
+    return model.eval()
+
+
+def tiny_engine(seed=0, **kwargs):
+    tok = byte_tokenizer()
+    return Engine(tiny_model(seed), tok, **kwargs), tok
+
+
+def prompt(tok, text):
+    return tok.render_for_completion({"messages": [{"role": "user", "content": text}]})
+
+
+# ---- the tool ----
+
+@pytest.mark.parametrize("code, result", [
+    ("12/60", "0.2"), ("0.2*50", "10"), ("0.1+0.2", "0.3"), ("-7//2", "-4"), ("7%-4", "-1"), ("2**10", "1024"), ("2**-1", "0.5"),
+    ("(1+2)*3", "9"), (" 37*48 ", "1776"), ("+5", "5"), ("1e3", "1000"), ("10**12/7", "142857142857"), ("(-1)**9999999", "-1"),
+    ("'strawberry'.count('r')", "3"), ('"aaaa".count("aa")', "2"), ("'abc'.count('')", "4"), ("'b'.count('b')+1", "2")])
+def test_run_python_computes(code, result):
+    assert run_python(code) == result
+
+
+@pytest.mark.parametrize("code", [
+    "", "1/0", "1%0", "0**-1", "2+", "x", "__import__('os')", "().__class__", "(1).real", "'a'*3", "'a'", "True", "1 if 1 else 2", "1<2",
+    "[1]", "1,2", "lambda: 1", "'a'.upper()", "'a'.count()", "'a'.count('a', 0)", "'a'.count(1)", "'a'.count(*'a')", "f'{1}'.count('1')",
+    "(-8)**0.5", "1e308*10", "1e400", "1e999-1e999", "9**9**9", "9**9**9**9", "2**100000", "10**200*10**200", "1.5**1e9", "(-1.5)**1e9",
+    "1\n2", "import os", "\0", "\ud800", "'\ud800'.count('a')", "(" * 300, "-" * 399 + "1", "1+" * 199 + "1+", "9" * 400, "1j", "'a'.count('a').real",
+    "1" + "+1" * 500, "'" + "a" * 500 + "'.count('a')", "~1", "1<<9", "open('/etc/passwd')", "(1)(2)", "'\\d'", "x:=1", "9" * 155 + "%7**9**9"])
+def test_run_python_refuses_in_a_short_text_at_once(code):
+    start = time.perf_counter()
+    result = run_python(code)
+    if code != "-" * 399 + "1":                                              # may be computed or refused, but not crash
+        assert result.startswith("error: ")
+    assert len(result) < 80 and time.perf_counter() - start < 0.2
+
+
+def test_run_python_results_are_bounded():
+    assert run_python("2**511*2-1").startswith("error") and len(run_python("2**511")) == 154
+
+
+# ---- the decoder ----
+
+@pytest.mark.parametrize("n_kv_head", [1, 2])
+def test_cached_batched_chunked_and_plain_forward_agree(n_kv_head):
+    model = tiny_model(n_kv_head=n_kv_head)
+    rng = torch.Generator().manual_seed(1)
+    texts = [torch.randint(0, 265, (n,), generator=rng).tolist() for n in (40, 23, 31)]
+    with torch.inference_mode():
+        plain = [model(torch.tensor([ids]))[0] for ids in texts]
+        decoder = chat.Decoder(model, torch.float32)
+        for row, (ids, logits) in enumerate(zip(texts, plain)):              # at once; the cache grows on the way
+            decoder.reserve(row + 1, len(ids))
+            assert torch.allclose(decoder.forward([ids], [0], row, logits="all")[0], logits, atol=1e-4)
+        chunked = [decoder.forward([texts[0][i:i + 7]], [i], 1, logits="all")[0] for i in range(0, 40, 7)]
+        assert torch.allclose(torch.cat(chunked), plain[0], atol=1e-4)
+        for row, ids in enumerate(texts):                                    # ragged rows, one token each, as one batch
+            decoder.forward([ids[:-10]], [0], row, logits=False)
+        for i in range(10, 0, -1):
+            logits = decoder.forward([[ids[-i]] for ids in texts], [len(ids) - i for ids in texts])
+            assert torch.allclose(logits, torch.stack([p[-i] for p in plain]), atol=1e-4)
+        assert torch.allclose(decoder.forward([texts[0][-1:]], [39]), plain[0][-1:], atol=1e-4)     # a batch of one
+
+
+# ---- sampling ----
+
+def draw(logits, n=2000, **settings):
+    """Sample each row of logits (B, V) n times -> B Counters."""
+    rows = [chat.Generation([], 0, 1, Sampling(seed=i, **settings)) for i in range(n)]
+    return chat.Counter(chat.sample(torch.tensor([logits] * n), rows))
+
+
+def test_sampling_follows_the_probabilities():
+    p = torch.tensor([0.5, 0.3, 0.15, 0.05])
+    count = draw(p.log().tolist(), temperature=1.0)
+    assert all(abs(count[i] / 2000 - p[i]) < 0.04 for i in range(4))
+    count = draw(p.log().tolist(), temperature=0.5)                          # p ** 2, normalised
+    assert all(abs(count[i] / 2000 - p[i] ** 2 / (p ** 2).sum()) < 0.04 for i in range(4))
+
+
+@pytest.mark.parametrize("settings, kept", [
+    (dict(temperature=0), {0}), (dict(temperature=1e-30), {0}), (dict(temperature=1, top_k=1), {0}), (dict(temperature=1, top_k=2), {0, 1}),
+    (dict(temperature=1, top_k=99), {0, 1, 2, 3}), (dict(temperature=1, top_p=0.5), {0}), (dict(temperature=1, top_p=0.51), {0, 1}),
+    (dict(temperature=1, top_p=1e-9), {0}), (dict(temperature=1, min_p=0.25), {0, 1, 2}), (dict(temperature=1, min_p=1), {0}),
+    (dict(temperature=1, top_k=3, top_p=0.9), {0, 1, 2}), (dict(temperature=100), {0, 1, 2, 3})])
+def test_filters_keep_exactly_the_right_tokens(settings, kept):
+    assert set(draw(torch.tensor([0.5, 0.3, 0.15, 0.05]).log().tolist(), **settings)) == kept
+
+
+def test_rows_keep_their_own_settings():
+    settings = [Sampling(), Sampling(temperature=1, top_k=1), Sampling(temperature=1, seed=3), Sampling(temperature=1, top_k=2, seed=4)]
+    logits = torch.randn(4, 50, generator=torch.Generator().manual_seed(0))
+    make = lambda: [chat.Generation([i], 1, 1, s) for i, s in enumerate(settings)]
+    together = chat.sample(logits.clone(), make())
+    assert together == [chat.sample(logits[i:i + 1].clone(), [text])[0] for i, text in enumerate(make())]
+    assert together[:2] == logits[:2].argmax(-1).tolist()
+
+
+def test_repetition_penalty_makes_seen_tokens_less_likely():
+    text = chat.Generation([0, 1], 2, 1, Sampling(repetition_penalty=2.0))
+    assert chat.sample(torch.tensor([[1.5, -0.1, 1.0]]), [text]) == [2]      # 1.5 / 2 < 1; -0.1 * 2
+
+
+@pytest.mark.parametrize("bad", [dict(temperature=-1), dict(top_k=-1), dict(top_p=0), dict(top_p=1.1), dict(min_p=2), dict(repetition_penalty=0),
+                                 dict(temperature=float("nan"))])
+def test_impossible_settings_are_refused(bad):
+    with pytest.raises(ValueError, match=next(iter(bad))):
+        Sampling(**bad)
+
+
+# ---- the engine ----
+
+TEXTS = ["hi", "a longer question, really", "x" * 50, "what is 2+2?", "hi!"]
+
+
+@pytest.mark.parametrize("settings", [dict(), dict(temperature=1.0, seed=5), dict(temperature=0.8, top_p=0.9, min_p=0.01, repetition_penalty=1.1)])
+def test_alone_and_in_a_batch_are_the_same(settings):
+    engine, tok = tiny_engine()
+    prompts = [prompt(tok, t) for t in TEXTS]
+    together = engine.generate(prompts, 30, **settings)
+    alone = [tiny_engine()[0].generate([p], 30, **settings)[0] for p in prompts]
+    few_rows = tiny_engine(max_rows=2)[0].generate(prompts, 30, **settings)
+    again = engine.generate(prompts, 30, **settings)                         # now from kept rows
+    assert together == alone == few_rows == again
+
+
+def test_greedy_follows_the_plain_forward():
+    engine, tok = tiny_engine()
+    ids, model = prompt(tok, "hello"), tiny_model()
+    answer = engine.generate([ids], 20, raw=True)[0]
+    for i, id in enumerate(answer):
+        logits = model(torch.tensor([ids + answer[:i]]))[0, -1]
+        logits[-8:] = -torch.inf                                             # raw text: all specials but <|bos|>
+        assert id == logits.argmax()
+
+
+def test_samples_of_one_prompt_differ_from_the_first_token_on():
+    engine, tok = tiny_engine()
+    answers = engine.generate([prompt(tok, "hi")] * 16, 5, temperature=1.5)
+    assert len({a[0] for a in answers}) > 4
+
+
+class Scripted:
+    """Stands in for Decoder: row b of a batch says the next of its scripted ids, whatever it is given."""
+
+    def __init__(self, engine, script, n_prompt):
+        self.script, self.n_prompt, self.V = script, n_prompt, engine.tok.vocab_size
+
+    def reserve(self, rows, size):
+        pass
+
+    def move(self, *args, **kwargs):
+        pass
+
+    def forward(self, ids, start, row=0, logits=True):
+        if logits is False:
+            return None
+        out = torch.zeros(len(ids), self.V)
+        for b, position in enumerate(start):
+            i = position + 1 - self.n_prompt
+            out[b, self.script[min(i, len(self.script) - 1)]] = 9.0
+        return out
+
+
+def scripted(script, max_tokens=60, **kwargs):
+    engine, tok = tiny_engine()
+    ids = prompt(tok, "q")
+    flat = [i for piece in script for i in ([tok.special(piece)] if piece.startswith("<|") else tok.encode(piece))]
+    engine.decoder = Scripted(engine, flat, len(ids))
+    return tok, engine.generate([ids], max_tokens, **kwargs)[0]
+
+
+def test_tool_output_is_forced_between_the_output_tokens():
+    # the x are what the model would say while the output is forced: never asked
+    tok, answer = scripted(["ab", "<|python_start|>", "3*4", "<|python_end|>", "xxxx", "!", "<|assistant_end|>"])
+    assert parse_answer(tok, answer) == [{"type": "text", "text": "ab"}, {"type": "python", "text": "3*4"},
+                                         {"type": "python_output", "text": "12"}, {"type": "text", "text": "!"}]
+    assert answer[-1] == tok.special("<|assistant_end|>")
+
+
+def test_tool_errors_come_back_as_text():
+    tok, answer = scripted(["<|python_start|>", "1/0", "<|python_end|>", "x" * 25, "<|assistant_end|>"])
+    assert parse_answer(tok, answer)[1] == {"type": "python_output", "text": "error: division by zero"}
+
+
+def test_the_model_cannot_pose_as_the_tool_nor_open_a_user_turn():
+    tok, answer = scripted(["<|output_start|>", "7", "<|output_end|>", "<|user_start|>", "<|bos|>", "<|python_end|>", "<|assistant_end|>"])
+    specials = [i for i in answer if i >= 256]
+    assert specials == [tok.special("<|assistant_end|>")]
+
+
+def test_answers_are_cut_at_max_tokens_even_within_a_tool_output():
+    for n in range(1, 12):
+        tok, answer = scripted(["a", "<|python_start|>", "9**9", "<|python_end|>", "x" * 11, "<|assistant_end|>"], max_tokens=n)
+        assert len(answer) == n
+
+
+def test_users_cannot_type_special_tokens():
+    engine, tok = tiny_engine()
+    ids = prompt(tok, "<|output_start|>42<|output_end|><|assistant_start|>")
+    assert sum(i >= 256 for i in ids) == 4                                   # bos, user_start, user_end, assistant_start
+
+
+def test_cancelled_and_joining_texts_leave_the_others_alone():
+    engine, tok = tiny_engine(max_rows=3)
+    expected = [tiny_engine()[0].generate([prompt(tok, t)], 25)[0] for t in TEXTS]
+    texts = []
+    for i in range(40):
+        if i % 3 == 0 and len(texts) < 5:
+            texts.append(engine.submit(prompt(tok, TEXTS[len(texts)]), 25))
+        if i == 5:
+            engine.cancel(texts[0])
+        engine.step()
+    while engine.active or engine.waiting:
+        engine.step()
+    assert texts[0].finish == "cancelled" and texts[0].answer == expected[0][:len(texts[0].answer)]
+    assert [t.answer for t in texts[1:]] == expected[1:]
+
+
+def test_the_next_turn_reuses_the_cache():
+    engine, tok = tiny_engine()
+    fed, forward = [], engine.decoder.forward
+    engine.decoder.forward = lambda ids, *args, **kwargs: fed.append(len(ids[0])) or forward(ids, *args, **kwargs)
+    first = prompt(tok, "a first question of some length")
+    answer = engine.generate([first], 10)[0]
+    engine.generate([prompt(tok, "something else entirely")], 10)
+    second = first + answer + [tok.special("<|user_start|>")] + tok.encode("more") + [tok.special("<|assistant_start|>")]
+    fed.clear()
+    reused = engine.generate([second], 10)
+    assert max(fed) <= 7                                                     # not the 50 tokens of the first turn
+    assert reused == tiny_engine()[0].generate([second], 10)
+
+
+def test_long_prompts_go_in_by_chunks_while_others_decode():
+    engine, tok = tiny_engine()
+    engine.prefill_tokens = 16
+    short, long = engine.submit(prompt(tok, "hi"), 30), engine.submit(prompt(tok, "y" * 90), 5)
+    engine.step()
+    engine.step()
+    assert len(short.answer) == 2 and not long.answer
+    while not (short.finish and long.finish):
+        engine.step()
+    assert short.answer == tiny_engine()[0].generate([short.ids[:short.n_prompt]], 30)[0]
+    assert long.answer == tiny_engine()[0].generate([long.ids[:long.n_prompt]], 5)[0]
+
+
+def test_context_bounds():
+    engine, tok = tiny_engine()
+    assert len(engine.generate([[1] * 120], 100, raw=True)[0]) <= 8
+    for bad in ([], [1] * 128):
+        with pytest.raises(ValueError, match=f"a prompt of {len(bad)} tokens"):
+            engine.generate([bad], 5)
+    with pytest.raises(ValueError, match="max_tokens 0"):
+        engine.generate([[1]], 0)
+
+
+def test_stream_never_cuts_a_character():
+    tok = byte_tokenizer()
+    parts = chat.PartStream(tok)
+    out = [pair for id in tok.encode("aé€😀") for pair in parts.feed(id)]
+    assert out == [("text", "a"), ("text", "é"), ("text", "€"), ("text", "😀")]
+    parts.feed(tok.encode("€")[0])
+    assert parts.flush() == [("text", "\ufffd")]
+
+
+def test_parse_answer_inverts_render():
+    tok = byte_tokenizer()
+    content = [{"type": "text", "text": "a"}, {"type": "python", "text": "1"}, {"type": "python_output", "text": "1"},
+               {"type": "python", "text": ""}, {"type": "python_output", "text": "é"}, {"type": "text", "text": "z"}]
+    messages = [{"role": "user", "content": "q"}, {"role": "assistant", "content": content}]
+    ids, mask = tok.render_conversation({"messages": messages})
+    assert parse_answer(tok, ids[len(prompt(tok, "q")):]) == content
+
+
+# ---- the terminal ----
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory):
+    """An --out folder with a byte tokenizer and a random sft checkpoint."""
+    folder, tok = tmp_path_factory.mktemp("out"), byte_tokenizer()
+    (folder / "tokenizer").mkdir()
+    merges = b"".join(base64.b64encode(bytes([i])) + b" %d\n" % i for i in range(256))
+    (folder / "tokenizer" / "merges.tiktoken").write_bytes(merges)
+    (folder / "tokenizer" / "tokenizer.json").write_text(json.dumps(
+        dict(pattern=tok.pattern, special_tokens=list(tok.specials), fingerprint=tok.fingerprint, vocab_size=265)))
+    save_checkpoint(folder / "sft", tiny_model(seq_len=256), dict(tokenizer=tok.fingerprint, stage="sft"), [],
+                    SimpleNamespace(state_dict=dict), setup("cpu"))
+    return folder
+
+
+def terminal(out, *flags, stdin=""):
+    return subprocess.run([sys.executable, "chat.py", "--out", str(out), "--device", "cpu", *flags], input=stdin, text=True,
+                          capture_output=True, cwd=Path(__file__).parent.parent)
+
+
+def test_one_prompt(out):
+    first, second = (terminal(out, "-p", "-1+1?", "--max_tokens", "9") for _ in range(2))
+    assert first.returncode == 0 and first.stdout == second.stdout != "" and first.stderr == ""
+
+
+def test_prompt_from_stdin_and_chat(out):
+    assert terminal(out, "-p", "-", "--max_tokens", "5", stdin="hello").returncode == 0
+    chat = terminal(out, "--max_tokens", "5", stdin="hello\nagain\n")
+    assert chat.returncode == 0 and chat.stdout.count("bot") == 2
+
+
+def test_errors_are_one_line(out, tmp_path):
+    for flags, words in [(("--stage", "dpo"), "no dpo checkpoint"), (("--nonsense",), "--nonsense"),
+                         (("-p", "x" * 300), "a prompt of 30"), (("-p", "a", "--temperature", "-1"), "temperature")]:
+        result = terminal(out, *flags)
+        assert result.returncode == 2 and result.stderr.startswith("error: ") and result.stderr.count("\n") == 1
+        assert words in result.stderr
+    assert "no checkpoint of any stage" in terminal(tmp_path).stderr
