@@ -1,9 +1,10 @@
 """
-Arithmetic with the tool: `What is 37*48?` -> `37*48 = `, a python part with its output, then `#### 1776`, as GSM8K renders.
+Arithmetic with the tool: `What is 37*48?` -> `37*48 = `, a python part with its output, then `#### 1776`, as in GSM8K.
 
-The model need not calculate; it has to read the question, write the expression, and copy the result. One step with + - * /
-on numbers of up to four digits, or two steps. The question's numbers decide the split, in either order (3+4 is 4+3).
-A quotient ends after at most three decimals; Python prints 12.0 for 84/7 and the answer then says 12.
+The model need not calculate; it has to read the question, write the expression, and copy the result. One step of
+addition, subtraction, multiplication or division on numbers of up to four digits, or two steps. The question's numbers
+decide the split, in either order (3+4 is 4+3). A quotient ends after at most three decimals; Python prints 12.0 for
+84/7, and the answer then says 12.
 """
 from data.grading import normal_form, same_final_number
 from data.spelling import record, run_on
@@ -12,12 +13,13 @@ from data.splits import check_split, generator, item_index, split_of
 ASK = [                     # {e}: the expression, in symbols or in words
     "What is {e}?", "What is {e}", "What's {e}?", "what's {e}", "what is {e}?", "How much is {e}?", "how much is {e}",
     "Compute {e}", "Compute {e}.", "Calculate {e}", "Calculate {e}.", "Please calculate {e}.", "Please compute {e}.",
-    "Can you compute {e}?", "Can you calculate {e} for me?", "Could you work out {e}?", "Work out {e}.", "Evaluate {e}",
-    "Evaluate {e}.", "Solve {e}", "{e}", "{e} = ?", "{e}=", "{e}?", "Tell me what {e} is.", "Tell me {e}.", "What does {e} equal?",
-    "What do you get for {e}?", "What is the result of {e}?", "What is the value of {e}?", "Find {e}.", "Find the value of {e}.",
-    "Give me the result of {e}.", "I need to know {e}.", "Do you know what {e} is?", "Quick question: what is {e}?",
-    "Use Python to compute {e}.", "Help me with {e}.", "How much does {e} make?", "Do the math: {e}",
-    "Was ist {e}?", "Berechne {e}.", "Wie viel ist {e}?", "Combien font {e} ?", "Calcule {e}.", "¿Cuánto es {e}?",
+    "Can you compute {e}?", "Can you calculate {e} for me?", "Could you work out {e}?", "Work out {e}.",
+    "Evaluate {e}", "Evaluate {e}.", "Solve {e}", "{e}", "{e} = ?", "{e}=", "{e}?", "Tell me what {e} is.",
+    "Tell me {e}.", "What does {e} equal?", "What do you get for {e}?", "What is the result of {e}?",
+    "What is the value of {e}?", "Find {e}.", "Find the value of {e}.", "Give me the result of {e}.",
+    "I need to know {e}.", "Do you know what {e} is?", "Quick question: what is {e}?", "Use Python to compute {e}.",
+    "Help me with {e}.", "How much does {e} make?", "Do the math: {e}", "Was ist {e}?", "Berechne {e}.",
+    "Wie viel ist {e}?", "Combien font {e} ?", "Calcule {e}.", "¿Cuánto es {e}?",
 ]
 WORDS = {                   # the ways to write one step without naming the task
     "+": ["{a} plus {b}", "{a} added to {b}", "the sum of {a} and {b}"],
@@ -41,8 +43,9 @@ TWO_STEPS = {               # the expression -> sentences for it; symbols are us
     "{a}-{b}-{c}": ["What is {a} minus {b} minus {c}?", "Subtract {b} and then {c} from {a}."],
 }
 EVASIVE = [
-    "I am not good at math.", "That is a large number.", "You should use a calculator.", "It depends.", "I would rather not say.",
-    "Numbers are hard to work with.", "I think you know the answer.", "Let me think about it.", "That is an interesting question.",
+    "I am not good at math.", "That is a large number.", "You should use a calculator.", "It depends.",
+    "I would rather not say.", "Numbers are hard to work with.", "I think you know the answer.",
+    "Let me think about it.", "That is an interesting question.",
 ]
 
 
@@ -173,7 +176,8 @@ class Arithmetic:
 
 
 def one_digit_off(text, draw):
-    """Change one digit to another: "1776" -> "1716". A digit that leads never becomes 0, so no number is written 0776."""
+    """Change one digit: "1776" -> "1716". A leading digit never becomes 0, so no number is written 0776."""
     at = draw.choice([k for k, c in enumerate(text) if c.isdigit()])
     leads = at == 0 or not text[at - 1].isdigit()
-    return text[:at] + draw.choice([d for d in "0123456789" if d != text[at] and not (leads and d == "0")]) + text[at + 1:]
+    other = draw.choice([d for d in "0123456789" if d != text[at] and not (leads and d == "0")])
+    return text[:at] + other + text[at + 1:]

@@ -1,14 +1,15 @@
 """
 Grading by the number after `####`: the convention of GSM8K, shared by every task that ends in a number.
 
-Only what the model itself says counts: text parts, never a python part or the tool's output. Of several `####` the last one
-is the answer (a model that corrects itself is judged by its last word), and if no number follows that one, there is none.
+Only what the model itself says counts: text parts, never a python part or the tool's output. Of several `####` the
+last one is the answer (who corrects himself is judged by the last word); if no number follows it, there is none.
 """
 import re
 from decimal import Decimal
 
-# What may follow "####" on its line: signs and a currency before the digits ("$18", "-$18", "$-18"), commas between groups
-# of three, a decimal part, bold type. "1/2", "1:30", "10,20" and "1e5" are other kinds of answer and are not read as 1 or 10.
+# What may follow "####" on its line: signs and a currency before the digits ("$18", "-$18", "$-18"), commas between
+# groups of three, a decimal part, bold type. "1/2", "1:30", "10,20" and "1e5" are other kinds of answer and are not
+# read as 1 or 10.
 NUMBER = re.compile(r"[ \t*]*([-+]?)[$€£]?[ ]?([-+]?)((?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|\.\d+)"
                     r"(?![\d/]|[.,:]\d|[eE][-+]?\d)")
 

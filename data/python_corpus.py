@@ -1,16 +1,18 @@
 """
-The embedded corpus: the documentation and source code of the Python standard library on this machine. Nothing to download.
+The embedded corpus: documentation and source code of the Python standard library on this machine, nothing to download.
 
 Three kinds of document come out, all read with `ast` alone; no module is imported or run:
 - topics: the language reference that `help("topics")` shows (pydoc_data/topics.py), one document a topic;
 - pages:  a reference page per module: its docstrings under `module.Class.method(arguments)` headings, with the longer
           comments in between, cut between top-level definitions;
 - code:   the source itself, cut between top-level statements.
-Topics and pages are prose, the rest is code. A held-out document comes from a held-out file, by a hash of the file's path;
-each topic counts as a file of its own, since topics.py alone holds a sixth of the prose.
+Topics and pages are prose, the rest is code. Installed packages can add their pages (`packages=("numpy", "torch")`:
+1.8 and 8.7 MB). A held-out document comes from a held-out file, by a hash of the file's path; each topic counts as a
+file of its own, since topics.py alone holds a sixth of the prose.
 """
 import ast
 import functools
+import importlib.util
 import os
 import re
 import sysconfig
@@ -19,8 +21,8 @@ from collections import Counter
 
 from data.splits import stable_hash
 
-# Left out: test suites (17 of the 31 MB in CPython 3.11: asserts and tables of inputs, the least like documentation), what
-# pip has installed (the corpus should follow from the Python version alone), and build settings full of local paths.
+# Left out: test suites (17 of the 31 MB in CPython 3.11: asserts and tables of inputs, the least like documentation),
+# what pip has installed (the corpus follows from the Python version alone), and build settings full of local paths.
 SKIPPED_FOLDERS = {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__", "__phello__"}
 SKIPPED_PREFIXES = ("_sysconfigdata", "config-")
 VAL_PERCENT = 2             # of the files
@@ -140,8 +142,8 @@ def page_documents(source, tree, module):
 def code_documents(source, tree, path):
     """Yield the source between top-level statements; comments stay with the statement that follows them.
 
-    Tables (the character sets of encodings/ and the like) are left out: a statement longer than a document in which fewer
-    than six in ten characters are letters or white space.
+    Tables (the character sets of encodings/ and the like) are left out: a statement longer than a document in which
+    fewer than six in ten characters are letters or white space.
     """
     lines = source.split("\n")
     ends = sorted({node.end_lineno for node in tree.body})
@@ -153,17 +155,24 @@ def code_documents(source, tree, path):
             yield f"# {path}\n" + document.strip("\n")
 
 
+def package_folder(name):
+    """The folder of an installed package, found without importing it; ValueError where it is not installed."""
+    spec = importlib.util.find_spec(name) if name.isidentifier() else None
+    if spec is None or not spec.submodule_search_locations:
+        raise ValueError(f"packages: {name!r} is not an installed package. Install it or leave it out of the corpus")
+    return list(spec.submodule_search_locations)[0]
+
+
 @functools.cache
-def load(folder=None):
+def load(folder=None, packages=()):
     """Read the whole corpus: {"train": [(kind, text)], "val": [...], "files": n, "skipped": n, "duplicates": n}.
 
-    kind is "topics", "pages" or "code". Exact duplicates are dropped, and from train whatever val holds too. The order is
-    that of a hash of each text: shuffled, and the same wherever the same files are installed. FileNotFoundError where the
-    folder holds no Python source (some containers ship it stripped).
+    kind is "topics", "pages" or "code". Exact duplicates are dropped, and from train whatever val holds too. The
+    order is that of a hash of each text: shuffled, and the same wherever the same files are installed.
+    FileNotFoundError where the folder holds no Python source (some containers ship it stripped).
     """
     folder = folder or stdlib_folder()
-    splits, skipped, paths = {"train": {}, "val": {}}, 0, source_files(folder)
-    total = 0
+    splits, n_files, skipped, total = {"train": {}, "val": {}}, 0, 0, 0
 
     def add(path, kind, documents):
         nonlocal total
@@ -172,46 +181,49 @@ def load(folder=None):
             total += 1
             splits[split].setdefault(text, kind)
 
-    for path in paths:
-        if (parsed := read_source(folder, path)) is None:
-            skipped += 1
-            continue
-        source, tree = parsed
-        if path == "pydoc_data/topics.py":
-            for topic, text in topic_documents(tree):
-                add(f"{path}#{topic}", "topics", [text.strip("\n")])
-            continue
-        add(path, "pages", page_documents(source, tree, module_name(path)))
-        add(path, "code", code_documents(source, tree, path))
+    for root, prefix in [(folder, "")] + [(package_folder(name), f"{name}/") for name in packages]:
+        for file in source_files(root):
+            n_files, path = n_files + 1, prefix + file
+            if (parsed := read_source(root, file)) is None:
+                skipped += 1
+                continue
+            source, tree = parsed
+            if path == "pydoc_data/topics.py":
+                for topic, text in topic_documents(tree):
+                    add(f"{path}#{topic}", "topics", [text.strip("\n")])
+                continue
+            add(path, "pages", page_documents(source, tree, module_name(path)))
+            if not prefix:                  # of packages the documentation alone; torch's code would be 45 MB
+                add(path, "code", code_documents(source, tree, path))
     for text in splits["val"]:
         splits["train"].pop(text, None)
-    if not splits["train"]:
-        raise FileNotFoundError(f"{folder}: no Python source to train on ({len(paths)} .py files, {skipped} unreadable). "
-                                f"Install the full standard library, or give text of your own with --data FILE")
+    if not splits["train"] or not splits["val"]:
+        raise FileNotFoundError(f"{folder}: not enough Python source to train on ({n_files} .py files, {skipped} "
+                                f"unreadable). Install the full standard library, or give your own text: --data FILE")
     ordered = {split: sorted(((kind, text) for text, kind in found.items()), key=lambda item: stable_hash(item[1]))
                for split, found in splits.items()}
-    return {**ordered, "files": len(paths), "skipped": skipped,
+    return {**ordered, "files": n_files, "skipped": skipped,
             "duplicates": total - len(ordered["train"]) - len(ordered["val"])}
 
 
-def documents(split, prose=1.0, code=1.0, folder=None):
+def documents(split, prose=1.0, code=1.0, packages=(), folder=None):
     """Yield the texts of split "train" or "val" in a fixed shuffled order.
 
-    prose, code: the share of the documents of each sort to keep, 0 to 1, chosen by a hash of the text, so a smaller share
-    is a subset of a larger one.
+    prose, code: the share of the documents of each sort to keep, 0 to 1, chosen by a hash of the text, so a smaller
+    share is a subset of a larger one. packages: names of installed packages whose pages join the prose.
     """
     if split not in ("train", "val"):
         raise ValueError(f'unknown split {split!r} of the corpus: expected "train" or "val"')
     if not (0 <= prose <= 1 and 0 <= code <= 1):
         raise ValueError(f"the shares prose {prose} and code {code} of the corpus must lie between 0 and 1")
-    corpus = load(folder)
+    corpus = load(folder, tuple(packages))
     return (text for kind, text in corpus[split]
             if stable_hash("share " + text) % 10_000 < 10_000 * (code if kind == "code" else prose))
 
 
-def summary(folder=None):
+def summary(packages=(), folder=None):
     """Counts for the caller to print: files, skipped, duplicates, and per split and kind {"documents", "chars"}."""
-    corpus = load(folder)
+    corpus = load(folder, tuple(packages))
     counts = {key: corpus[key] for key in ("files", "skipped", "duplicates")}
     for split in ("train", "val"):
         n_documents, n_chars = Counter(), Counter()

@@ -3,7 +3,7 @@ Questions about Python: `What does os.path.join do?`, answered with the first se
 
 The symbols are the public modules, classes, functions and methods of the standard library, read from its source with
 `ast`, plus those written in C that everyone uses (BUILT_IN below), read from the running interpreter. The text of the
-answer decides the split, so that the aliases of one function (posixpath.join is ntpath.join is os.path.join) stay together.
+answer decides the split, so that the names of one function (an alias, an inherited method) stay together.
 """
 import ast
 import functools
@@ -16,19 +16,22 @@ from data.spelling import record
 from data.splits import check_split, generator, item_index, split_of, stable_hash
 
 # Modules written in C have no docstrings to parse, and importing these few does nothing but define functions.
-BUILT_IN = ["builtins", "math", "cmath", "itertools", "time", "sys", "gc", "array", "binascii", "zlib", "select", "atexit",
-            "errno", "marshal", "faulthandler", "unicodedata"]
+BUILT_IN = ["builtins", "math", "cmath", "itertools", "time", "sys", "gc", "array", "binascii", "zlib", "select",
+            "atexit", "marshal", "faulthandler", "unicodedata"]
+NOT_FOR_USE = {"idlelib", "lib2to3", "turtledemo", "distutils", "encodings", "pydoc_data"}      # programs and internals
 MAX_WORDS = 40              # an answer that is longer ends after its last whole sentence, or is left out
 ASK = [
-    "What does {s} do?", "What does {s} do", "what does {s} do?", "What does Python's {s} do?", "What does {s} do in Python?",
-    "What is {s}?", "What is {s} in Python?", "What's {s}?", "what is {s}", "What is {s} for?", "What is {s} used for?",
-    "What is the purpose of {s}?", "What is the use of {s}?", "Explain {s}.", "Explain {s}", "Explain {s} to me.",
-    "Can you explain {s}?", "Please explain what {s} does.", "Describe {s}.", "Describe what {s} does.", "Tell me about {s}.",
-    "Tell me what {s} does.", "Can you tell me what {s} does?", "Do you know what {s} does?", "I want to know what {s} does.",
+    "What does {s} do?", "What does {s} do", "what does {s} do?", "What does Python's {s} do?",
+    "What does {s} do in Python?", "What is {s}?", "What is {s} in Python?", "What's {s}?", "what is {s}",
+    "What is {s} for?", "What is {s} used for?", "What is the purpose of {s}?", "What is the use of {s}?",
+    "Explain {s}.", "Explain {s}", "Explain {s} to me.", "Can you explain {s}?", "Please explain what {s} does.",
+    "Describe {s}.", "Describe what {s} does.", "Tell me about {s}.", "Tell me what {s} does.",
+    "Can you tell me what {s} does?", "Do you know what {s} does?", "I want to know what {s} does.",
     "How would you describe {s}?", "How do you explain {s}?", "Why would I use {s}?", "When do I use {s}?",
     "In Python, what does {s} do?", "In one sentence: what does {s} do?", "Give me a short description of {s}.",
-    "Summarize {s} for me.", "What can I do with {s}?", "Help me understand {s}.", "Quick question: what does {s} do?",
-    "I saw {s} in some code. What does it do?", "What does the documentation say about {s}?", "{s}?", "Meaning of {s}?",
+    "Summarize {s} for me.", "What can I do with {s}?", "Help me understand {s}.",
+    "Quick question: what does {s} do?", "I saw {s} in some code. What does it do?",
+    "What does the documentation say about {s}?", "{s}?", "Meaning of {s}?",
 ]
 EVASIVE = [
     "It does something useful.", "You can read about it in the documentation.", "That depends on the situation.",
@@ -40,11 +43,11 @@ EVASIVE = [
 def first_sentences(doc):
     """The opening of a docstring as plain text of at most MAX_WORDS words, or None where it has no usable sentence.
 
-    Signature lines (`dump(obj, fp) -> None`), reST and Sphinx markup and line breaks go; only the first paragraph counts.
+    Signature lines (`dump(obj, fp) -> None`), reST markup and line breaks go; only the first paragraph counts.
     """
     lines = inspect.cleandoc(doc or "").split("\n")
     while lines and (signature := re.match(r"[\w.]+ ?\(.*\)( *-+> *(.*))?$", lines[0])):
-        # "repeat(object) -> create an iterator which" begins the sentence, "D.update(E) -> None.  Update D" names a type.
+        # "repeat(object) -> create an iterator which" begins a sentence, "D.update(E) -> None.  Update D" a type.
         result = re.sub(r"^[\w ]{1,20}\. +(?=[A-Z])", "", signature[2] or "")
         lines[:1] = [result] if len(result.split()) > 3 else []
         while lines and not lines[0].strip():
@@ -53,7 +56,7 @@ def first_sentences(doc):
     text = re.sub(r"^[\w.]+\([^()]*\) *(->|--?|:) *(\w+ *(--?|:) )?", "", text)         # "S.find(sub) -> int -- Finds"
     text = re.sub(r":[a-z]+:`~?([^`<]+)[^`]*`", r"\1", text)                             # :func:`~os.walk` -> os.walk
     text = re.sub(r"`+([^`]*)`+|\*\*([^*]+)\*\*|\*(\w+)\*", lambda m: m[1] or m[2] or m[3] or "", text)
-    if re.search(r">>>|\.\. |::|[|{}<>=_]{3}|[-*+]{2,} |\\|@param|:param|\bdef |\bclass \w+\(", text) or not text.isascii():
+    if not text.isascii() or re.search(r">>>|\.\. |::|[|{}<>=_]{3}|[-*+]{2,} |\\|[@:]param|\bdef |\bclass \w+\(", text):
         return None
     sentences, kept = re.split(r"(?<=[^.][.!?]) +(?=[A-Z])", text), ""
     for sentence in sentences:
@@ -87,9 +90,8 @@ def exports(trees):
 
 
 def is_public(name):
-    """No part of the dotted name begins with an underscore, and none belongs to a test or a demo."""
-    return not any(part.startswith("_") or part in ("idlelib", "lib2to3", "turtledemo", "distutils", "encodings", "pydoc_data")
-                   for part in name.split("."))
+    """Whether no part of the dotted name begins with an underscore, and it is not in a package that nobody imports."""
+    return not any(part.startswith("_") or part in NOT_FOR_USE for part in name.split("."))
 
 
 @functools.cache
@@ -131,7 +133,7 @@ def symbols():
 
 
 class PythonQuestions:
-    """size: any number of conversations; None for one per answer. Later rounds ask again in other words, or for an alias."""
+    """size: any number of conversations, None for one per answer. Later rounds ask in other words, or for an alias."""
 
     def __init__(self, split, size=None):
         check_split(split)
@@ -151,7 +153,7 @@ class PythonQuestions:
         return record(question, answer, symbol=name)
 
     def pair(self, i):
-        """{"chosen", "rejected": conversation, "kind"}; rejected: evasive, the answer of another function, or a run-on."""
+        """{"chosen", "rejected": conversation, "kind"}; rejected: evasive, of another function, or a run-on."""
         chosen, draw = self[i], generator("PythonQuestions pair", self.split, i)
         right = chosen["messages"][1]["content"]
         kind = draw.choice(["evasive", "another function", "another function", "run-on"])

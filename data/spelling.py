@@ -1,17 +1,17 @@
 """
 Spelling and letter counting: `SimpleSpelling` and `SpellingBee`, over the words of the standard library's own prose.
 
-A model that reads tokens does not see letters; it has to learn what each token spells. So the answers are laid out for it:
-after a comma or a space each letter is the same token wherever it stands ("r" in ",r" and in " r:2"), and the count runs
-along letter by letter, so each step looks at one letter and the number before it. The words of the corpus are the default
-(equal on all machines with the same Python); any word list can take their place.
+A model that reads tokens does not see letters; it has to learn what each token spells. So the answers are laid out
+for it: after a comma or a space each letter is the same token wherever it stands ("r" in ",r" and in " r:2"), and the
+count runs along letter by letter, so each step looks at one letter and the number before it. The words of the corpus
+are the default (equal on all machines with the same Python); any word list can take their place.
 """
 import functools
 import os
 import re
 from collections import Counter
 
-from data.grading import same_final_number
+from data.grading import same_final_number, spoken_text
 from data.python_corpus import source_files, stdlib_folder
 from data.splits import check_split, generator, item_index, split_of, stable_hash
 
@@ -20,27 +20,29 @@ ANY_WORD = re.compile(r"(?<![\w.])[a-z]{3,14}(?![\w(=.])")
 COMMON_ENOUGH = 5           # a word found outside prose must occur this often; rarer ones are mostly local variables
 # Words that people try first. They join the rest, and the hash puts each into one split like any other.
 EVERYDAY_WORDS = """
-apple banana strawberry raspberry blueberry cherry orange lemon peach grape mango pineapple melon coconut potato tomato carrot
-onion garlic pepper cabbage lettuce mushroom pumpkin cucumber bread butter cheese chocolate coffee cookie sandwich pancake
-dinner breakfast kitchen bottle spoon knife table chair window garden flower tree forest river mountain ocean island beach
-summer winter spring autumn weather thunder rainbow cloud snow sunshine morning evening midnight yesterday tomorrow monday
-cat dog horse rabbit elephant giraffe monkey tiger lion zebra kangaroo crocodile dolphin penguin butterfly spider squirrel
-turtle chicken sheep goose parrot bicycle airplane train helicopter submarine balloon rocket planet galaxy telescope doctor
-teacher student school library university hospital hotel restaurant theater museum bridge castle village city street
-mother father sister brother daughter family friend neighbor children people music guitar piano violin trumpet drum
-football basketball tennis swimming running dancing singing painting reading happy angry hungry sleepy beautiful wonderful
-difficult important possible necessary different interesting mississippi banana committee accommodation bookkeeper
-onomatopoeia rhythm queue success address parallel occurrence millennium embarrass
+apple banana strawberry raspberry blueberry cherry orange lemon peach grape mango pineapple melon coconut potato
+tomato carrot onion garlic pepper cabbage lettuce mushroom pumpkin cucumber bread butter cheese chocolate coffee
+cookie sandwich pancake dinner breakfast kitchen bottle spoon knife table chair window garden flower tree forest river
+mountain ocean island beach summer winter spring autumn weather thunder rainbow cloud snow sunshine morning evening
+midnight yesterday tomorrow monday cat dog horse rabbit elephant giraffe monkey tiger lion zebra kangaroo crocodile
+dolphin penguin butterfly spider squirrel turtle chicken sheep goose parrot bicycle airplane train helicopter
+submarine balloon rocket planet galaxy telescope doctor teacher student school library university hospital hotel
+restaurant theater museum bridge castle village city street mother father sister brother daughter family friend
+neighbor children people music guitar piano violin trumpet drum football basketball tennis swimming running dancing
+singing painting reading happy angry hungry sleepy beautiful wonderful difficult important possible necessary
+different interesting mississippi banana committee accommodation bookkeeper onomatopoeia rhythm queue success address
+parallel occurrence millennium embarrass
 """
 
 SPELL = [                   # {w}: the word, bare or quoted
     "Spell the word: {w}", "Spell the word {w}", "Spell {w}", "Spell {w}.", "Spell: {w}", "Please spell {w}.",
     "Please spell the word {w}.", "How do you spell {w}?", "How is {w} spelled?", "How do I spell the word {w}?",
-    "Can you spell {w}?", "Can you spell the word {w} for me?", "Spell out {w}", "Spell out the word {w}, letter by letter.",
-    "Write {w} letter by letter.", "What are the letters of {w}?", "Which letters make up the word {w}?",
-    "List the letters of {w} in order.", "Break {w} into letters.", "Give me the spelling of {w}.", "I need the spelling of {w}",
-    "Buchstabiere {w}", "Buchstabiere das Wort {w}.", "Wie buchstabiert man {w}?", "Deletrea {w}",
-    "Deletrea la palabra {w}.", "Comment s'écrit {w} ?", "Come si scrive {w}?", "Hoe spel je {w}?", "Soletre {w}",
+    "Can you spell {w}?", "Can you spell the word {w} for me?", "Spell out {w}",
+    "Spell out the word {w}, letter by letter.", "Write {w} letter by letter.", "What are the letters of {w}?",
+    "Which letters make up the word {w}?", "List the letters of {w} in order.", "Break {w} into letters.",
+    "Give me the spelling of {w}.", "I need the spelling of {w}", "Buchstabiere {w}", "Buchstabiere das Wort {w}.",
+    "Wie buchstabiert man {w}?", "Deletrea {w}", "Deletrea la palabra {w}.", "Comment s'écrit {w} ?",
+    "Come si scrive {w}?", "Hoe spel je {w}?", "Soletre {w}",
 ]
 COUNT = [                   # {l}: the letter, bare or quoted, singular; three in four are English
     "How many {l} are in {w}?", "How many {l} are there in {w}?", "How many {l} are in the word {w}?",
@@ -52,21 +54,22 @@ COUNT = [                   # {l}: the letter, bare or quoted, singular; three i
     "Count how many {l} are in {w}.", "Count the number of {l} in {w}", "Count all {l} in the word {w}.",
     "What is the number of {l} in {w}?", "What's the count of {l} in {w}?", "Number of {l} in {w}",
     "Number of {l} in the word {w}?", "Tell me how many {l} are in {w}.", "Please count the {l} in {w}.",
-    "Can you count the {l} in {w}?", "Can you tell me how many {l} the word {w} has?", "Find the number of {l} in {w}.",
-    "I want to know how many {l} are in {w}.", "Do you know how many {l} are in {w}?", "In {w}, how many {l} are there?",
+    "Can you count the {l} in {w}?", "Can you tell me how many {l} the word {w} has?",
+    "Find the number of {l} in {w}.", "I want to know how many {l} are in {w}.",
+    "Do you know how many {l} are in {w}?", "In {w}, how many {l} are there?",
     "In the word {w}, how many times is {l} used?", "Look at the word {w}. How many {l} are in it?",
     "The word is {w}. How many {l} does it have?", "{l} in {w}: how many?", "how many {l} in {w}",
     "Wie viele {l} hat {w}?", "Wie viele {l} sind in {w}?", "Wie oft kommt {l} in {w} vor?",
-    "Combien de {l} dans {w} ?", "Combien de fois {l} dans le mot {w} ?",
-    "¿Cuántas {l} hay en {w}?", "¿Cuántas veces aparece {l} en {w}?", "Quante {l} ci sono in {w}?",
-    "Quantas letras {l} tem {w}?", "Hoeveel {l} zitten er in {w}?", "Hur många {l} finns i {w}?", "Ile liter {l} ma {w}?",
+    "Combien de {l} dans {w} ?", "Combien de fois {l} dans le mot {w} ?", "¿Cuántas {l} hay en {w}?",
+    "¿Cuántas veces aparece {l} en {w}?", "Quante {l} ci sono in {w}?", "Quantas letras {l} tem {w}?",
+    "Hoeveel {l} zitten er in {w}?", "Hur många {l} finns i {w}?", "Ile liter {l} ma {w}?",
 ]
 QUOTES = ["{}", "{}", "'{}'", '"{}"']           # bare twice as often as either kind of quotes
 ABSENT_PERCENT = 13                             # questions about a letter that the word does not have
 EVASIVE = [
     "I cannot count letters.", "That is hard to say.", "There are some.", "I would have to look at the word first.",
-    "It depends on how you count.", "Please count them yourself.", "Quite a few, I think.", "I am not sure about that word.",
-    "You can find that in a dictionary.", "Letters can be counted in many ways.",
+    "It depends on how you count.", "Please count them yourself.", "Quite a few, I think.",
+    "I am not sure about that word.", "You can find that in a dictionary.", "Letters can be counted in many ways.",
 ]
 
 
@@ -90,8 +93,8 @@ def words(path=None):
     # No vowel, or one letter alone: abbreviations, hexadecimal digits and test strings, not words.
     found = {w for w in found if re.fullmatch("[a-z]{3,14}", w) and re.search("[aeiouy]", w) and len(set(w)) > 1}
     if len(found) < 1000:
-        raise ValueError(f"{path or folder}: only {len(found)} words of 3 to 14 letters a-z, at least 1,000 are needed. "
-                         f"Name a word list with one word a line")
+        raise ValueError(f"{path or folder}: only {len(found)} words of 3 to 14 letters a-z, at least 1,000 are "
+                         f"needed. Name a word list with one word a line")
     return sorted(found, key=stable_hash)
 
 
@@ -132,8 +135,7 @@ class SimpleSpelling:
 
     def grade(self, conversation, answer):
         """True if the answer is the exact spelling; white space around it and tool parts aside."""
-        text = "".join(part["text"] for part in answer if part["type"] == "text") if isinstance(answer, list) else answer
-        return text.strip() == spelled(conversation["word"])
+        return spoken_text(answer).strip() == spelled(conversation["word"])
 
     def pair(self, i):
         """{"chosen", "rejected": conversation, "kind"}; the rejected answer slips a letter, evades, or runs on."""

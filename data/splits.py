@@ -1,13 +1,13 @@
 """
 Which split an item (a word, an expression, a question's base wording) belongs to, decided by a hash of the item itself.
 
-A seed could be shared by mistake and a shuffled index list moves when the data grows; a hash does neither, so a word that
-the evaluation asks about can never turn up in training, whoever asks, in whatever order, on whatever machine.
+A seed could be shared by mistake and a shuffled index list moves when the data grows; a hash does neither, so a word
+that the evaluation asks about can never turn up in training, whoever asks, in whatever order, on whatever machine.
 """
 import hashlib
 import random
 
-# Percent of the items: "train" for midtraining and SFT, "pairs" for DPO, "prompts" for distillation, "test" for evaluation.
+# Percent of the items: train for midtraining and SFT, pairs for DPO, prompts for distillation, test for evaluation.
 SHARES = {"train": 80, "pairs": 8, "prompts": 5, "test": 7}
 
 
