@@ -1,0 +1,132 @@
+"""
+What all downloaded sources share: find the files, prepare them once, read single rows.
+
+A source's files (.parquet, .jsonl, .jsonl.gz, .jsonl.xz) are read once and written as NAME/prepared/SPLIT.jsonl, one clean
+record a line; rows that the source's own rules call bad are left out there, counted and named. From then on only an index
+of line offsets stands in memory, 8 bytes a row.
+"""
+import json
+import os
+import sys
+from fnmatch import fnmatch
+from pathlib import Path
+
+import numpy as np
+
+from data.mixture import Lazy
+from data.text import read_json_lines, read_parquet
+
+DOWNLOADS = Path(__file__).resolve().parent / "downloads"
+ROW_SUFFIXES = (".parquet", ".jsonl", ".jsonl.gz", ".jsonl.xz")
+
+
+class Source(Lazy):
+    """The records of one split, shuffled by a fixed seed (published files are often sorted by subject), or `size` of them.
+
+    A subclass has `name` (its folder and its name for download.py), `files` (split -> pattern of the paths in the folder)
+    and `to_record(row)`, which turns a published row into a record or raises ValueError for a bad one.
+    """
+    name, files = "", {}
+
+    def __init__(self, split, size=None, dest=DOWNLOADS):
+        if split not in self.files:
+            raise ValueError(f"{self.name} has the splits {', '.join(self.files)}, not {split!r}")
+        if size is not None and size < 0:
+            raise ValueError(f"the size of {self.name} must be at least 0, not {size}")
+        self.split, self.path = split, self.prepare(split, Path(dest))
+        self.offsets = line_offsets(self.path)
+        order = np.random.Generator(np.random.PCG64(42)).permutation(len(self.offsets))
+        self.order = order[:size].astype(np.uint32)
+
+    def __len__(self):
+        return len(self.order)
+
+    def get(self, i):
+        with open(self.path, "rb") as file:                             # opened each time: safe in forked and spawned workers
+            file.seek(self.offsets[self.order[i]])
+            return json.loads(file.readline())
+
+    def prepare(self, split, dest):
+        """Write NAME/prepared/SPLIT.jsonl unless it is newer than the files it is made of; return its path."""
+        paths = source_files(self.name, self.files[split], dest)
+        prepared = dest / self.name / "prepared" / f"{type(self).__name__}-{split}.jsonl"
+        made_of = [*paths, Path(__file__), Path(sys.modules[type(self).__module__].__file__)]
+        if prepared.exists() and prepared.stat().st_mtime > max(path.stat().st_mtime for path in made_of):
+            return prepared
+        prepared.parent.mkdir(exist_ok=True)
+        temporary = prepared.with_name(f"{prepared.name}.{os.getpid()}.tmp")     # several ranks may get here at once
+        kept, bad = 0, []
+        try:
+            with open(temporary, "w", encoding="utf-8") as file:
+                for where, row in source_rows(paths):
+                    try:
+                        record = self.to_record(row)
+                    except (KeyError, TypeError) as e:
+                        fields = ", ".join(row) if isinstance(row, dict) else type(row).__name__
+                        raise ValueError(f"{where}: not a row of {self.name} ({e!r} missing or of another type; it has "
+                                         f"{fields}). Are these its files? python data/download.py {self.name}") from None
+                    except ValueError as e:
+                        bad.append(f"{where}: {e}")
+                        continue
+                    file.write(json.dumps(record, ensure_ascii=False) + "\n")
+                    kept += 1
+            if not kept:
+                raise ValueError(f"{paths[0]}: no usable row for {self.name} {split}"
+                                 + (f"; the first is bad: {bad[0]}" if bad else ""))
+            os.replace(temporary, prepared)
+        finally:
+            temporary.unlink(missing_ok=True)
+        if bad:
+            print(f"{self.name} {split}: kept {kept:,} rows, left out {len(bad):,}; the first: {bad[0]}", file=sys.stderr)
+        return prepared
+
+
+def source_files(name, pattern, dest=DOWNLOADS):
+    """The files of dest/name whose path ends in what `pattern` describes; FileNotFoundError names the command to run."""
+    folder = Path(dest) / name
+    found = sorted(path for path in folder.rglob("*") if path.is_file() and path.name.endswith(ROW_SUFFIXES)
+                   and fnmatch("/" + path.relative_to(folder).as_posix(), f"*{pattern}")
+                   and path.parent.name != "prepared") if folder.is_dir() else []
+    if not found:
+        raise FileNotFoundError(f"{name} is not on disk: no file like {pattern} in {folder}. Download it: "
+                                f"python data/download.py {name}")
+    return found
+
+
+def source_rows(paths):
+    """Yield ("file:row", row) of .parquet and .jsonl files, one after another."""
+    for path in paths:
+        rows = enumerate(read_parquet(path), 1) if path.suffix == ".parquet" else read_json_lines(path)
+        yield from ((f"{path}:{number}", row) for number, row in rows)
+
+
+def line_offsets(path):
+    """The byte offset of each line of a file: int64 (lines,)."""
+    ends, at = [], 0
+    with open(path, "rb") as file:
+        while chunk := file.read(1 << 24):
+            ends.append(at + 1 + np.flatnonzero(np.frombuffer(chunk, dtype=np.uint8) == 10))
+            at += len(chunk)
+    return np.concatenate([[0], *ends])[:-1].astype(np.int64)
+
+
+# ---- multiple choice, the same for MMLU and ARC ----
+
+def multiple_choice(question, letters, options):
+    """The prompt: each option before its letter, because small models bind a text to the letter that follows it."""
+    lines = "".join(f"- {option}={letter}\n" for letter, option in zip(letters, options, strict=True))
+    return f"Multiple Choice question: {question}\n{lines}\nRespond only with the letter of the correct answer."
+
+
+def multiple_choice_record(question, letters, options, answer, subject):
+    """The conversation, with the letters that the answer is among and the subject for a breakdown of the score."""
+    if len(letters) != len(options) or len(options) < 2 or answer not in letters:
+        raise ValueError(f"{len(options)} options for the letters {letters}, answer {answer!r}")
+    return {"messages": [{"role": "user", "content": multiple_choice(question, letters, options)},
+                         {"role": "assistant", "content": answer}], "letters": letters, "subject": subject}
+
+
+def grade_letter(conversation, answer):
+    """Whether the answer's text (list of parts) is the letter of the reference: "C", "c" and "C." are the same."""
+    said = "".join(part["text"] for part in answer if part["type"] == "text").strip().rstrip(".").upper()
+    return said == conversation["messages"][-1]["content"]

@@ -1,0 +1,21 @@
+"""
+UltraFeedback, binarized: 61K prompts, the best of four models' answers against another. Cui et al. 2024, arXiv:2310.01377.
+"""
+from data.conversations import to_preference
+from data.source import Source
+
+
+class UltraFeedback(Source):
+    """pair(i) is {"chosen": conversation, "rejected": conversation}; [i] is the chosen conversation alone."""
+    name = "ultrafeedback"
+    files = {"pairs": "/train_prefs*", "test": "/test_prefs*"}
+
+    @staticmethod
+    def to_record(row):
+        return to_preference({"chosen": row["chosen"], "rejected": row["rejected"]})[1]
+
+    def pair(self, i):
+        return super().get(i)
+
+    def get(self, i):
+        return self.pair(i)["chosen"]
