@@ -1,0 +1,707 @@
+"""
+The one file that every stage shares: special tokens, Tokenizer with render/mask, GPT, loss, optimizer, checkpoints, set-up.
+
+Read it once from top to bottom; the stage scripts (pretrain.py, midtrain.py, sft.py, dpo.py, distill.py) then hold no secrets.
+Sizes in shape comments: B batch, T time, C channels (n_embd), H heads, D head size, V vocabulary, N = B*T.
+"""
+import argparse, base64, dataclasses, datetime, hashlib, inspect, json, math, os, platform, re, shutil, signal, subprocess, sys, sysconfig
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import tiktoken
+import torch
+import torch.distributed as dist
+import torch.nn as nn
+import torch.nn.functional as F
+from torch.utils.checkpoint import checkpoint
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Tokenizer: text <-> ids, and conversations -> ids with a mask
+
+SPECIAL_TOKENS = ["<|bos|>", "<|user_start|>", "<|user_end|>", "<|assistant_start|>", "<|assistant_end|>",
+                  "<|python_start|>", "<|python_end|>", "<|output_start|>", "<|output_end|>"]
+PART_TOKENS = {"python": ("<|python_start|>", "<|python_end|>"), "python_output": ("<|output_start|>", "<|output_end|>")}
+
+
+def tokenizer_fingerprint(merges, pattern, special_tokens):
+    """sha256 hex of all that decides how text becomes ids; rows and checkpoints carry it, so that no two get mixed up."""
+    return hashlib.sha256(merges + json.dumps([pattern, special_tokens]).encode()).hexdigest()
+
+
+class Tokenizer:
+    """tiktoken over our own merges. Text can never become a special id: only render_* and special() produce those."""
+
+    def __init__(self, merges, pattern, special_tokens=SPECIAL_TOKENS):
+        """merges: the bytes of a tiktoken file, one 'base64 rank' line a token."""
+        ranks = {base64.b64decode(token): int(rank) for token, rank in map(bytes.split, merges.splitlines())}
+        self.pattern, self.fingerprint = pattern, tokenizer_fingerprint(merges, pattern, special_tokens)
+        self.specials = {name: len(ranks) + i for i, name in enumerate(special_tokens)}
+        self.enc = tiktoken.Encoding("tok2chat", pat_str=pattern, mergeable_ranks=ranks, special_tokens=self.specials)
+        self.vocab_size = len(ranks) + len(special_tokens)
+        self.token_bytes = np.zeros(self.vocab_size, dtype=np.int32)         # raw bytes of each token, 0 for specials
+        self.token_bytes[list(ranks.values())] = [len(token) for token in ranks]
+
+    @classmethod
+    def load(cls, path):
+        path = Path(path)
+        try:
+            info = json.loads((path / "tokenizer.json").read_text())
+            tok = cls((path / "merges.tiktoken").read_bytes(), info["pattern"], info["special_tokens"])
+        except FileNotFoundError as e:
+            raise FileNotFoundError(f"{e.filename} is missing. Train a tokenizer first: "
+                                    f"python tokenizer.py --out {path.parent}") from None
+        except (ValueError, KeyError, TypeError) as e:
+            raise ValueError(f"{path} holds no valid tokenizer ({e!r}). Train it again: python tokenizer.py "
+                             f"--out {path.parent}") from None
+        if info.get("fingerprint") != tok.fingerprint:
+            raise ValueError(f"{path}: merges.tiktoken does not belong to tokenizer.json (fingerprints differ). "
+                             f"Train it again: python tokenizer.py --out {path.parent}")
+        return tok
+
+    def special(self, name):
+        return self.specials[name]
+
+    def encode(self, text):
+        return self.enc.encode_ordinary(text)
+
+    def encode_batch(self, texts):
+        return self.enc.encode_ordinary_batch(texts, num_threads=os.cpu_count())
+
+    def decode(self, ids):
+        return self.enc.decode(ids)                                          # invalid UTF-8 becomes U+FFFD
+
+    def render_conversation(self, conversation, max_tokens=None):
+        """-> (ids, mask), two equally long lists; mask is 1 where the model is to learn to speak (the table in the README).
+
+        Ids and mask grow together, piece by piece: no search for markers, no re-tokenised prefix, so no text can shift them.
+        max_tokens cuts the end off; a cut conversation then has no closing token to learn.
+        """
+        ids, mask = [self.special("<|bos|>")], [0]
+
+        def add(new_ids, learn):
+            ids.extend(new_ids)
+            mask.extend([learn] * len(new_ids))
+
+        for message in merge_system(conversation["messages"]):
+            content = message["content"]
+            if message["role"] == "user":
+                add([self.special("<|user_start|>")] + self.encode(content) + [self.special("<|user_end|>")], 0)
+                continue
+            add([self.special("<|assistant_start|>")], 0)
+            for part in [{"type": "text", "text": content}] if isinstance(content, str) else content:
+                part_ids, learn = self.encode(part["text"]), int(part["type"] != "python_output")
+                if part["type"] != "text":
+                    start, end = PART_TOKENS[part["type"]]
+                    part_ids = [self.special(start)] + part_ids + [self.special(end)]
+                add(part_ids, learn)
+            add([self.special("<|assistant_end|>")], 1)
+        return ids[:max_tokens], mask[:max_tokens]
+
+    def render_for_completion(self, conversation):
+        """-> ids up to and including <|assistant_start|>: what the model is given so that it answers the last user turn."""
+        messages = merge_system(conversation["messages"])
+        if messages[-1]["role"] == "assistant":                              # an answer that is there already is left out
+            messages = messages[:-1]
+        ids, _ = self.render_conversation({"messages": messages})
+        return ids + [self.special("<|assistant_start|>")]
+
+
+def merge_system(messages):
+    """Join an optional first system message to the first user message; ValueError if a role is out of order."""
+    messages = list(messages)
+    if len(messages) > 1 and messages[0]["role"] == "system" and messages[1]["role"] == "user":
+        messages[:2] = [{"role": "user", "content": messages[0]["content"] + "\n\n" + messages[1]["content"]}]
+    for i, message in enumerate(messages):
+        expected = "assistant" if i % 2 else "user"
+        if message["role"] != expected:
+            raise ValueError(f"message {i + 1} has role {message['role']!r}, expected {expected!r}: "
+                             f"an optional system message, then user and assistant in turn")
+    if not messages:
+        raise ValueError("a conversation without messages: expected at least one user message")
+    return messages
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The model: a decoder-only Transformer of exactly the shape of Qwen3 (transformers' Qwen3ForCausalLM)
+
+@dataclass
+class GPTConfig:
+    vocab_size: int
+    seq_len: int                  # longest row it is trained on; RoPE itself knows no limit
+    n_layer: int
+    n_head: int
+    n_kv_head: int                # fewer than n_head: grouped-query attention (Ainslie et al. 2023, arXiv:2305.13245)
+    n_embd: int
+    n_ff: int                     # inner width of SwiGLU
+    rope_theta: float = 10000.0
+
+    @property
+    def bos(self):
+        return self.vocab_size - len(SPECIAL_TOKENS)
+
+
+def rms_norm(x):
+    """x / rms(x) over the last dimension, without a gain: exported as a gain of ones (Zhang and Sennrich 2019, eq. 4)."""
+    return F.rms_norm(x, (x.size(-1),), eps=1e-6)
+
+
+def linear(x, *weights):
+    """x (..., in) times each weight (out, in), as one matrix product; the float32 masters are cast to x's dtype here."""
+    weight = torch.cat(weights) if len(weights) > 1 else weights[0]
+    return F.linear(x, weight.to(x.dtype))
+
+
+def rotary_table(positions, head_size, theta):
+    """positions (T,) or (B, T) -> cos, sin (..., 1, T, D/2) float32 (Su et al. 2021, eq. 34). bfloat16 can't tell 256 from 257."""
+    freq = theta ** (-torch.arange(0, head_size, 2, device=positions.device, dtype=torch.float32) / head_size)
+    angle = positions.float()[..., None] * freq
+    return angle.cos().unsqueeze(-3), angle.sin().unsqueeze(-3)
+
+
+def rotate(x, cos, sin):
+    """Rotate the pairs (x[i], x[i + D/2]) of x (B, H, T, D) by their position's angle."""
+    x1, x2 = x.float().chunk(2, dim=-1)
+    return torch.cat([x1 * cos - x2 * sin, x2 * cos + x1 * sin], dim=-1).to(x.dtype)
+
+
+class Attention(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        self.n_head, self.n_kv_head, self.head_size = config.n_head, config.n_kv_head, config.n_embd // config.n_head
+        self.wq = nn.Parameter(torch.empty(self.n_head * self.head_size, config.n_embd))
+        self.wk = nn.Parameter(torch.empty(self.n_kv_head * self.head_size, config.n_embd))
+        self.wv = nn.Parameter(torch.empty(self.n_kv_head * self.head_size, config.n_embd))
+        self.wo = nn.Parameter(torch.empty(config.n_embd, self.n_head * self.head_size))
+
+    def forward(self, x, cos, sin, attn_mask):
+        B, T, C = x.shape
+        qkv = linear(x, self.wq, self.wk, self.wv).view(B, T, -1, self.head_size).transpose(1, 2)   # (B, H + 2 Hkv, T, D)
+        q, k, v = qkv.split([self.n_head, self.n_kv_head, self.n_kv_head], dim=1)
+        q, k = rotate(rms_norm(q), cos, sin), rotate(rms_norm(k), cos, sin)    # QK-norm: Dehghani et al. 2023, arXiv:2302.05442
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=attn_mask, is_causal=attn_mask is None,
+                                           enable_gqa=self.n_head != self.n_kv_head)
+        return linear(y.transpose(1, 2).reshape(B, T, -1), self.wo)
+
+
+class MLP(nn.Module):
+    """SwiGLU: Shazeer 2020, arXiv:2002.05202, eq. 6."""
+
+    def __init__(self, config):
+        super().__init__()
+        self.gate = nn.Parameter(torch.empty(config.n_ff, config.n_embd))
+        self.up = nn.Parameter(torch.empty(config.n_ff, config.n_embd))
+        self.down = nn.Parameter(torch.empty(config.n_embd, config.n_ff))
+
+    def forward(self, x):
+        gate, up = linear(x, self.gate, self.up).chunk(2, dim=-1)
+        return linear(F.silu(gate) * up, self.down)
+
+
+class Block(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        self.attn, self.mlp = Attention(config), MLP(config)
+
+    def forward(self, x, cos, sin, attn_mask):
+        x = x + self.attn(rms_norm(x), cos, sin, attn_mask)
+        return x + self.mlp(rms_norm(x))
+
+
+class GPT(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        self.config, self.compute_dtype = config, torch.float32
+        self.embed = nn.Parameter(torch.empty(config.vocab_size, config.n_embd))
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
+        self.head = nn.Parameter(torch.empty(config.vocab_size, config.n_embd))
+
+    @torch.no_grad()
+    def init_weights(self, seed):
+        """Output projections start at zero, so that every block starts as the identity; the rest keeps activations at rms 1."""
+        rng = torch.Generator().manual_seed(seed)                            # on the CPU: the same weights on every device
+        for name, p in self.named_parameters():
+            std = 1.0 if name == "embed" else 0.0 if name.endswith(("wo", "down", "head")) else p.size(1) ** -0.5
+            p.copy_(torch.randn(p.shape, generator=rng) * std)
+
+    def forward(self, ids, targets=None, reduction="sum", isolate=False):
+        """ids (B, T) -> logits (B, T, V) float32, or with targets (B, T; -1 counts nothing) the cross-entropy in nats, float32:
+        its sum (), or with reduction="none" that of each token (B, T).
+
+        isolate: every token sees only its own document, the tokens since the last <|bos|>; without it, all earlier ones.
+        Generation has a leaner forward with a KV cache, the Decoder of chat.py; a test holds the two to equal logits.
+        """
+        B, T = ids.shape
+        positions, attn_mask = torch.arange(T, device=ids.device), None
+        if isolate:
+            doc = (ids == self.config.bos).cumsum(1)                         # (B, T): which document a token belongs to
+            causal = positions[:, None] >= positions                         # (T, T)
+            attn_mask = (causal & (doc[:, :, None] == doc[:, None, :])).unsqueeze(1)                    # (B, 1, T, T)
+        cos, sin = rotary_table(positions, self.config.n_embd // self.config.n_head, self.config.rope_theta)
+        x = rms_norm(F.embedding(ids, self.embed)).to(self.compute_dtype)    # a normalised table: folds away on export
+        for block in self.blocks:
+            x = block(x, cos, sin, attn_mask)
+        x = rms_norm(x)
+        if targets is None:
+            return linear(x, self.head).float()
+        x, targets = x.flatten(0, 1), targets.flatten()
+        if reduction == "none":
+            return token_losses(x, self.head, targets).view(B, T)
+        return LinearCrossEntropy.apply(x, self.head, targets)
+
+    def num_params(self):
+        return sum(p.numel() for p in self.parameters())
+
+    def flops_per_token(self):
+        """Training FLOPs a token: 6 per matrix weight, 12 L C T for attention (Chowdhery et al. 2022, arXiv:2204.02311, app. B)."""
+        matrices = self.num_params() - self.embed.numel()                    # the embedding is a look-up
+        return 6 * matrices + 12 * self.config.n_layer * self.config.n_embd * self.config.seq_len
+
+
+def model_config(depth, vocab_size, seq_len, n_kv_head=0):
+    """The one dial: depth -> 64 channels a layer, heads of 64 (of 128 from depth 12), SwiGLU of about 8/3 C in steps of 128."""
+    n_embd = 64 * depth
+    n_head = n_embd // (128 if depth >= 12 and depth % 2 == 0 else 64)
+    if n_kv_head and n_head % n_kv_head:
+        raise ValueError(f"--n_kv_head {n_kv_head} does not divide the {n_head} heads of --depth {depth}")
+    return GPTConfig(vocab_size, seq_len, depth, n_head, n_kv_head or n_head, n_embd, -(-8 * n_embd // 3 // 128) * 128)
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The loss: cross-entropy of the head, in chunks, so that the full logits (N, V) never stand in memory
+
+CHUNK = 2048                      # tokens whose logits exist at the same time
+
+
+class LinearCrossEntropy(torch.autograd.Function):
+    """Sum over tokens of cross-entropy(head @ x, target), float32; x (N, C), head (V, C), targets (N,), -1 counts nothing.
+
+    The sum is linear in each token's loss, so the gradients can be made in the forward pass while a chunk's logits are at
+    hand, and backward only scales them: no logits are kept and none are computed twice.
+    """
+    @staticmethod
+    def forward(ctx, x, head, targets):
+        w, vocab = head.to(x.dtype), torch.arange(head.size(0), device=x.device)
+        losses, dx, dhead = [], [], 0
+        for x_chunk, target in zip(x.split(CHUNK), targets.split(CHUNK)):
+            logits = F.linear(x_chunk, w).float()                            # (n, V)
+            logsumexp = logits.logsumexp(-1, keepdim=True)
+            counts, is_target = (target >= 0)[:, None], vocab == target[:, None]
+            losses.append((((logsumexp - logits) * is_target).sum(-1)).sum())
+            dlogits = (((logits - logsumexp).exp() - is_target.float()) * counts).to(x.dtype)
+            dx.append(dlogits @ w)
+            dhead = dhead + (dlogits.T @ x_chunk).float()
+        ctx.save_for_backward(torch.cat(dx), dhead)
+        return torch.stack(losses).sum()
+
+    @staticmethod
+    def backward(ctx, grad):
+        dx, dhead = ctx.saved_tensors
+        return (dx * grad).to(dx.dtype), dhead * grad, None
+
+
+def token_losses(x, head, targets):
+    """Cross-entropy of each token (N,) float32, 0 where the target is -1. Any gradient: backward computes the logits again."""
+    def chunk_losses(x_chunk, target):
+        return F.cross_entropy(linear(x_chunk, head).float(), target, ignore_index=-1, reduction="none")
+    return torch.cat([checkpoint(chunk_losses, *chunk, use_reentrant=False) if torch.is_grad_enabled() else chunk_losses(*chunk)
+                      for chunk in zip(x.split(CHUNK), targets.split(CHUNK))])
+
+
+@torch.no_grad()
+def evaluate_loss(model, rows, tok, env, batch_size, max_rows, only_learned=False):
+    """-> {"loss": nats a target token, "bpb": bits a byte of text} over the first max_rows rows, shared by all ranks.
+
+    bpb counts the targets that stand for text: their nats over the bytes they stand for; special tokens count in neither.
+    """
+    sums, token_bytes = torch.zeros(4, dtype=torch.float64, device=env.device), torch.from_numpy(tok.token_bytes).to(env.device)
+    indices = np.arange(min(max_rows, len(rows)))[env.rank::env.world_size]
+    for at in range(0, len(indices), batch_size):
+        ids, targets = (t.to(env.device) for t in rows.batch(indices[at:at + batch_size], only_learned))
+        losses = model(ids, targets, reduction="none", isolate=only_learned)
+        n_bytes = token_bytes[targets.clamp(min=0)] * (targets >= 0)
+        sums += torch.stack([losses.sum(), (targets >= 0).sum(), (losses * (n_bytes > 0)).sum(), n_bytes.sum()]).double()
+    nats, n_target, text_nats, n_bytes = env.all_sum(sums).tolist()
+    return {"loss": nats / max(1, n_target), "bpb": text_nats / math.log(2) / max(1, n_bytes)}
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The optimizer: Muon for the matrices, AdamW for embedding and head; gradients summed and state sharded over the ranks
+
+POLAR_EXPRESS = [(8.28721, -23.59589, 17.30039), (4.10706, -2.94785, 0.54484), (3.94869, -2.90890, 0.55182),
+                 (3.31842, -2.48849, 0.51005), (2.30065, -1.66890, 0.41881)]
+
+
+def orthogonalize(g):
+    """(n, rows, cols) -> the nearest semi-orthogonal matrices, all singular values near 1, computed in bfloat16.
+
+    Polar Express: Amsel et al. 2025, arXiv:2505.16932: the optimal quintics a x + b x^3 + c x^5 for singular values >= 1e-3,
+    each but the last applied to x / 1.01, so that rounding never pushes a value out of the interval of convergence.
+    """
+    x = g.bfloat16()
+    tall = x.size(-2) > x.size(-1)
+    x = x.mT if tall else x
+    x = x / (x.norm(dim=(-2, -1), keepdim=True) * 1.01 + 1e-7)
+    for i, (a, b, c) in enumerate(POLAR_EXPRESS):
+        s = 1.01 if i < len(POLAR_EXPRESS) - 1 else 1.0
+        xx = x @ x.mT
+        x = (a / s) * x + ((b / s ** 3) * xx + (c / s ** 5) * (xx @ xx)) @ x
+    return (x.mT if tall else x).float()
+
+
+class Optimizer:
+    """Muon (Jordan et al. 2024) for the matrices of the blocks, AdamW (Loshchilov and Hutter 2019, alg. 2) for embedding and head.
+
+    Parameters of one shape are one group, updated together. Each rank sums, keeps the state of and updates its share of every
+    group (whole matrices for Muon, elements for AdamW), then all ranks gather the updates: ZeRO stage 1, Rajbhandari et al.
+    2020. Needs no DistributedDataParallel: gradients are summed here, once a step, so the loss must be divided by what the
+    whole step counts. Every parameter is a float32 master.
+    """
+    def __init__(self, model, env, matrix_lr, embed_lr, head_lr, weight_decay, betas=(0.8, 0.95), compile=False):
+        self.env, self.weight_decay, self.betas, self.count, self.groups = env, weight_decay, betas, 0, {}
+        for p in model.blocks.parameters():
+            name = "x".join(map(str, p.shape))
+            self.groups.setdefault(name, dict(params=[], lr=matrix_lr, muon=True))["params"].append(p)
+        self.groups["embed"] = dict(params=[model.embed], lr=embed_lr, muon=False)
+        self.groups["head"] = dict(params=[model.head], lr=head_lr, muon=False)
+        for g in self.groups.values():
+            like = self.my_share(self.units(g, [torch.zeros_like(p) for p in g["params"]]))
+            g["state"] = [torch.zeros_like(like) for _ in range(1 if g["muon"] else 2)]
+        self.orthogonalize = torch.compile(orthogonalize) if compile else orthogonalize
+
+    def units(self, g, tensors):
+        """What the ranks divide among them, padded with zeros to a multiple of their number: (n, rows, cols) or (elements,)."""
+        units = torch.stack(tensors) if g["muon"] else tensors[0].flatten()
+        pad = -len(units) % self.env.world_size
+        return torch.cat([units, units.new_zeros(pad, *units.shape[1:])]) if pad else units
+
+    def my_share(self, units):
+        return units.chunk(self.env.world_size)[self.env.rank]
+
+    def gather(self, g, share):
+        """The shares of all ranks -> one tensor in the shape of each parameter of the group."""
+        units = share
+        if self.env.world_size > 1:
+            units = share.new_empty(len(share) * self.env.world_size, *share.shape[1:])
+            dist.all_gather_into_tensor(units, share.contiguous())
+        return list(units[:len(g["params"])]) if g["muon"] else [units[:g["params"][0].numel()].view_as(g["params"][0])]
+
+    @torch.no_grad()
+    def step(self, lr_scale, momentum):
+        """One update; the gradients are used up. Returns their global l2 norm, a tensor (), without waiting for the device."""
+        shares = []
+        for g in self.groups.values():
+            units = self.units(g, [p.grad for p in g["params"]])
+            if self.env.world_size > 1:
+                share = torch.empty_like(self.my_share(units))
+                dist.reduce_scatter_tensor(share, units)
+                units = share
+            shares.append(units)
+        norm = self.env.all_sum(torch.stack([share.square().sum() for share in shares]).sum()).sqrt()
+        self.count += 1
+        for g, grad in zip(self.groups.values(), shares):
+            lr = g["lr"] * lr_scale
+            if g["muon"]:
+                buffer, = g["state"]
+                buffer.lerp_(grad, 1 - momentum)
+                rows, cols = grad.shape[1:]
+                update = self.orthogonalize(grad.lerp_(buffer, momentum)) * max(1, rows / cols) ** 0.5   # Nesterov
+            else:
+                (m, v), (b1, b2) = g["state"], self.betas
+                m.lerp_(grad, 1 - b1)
+                v.lerp_(grad.square(), 1 - b2)
+                update = (m / (1 - b1 ** self.count)) / ((v / (1 - b2 ** self.count)).sqrt() + 1e-10)
+            updates = self.gather(g, update)
+            if g["muon"]:
+                torch._foreach_mul_(g["params"], 1 - lr * self.weight_decay)
+            torch._foreach_add_(g["params"], updates, alpha=-lr)
+            for p in g["params"]:
+                p.grad = None
+        return norm
+
+    def state_dict(self):
+        """Whole tensors, gathered from all ranks: every world size can load them."""
+        return {"count": self.count, "state": {name: [[t.cpu() for t in self.gather(g, share)] for share in g["state"]]
+                                               for name, g in self.groups.items()}}
+
+    def load_state_dict(self, saved):
+        self.count = saved["count"]
+        for name, g in self.groups.items():
+            for share, tensors in zip(g["state"], saved["state"][name], strict=True):
+                share.copy_(self.my_share(self.units(g, tensors)))
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Checkpoints: a folder with model.pt, optim.pt, meta.json, metrics.jsonl that is replaced as a whole
+
+def replace_folder(new, path):
+    """Put the folder `new` in the place of `path`. What a crash between the two renames leaves, finish_replace mends."""
+    old = path.with_name(path.name + ".old")
+    shutil.rmtree(old, ignore_errors=True)
+    if path.exists():
+        path.rename(old)
+    new.rename(path)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def finish_replace(path):
+    """Undo a replacement that a crash cut in two: the old folder stands aside and the new one is not there yet."""
+    old = path.with_name(path.name + ".old")
+    if old.exists() and not path.exists():
+        old.rename(path)
+
+
+def write_synced(path, write):
+    with open(path, "wb") as f:
+        write(f)
+        f.flush()
+        os.fsync(f.fileno())
+
+
+def save_checkpoint(path, model, meta, metrics, optimizer, env):
+    """Write the folder under a temporary name, sync it, rename it. A reader sees the old checkpoint or the new one, whole."""
+    path, optimizer_state = Path(path), optimizer.state_dict()               # all ranks gather, rank 0 writes
+    if env.rank > 0:
+        return
+    new = path.with_name(path.name + ".tmp")
+    finish_replace(path)
+    shutil.rmtree(new, ignore_errors=True)
+    try:
+        new.mkdir(parents=True)
+        write_synced(new / "model.pt", lambda f: torch.save({k: v.cpu() for k, v in model.state_dict().items()}, f))
+        write_synced(new / "optim.pt", lambda f: torch.save(optimizer_state, f))
+        lines = "".join(json.dumps(m) + "\n" for m in metrics)
+        write_synced(new / "metrics.jsonl", lambda f: f.write(lines.encode()))
+        meta = dict(format=1, **meta, model=dataclasses.asdict(model.config), versions=versions())
+        write_synced(new / "meta.json", lambda f: f.write(json.dumps(meta, indent=1).encode()))
+        replace_folder(new, path)
+    except (OSError, RuntimeError) as e:                                     # torch reports a full disk as RuntimeError
+        shutil.rmtree(new, ignore_errors=True)
+        raise OSError(f"{path}: the checkpoint could not be written ({e}); what stood there before is untouched. "
+                      f"Free some disk space or choose another --out, then go on with --resume") from None
+
+
+def start_or_resume(out, stage, settings, resume, model, optimizer, env):
+    """Load the last checkpoint of an interrupted run of this stage -> (step to go on at, metrics so far); (0, []) if there is none.
+
+    A running stage saves to out/<stage>.part, which becomes out/<stage> when it is done. settings: what decides the numbers;
+    going on under other settings would be neither the old run nor a new one, so it is an error.
+    """
+    part, done = Path(out, stage + ".part"), Path(out, stage)
+    finish_replace(part)
+    path = part if part.exists() else done
+    if not resume or not path.exists():
+        if part.exists():
+            env.print(f"note       {part} holds an interrupted run; without --resume this one replaces it")
+        return 0, []
+    meta = read_meta(path)
+    for key, value in json.loads(json.dumps(settings)).items():
+        if meta["settings"].get(key) != value:
+            raise ValueError(f"--resume: {path} was trained with {key} = {meta['settings'].get(key)}, now it is {value}. "
+                             f"Give the same flags again, or start afresh without --resume")
+    model.load_state_dict(load_tensors(path / "model.pt"))
+    optimizer.load_state_dict(load_tensors(path / "optim.pt"))
+    env.print(f"resume     {path} at step {meta['step']}")
+    return meta["step"], [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+
+
+def finish_run(out, stage, stop, env, then):
+    """The end of a training stage: put out/<stage>.part in its place, or after a signal leave it there for --resume."""
+    part, path = Path(out, stage + ".part"), Path(out, stage)
+    if stop.number:
+        env.print(f"stopped by {signal.Signals(stop.number).name}; {part} is saved, go on with --resume")
+        sys.exit(128 + stop.number)
+    if env.rank == 0:
+        finish_replace(path)
+        replace_folder(part, path)
+    env.print(f"done       {path}. Next: {then}")
+
+
+def read_meta(path, hint="train that stage first"):
+    path = Path(path)
+    finish_replace(path)
+    try:
+        return json.loads((path / "meta.json").read_text())
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path} holds no checkpoint: {hint}") from None
+    except ValueError as e:
+        raise ValueError(f"{path}/meta.json is not valid JSON ({e}): {hint}") from None
+
+
+def load_checkpoint(path, device="cpu", hint="train that stage first"):
+    """-> model (eval mode, float32 weights), its Tokenizer, meta. Errors say what is missing and what to run."""
+    path, meta = Path(path), read_meta(path, hint)
+    tok = Tokenizer.load(path.parent / "tokenizer")
+    if meta["tokenizer"] != tok.fingerprint:
+        raise ValueError(f"{path} was trained with another tokenizer ({meta['tokenizer'][:8]}) than {path.parent / 'tokenizer'} "
+                         f"({tok.fingerprint[:8]}). Train the stages again from python pretrain.py --out {path.parent}")
+    model = GPT(GPTConfig(**meta["model"]))
+    model.load_state_dict(load_tensors(path / "model.pt"))
+    return model.to(device).eval(), tok, meta
+
+
+def load_tensors(path):
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path} is missing: train that stage again") from None
+    except Exception as e:                                                   # whatever a torn or foreign file makes torch raise
+        raise ValueError(f"{path} cannot be read ({type(e).__name__}): train that stage again") from None
+
+
+def digest(data):
+    """16 hex digits that name plain data, such as the meta of the checkpoint that a stage starts from."""
+    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def versions():
+    git = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent)
+    return dict(commit=git.stdout.strip() or None, torch=torch.__version__, python=platform.python_version())
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Set-up: device, ranks, compile, flags, errors
+
+@dataclass
+class Env:
+    device: torch.device
+    dtype: torch.dtype            # of the compute; the weights are always float32
+    rank: int = 0
+    world_size: int = 1
+
+    def all_sum(self, tensor):
+        """The sum over all ranks, in place."""
+        if self.world_size > 1:
+            dist.all_reduce(tensor)
+        return tensor
+
+    def barrier(self):
+        self.all_sum(torch.zeros(1, device=self.device))
+
+    def print(self, *args, **kwargs):
+        if self.rank == 0:
+            print(*args, **kwargs, flush=True)
+
+    def synchronize(self):
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+
+
+def setup(device="auto", dtype="auto"):
+    """Join the ranks that torchrun started (or be the only one) and choose device and compute dtype. Returns an Env."""
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    if not {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}.get(device, False):
+        raise ValueError(f"--device {device}: expected auto, cpu, cuda or mps, and this machine must have it")
+    rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))      # set by torchrun
+    dev = torch.device(device, int(os.environ.get("LOCAL_RANK", 0)) if device == "cuda" else None)
+    if device == "cuda":
+        torch.cuda.set_device(dev)
+    if device == "cpu":
+        torch.set_flush_denormal(True)                                       # tiny values in softmax and Adam cost 100x otherwise
+    if world_size > 1:
+        dist.init_process_group("nccl" if device == "cuda" else "gloo", device_id=dev if device == "cuda" else None,
+                                timeout=datetime.timedelta(days=1))          # ranks wait while rank 0 packs the corpus
+    if dtype == "auto":
+        dtype = "bfloat16" if bfloat16_is_faster(dev) else "float32"
+    if dtype not in ("float32", "bfloat16"):
+        raise ValueError(f"--dtype {dtype}: expected auto, float32 or bfloat16")
+    return Env(dev, getattr(torch, dtype), rank, world_size)
+
+
+def bfloat16_is_faster(device):
+    """True where the hardware multiplies bfloat16 faster than float32; on a CPU the cpuinfo flags (AVX512-BF16, AMX) decide."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type == "cpu" and Path("/proc/cpuinfo").exists():
+        return bool(re.search(r"\b(avx512_bf16|amx_bf16)\b", Path("/proc/cpuinfo").read_text()))
+    return False
+
+
+def can_compile(device):
+    """torch.compile needs a C++ compiler and Python's headers (CPU), or Triton (CUDA); without them stages run plain."""
+    if device.type == "cpu":
+        header = Path(sysconfig.get_path("include"), "Python.h")
+        return header.exists() and any(map(shutil.which, ("g++", "clang++", "c++")))
+    return device.type == "cuda" and bool(shutil.which("gcc") or shutil.which("cc"))
+
+
+PEAK_TFLOPS = {"H100": 989, "H200": 989, "GH200": 989, "B200": 2250, "A100": 312, "A800": 312, "H800": 989, "A40": 150, "L40S": 362,
+               "L4": 121, "RTX 4090": 165, "RTX 3090": 71, "RTX 5090": 210}   # dense bfloat16, from the makers' data sheets
+
+
+def peak_flops(device, tflops=0.0):
+    """Peak FLOP/s of one device: as given, or from its name; 0 if unknown. The longest name that fits counts."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
+    known = [chip for chip in PEAK_TFLOPS if chip in name]
+    return 1e12 * (tflops or (PEAK_TFLOPS[max(known, key=len)] if known else 0))
+
+
+def largest_batch(model, rows_per_step, env):
+    """Rows a micro-batch and rank: the largest divisor of the rank's share of a step that fits into the device's memory.
+
+    On a GPU the memory of 1 and of 2 rows is measured, uncompiled, which needs more, and nine tenths of what is free are used;
+    on a CPU 8192 tokens at a time keep the activations small.
+    """
+    rows, seq_len = max(1, rows_per_step // env.world_size), model.config.seq_len
+    most = max(1, 8192 // seq_len)
+    if env.device.type == "cuda":
+        peaks = []
+        for n in (1, 2):
+            torch.cuda.reset_peak_memory_stats()
+            before = torch.cuda.memory_allocated()
+            ids = torch.zeros(n, seq_len, dtype=torch.int64, device=env.device)
+            model(ids, ids).backward()
+            peaks.append(torch.cuda.max_memory_allocated() - before)
+            model.zero_grad(set_to_none=True)
+        torch.cuda.empty_cache()
+        fixed = 3 * 4 * model.num_params() / env.world_size + 4 * model.num_params()    # optimizer state and update, gradients
+        most = int(max(1, (0.9 * torch.cuda.mem_get_info()[0] - fixed - peaks[0]) / max(1, peaks[1] - peaks[0]) + 1))
+    return max(n for n in range(1, rows + 1) if rows % n == 0 and n <= most)
+
+
+class StopSignal:
+    """Ctrl-C and SIGTERM set .number; the loop then saves and exits with the usual status. A second one stops at once."""
+
+    def __init__(self):
+        self.number = 0
+        for s in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(s, self.handle)
+
+    def handle(self, number, frame):
+        self.number = number
+        signal.signal(number, signal.SIG_DFL)
+
+    def requested(self, env):
+        """True on all ranks as soon as one of them got a signal."""
+        if env.world_size > 1:
+            self.number = int(env.all_sum(torch.tensor(self.number, device=env.device)))
+        return self.number > 0
+
+
+def parse_config(cls, description, argv=None):
+    """One --flag per field of the dataclass; the field's trailing comment is its help text. Errors: one line, exit status 2."""
+    notes = dict(re.findall(r"^    (\w+):.*?#\s*(.+)$", inspect.getsource(cls), re.M))
+    cli = argparse.ArgumentParser(description=description, allow_abbrev=False,
+                                  formatter_class=argparse.RawDescriptionHelpFormatter)
+    cli.error = lambda message: fail(f"{message} (see python {Path(sys.argv[0]).name} --help)")
+    for f in dataclasses.fields(cls):
+        kind = dict(action=argparse.BooleanOptionalAction) if f.type is bool else \
+            dict(nargs="+", metavar="PATH") if f.type is tuple else dict(type=f.type, metavar=f.type.__name__.upper())
+        note = f"{notes[f.name]} (default: {f.default if f.default != () else 'none'})"
+        cli.add_argument(f"--{f.name}", default=f.default, help=note.replace("%", "%%"), **kind)
+    return cls(**vars(cli.parse_args(argv)))
+
+
+def fail(message):
+    print("error: " + " ".join(str(message).split()), file=sys.stderr, flush=True)
+    sys.exit(2)
+
+
+def run(main):
+    """Run a script's main(); whatever a user can cause ends in one line on stderr and exit status 2."""
+    try:
+        main()
+    except (ValueError, OSError) as e:
+        fail(e)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    finally:
+        if dist.is_initialized():
+            dist.destroy_process_group()

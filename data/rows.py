@@ -1,0 +1,247 @@
+"""
+Rows: what every training stage reads. Documents or conversations are tokenised once and packed into rows of seq_len + 1 ids
+in a memory-mapped file; batch number s is then a pure function of (seed, step, rank, world size), so a run resumes exactly,
+no step waits for tokenisation, and another number of ranks or micro-batches sees the same data in the same order.
+
+file    magic, version, header length, JSON header (what made the rows), padding to 4096 bytes, then one record a row:
+        ids uint16 or uint32 (seq_len + 1), and for conversations mask uint8 (seq_len + 1)
+mask    0 context · 1 the model learns to say it · 2 padding, never a target
+"""
+import bisect
+import hashlib
+import itertools
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+MAGIC, VERSION, HEADER_BYTES = b"T2CROWS\0", 1, 4096
+CONTEXT, LEARN, PAD = 0, 1, 2
+
+
+class Rows:
+    """The rows of a packed file, memory-mapped: nothing is read until a batch asks for it."""
+
+    def __init__(self, path):
+        self.path = Path(path)
+        self.header = read_header(path)
+        if self.header is None:
+            raise ValueError(f"{path} is not a finished file of rows: delete it and run the stage again")
+        self.records = np.memmap(path, record_type(self.header), mode="r", offset=HEADER_BYTES, shape=self.header["n_rows"])
+
+    def __len__(self):
+        return len(self.records)
+
+    def batch(self, indices, only_learned=False):
+        """-> ids (B, T), targets (B, T), int64 on the CPU; a target is -1 where it does not count.
+
+        only_learned: the assistant's tokens alone are targets (SFT), else all but padding (pretraining, midtraining).
+        """
+        records = self.records[indices]
+        ids = records["ids"].astype(np.int64)
+        targets = ids[:, 1:].copy()
+        if "mask" in records.dtype.names:
+            mask = records["mask"][:, 1:]                       # the mask of the target, not of the token before it
+            targets[mask != LEARN if only_learned else mask == PAD] = -1
+        return torch.from_numpy(ids[:, :-1]), torch.from_numpy(targets)
+
+
+def step_indices(n_rows, step, rows_per_step, seed):
+    """The rows of optimizer step number `step`, (rows_per_step,): consecutive in a stream of freshly shuffled epochs."""
+    positions = np.arange(step * rows_per_step, (step + 1) * rows_per_step)
+    indices = np.empty(rows_per_step, dtype=np.int64)
+    for epoch in np.unique(positions // n_rows):
+        order = np.random.default_rng([seed, epoch]).permutation(n_rows)
+        here = positions // n_rows == epoch
+        indices[here] = order[positions[here] % n_rows]
+    return indices
+
+
+def micro_batches(rows, step, rows_per_step, batch_size, env, seed, only_learned=False):
+    """-> (list of this rank's (ids, targets) of the step, number of targets in the whole step over all ranks, at least 1)."""
+    indices = step_indices(len(rows), step, rows_per_step, seed)
+    ids, targets = rows.batch(my_share(indices, env), only_learned)
+    n_target = int((rows.batch(indices, only_learned)[1] >= 0).sum()) if env.world_size > 1 else int((targets >= 0).sum())
+    ids, targets = to_device(ids, env.device), to_device(targets, env.device)
+    return list(zip(ids.split(batch_size), targets.split(batch_size))), max(1, n_target)
+
+
+def my_share(indices, env):
+    """The part of a step's rows that belongs to this rank."""
+    return np.array_split(indices, env.world_size)[env.rank]
+
+
+def to_device(tensor, device):
+    """Copy without waiting: from pinned memory a GPU fetches the batch while it still computes."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Packing
+
+def document_rows(token_lists, bos, row_len):
+    """Fill rows in order: [bos, document, bos, document, ...]. A document that reaches the end of a row goes on in the next
+    one behind another <|bos|>, so every row starts with <|bos|>, nothing is cut away and nothing is padded."""
+    row = []
+    for ids in token_lists:
+        while ids:
+            row.append(bos)
+            room = row_len - len(row)
+            row += ids[:room]
+            ids = ids[room:]
+            if len(row) == row_len:
+                yield np.array(row), None
+                row = []
+    # a last row that did not fill up is left out: less than one row of the whole corpus
+
+
+def conversation_rows(rendered, bos, row_len, window=2048):
+    """Best-fit decreasing within windows of conversations: the longest first, each into the fullest row that still holds it.
+    Nothing is cut here; what is longer than a row was cut when it was rendered. What stays free is padding."""
+    rendered = iter(rendered)
+    while batch := list(itertools.islice(rendered, window)):
+        batch.sort(key=lambda pair: -len(pair[0]))
+        rows, free = [], []                                     # free: (free tokens, row number), sorted
+        for ids, mask in batch:
+            at = bisect.bisect_left(free, (len(ids), -1))
+            if at == len(free):
+                free.append((row_len, len(rows)))
+                rows.append(([], []))
+            room, number = free.pop(at)
+            rows[number][0].extend(ids)
+            rows[number][1].extend(mask)
+            bisect.insort(free, (room - len(ids), number))
+        for ids, mask in rows:
+            pad = row_len - len(ids)
+            yield np.array(ids + [bos] * pad), np.array(mask + [PAD] * pad)
+
+
+def pack_documents(path, documents, tok, seq_len, made_from, env):
+    """Tokenise an iterator of str and pack it, or reuse the finished file made from the same things. Returns Rows."""
+    def token_lists(stats):
+        for texts in batched(documents(), 512):
+            for ids in tok.encode_batch(texts):
+                stats["documents"] += 1
+                stats["tokens"] += len(ids)
+                yield ids
+            stats["bytes"] += sum(len(text.encode()) for text in texts)
+
+    return pack(path, lambda stats: document_rows(token_lists(stats), tok.special("<|bos|>"), seq_len + 1),
+                tok, seq_len, dict(made_from, kind="documents"), env)
+
+
+def pack_conversations(path, conversations, tok, seq_len, made_from, env, need_target=False, render=None):
+    """Render and pack a sequence of conversation records, or reuse the finished file. Returns Rows.
+
+    need_target: leave out, and count, conversations in which nothing is to be learned once they are cut to the row.
+    render: record -> (ids, mask) no longer than a row, and whether something was cut; default: Tokenizer.render_conversation.
+    """
+    def whole_or_cut(conversation):
+        ids, mask = tok.render_conversation(conversation)
+        return ids[:seq_len + 1], mask[:seq_len + 1], len(ids) > seq_len + 1
+
+    def rendered(stats):
+        for conversation in conversations():
+            ids, mask, cut = (render or whole_or_cut)(conversation)
+            stats["conversations"] += 1
+            stats["cut"] += cut
+            if need_target and not any(mask):
+                stats["without_target"] += 1
+                continue
+            stats["tokens"] += len(ids)
+            stats["supervised"] += sum(mask)
+            yield ids, mask
+
+    return pack(path, lambda stats: conversation_rows(rendered(stats), tok.special("<|bos|>"), seq_len + 1),
+                tok, seq_len, dict(made_from, kind="conversations", need_target=need_target), env)
+
+
+def pack(path, make_rows, tok, seq_len, made_from, env):
+    path = Path(path)
+    made_from = json.loads(json.dumps(dict(made_from, tokenizer=tok.fingerprint, seq_len=seq_len)))
+    header = read_header(path) if path.exists() else None
+    if header is not None and header["made_from"] == made_from:
+        env.print(f"rows       {path}: {header['n_rows']:,} rows, packed before")
+    elif env.rank == 0:
+        write_rows(path, make_rows, tok.vocab_size, seq_len, made_from)
+    env.barrier()
+    return Rows(path)
+
+
+def write_rows(path, make_rows, vocab_size, seq_len, made_from):
+    stats = dict.fromkeys(("documents", "conversations", "tokens", "supervised", "bytes", "cut", "without_target"), 0)
+    header = dict(made_from=made_from, dtype="uint16" if vocab_size <= 2 ** 16 else "uint32", seq_len=seq_len,
+                  mask=made_from["kind"] == "conversations")
+    record, n_rows, start, shown = np.zeros(1, record_type(header)), 0, time.time(), 0.0
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        with open(temporary, "wb") as f:
+            f.seek(HEADER_BYTES)
+            for ids, mask in make_rows(stats):
+                record["ids"] = ids
+                if mask is not None:
+                    record["mask"] = mask
+                f.write(record.tobytes())
+                n_rows += 1
+                if time.time() - shown > 1 and sys.stderr.isatty():
+                    shown = time.time()
+                    print(f"\rpacking {path.name}: {n_rows:,} rows, {stats['bytes'] / 1e6:,.0f} MB of text, "
+                          f"{stats['tokens'] / (shown - start) / 1e6:.2f} M tokens/s", end="", file=sys.stderr)
+            if n_rows == 0:
+                raise ValueError(f"{path.name}: {stats['tokens']:,} tokens of {made_from['kind']} do not fill one row of {seq_len + 1}. "
+                                 f"Give more with --data, or pretrain with a smaller --seq_len")
+            seconds, used = time.time() - start, stats["tokens"] + max(stats["documents"], 0)
+            stats.update(rows=n_rows, seconds=round(seconds, 2),
+                         padded=round(max(0.0, 1 - used / (n_rows * (seq_len + 1))), 4) if header["mask"] else 0.0)
+            header.update(n_rows=n_rows, stats=stats)
+            text = json.dumps(header).encode()
+            assert len(text) <= HEADER_BYTES - 16, f"a header of {len(text)} bytes does not fit"
+            f.seek(0)
+            f.write(MAGIC + VERSION.to_bytes(4, "little") + len(text).to_bytes(4, "little") + text)
+            f.flush()
+            os.fsync(f.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    rate = f", {stats['bytes'] / seconds / 1e6:.1f} MB/s" if stats["bytes"] else ""
+    extra = "".join(f", {stats[key]:,} {text}" for key, text in
+                    (("cut", "cut to the row"), ("without_target", "left out: nothing to learn in them")) if stats[key])
+    what = "documents" if stats["documents"] else "conversations"
+    print(f"rows       {path}: {n_rows:,} rows of {seq_len + 1} from {stats[what]:,} {what}, {stats['tokens']:,} tokens, "
+          f"{100 * stats['padded']:.2f} % padding{extra} ({seconds:.1f} s{rate})", flush=True)
+
+
+def record_type(header):
+    fields = [("ids", header["dtype"], header["seq_len"] + 1)]
+    return np.dtype(fields + ([("mask", "uint8", header["seq_len"] + 1)] if header["mask"] else []))
+
+
+def read_header(path):
+    """The JSON header of a finished file of rows, None if the file is anything else."""
+    with open(path, "rb") as f:
+        start = f.read(16)
+        if start[:12] != MAGIC + VERSION.to_bytes(4, "little"):
+            return None
+        return json.loads(f.read(int.from_bytes(start[12:], "little")))
+
+
+def batched(items, n):
+    items = iter(items)
+    while batch := list(itertools.islice(items, n)):
+        yield batch
+
+
+def describe_sources(paths=(), **settings):
+    """What rows are made from, as plain data: the files with size and time, or for the embedded data this Python and the
+    source files in data/. Anything different means packing again."""
+    files = [f for path in map(Path, paths) for f in (sorted(path.rglob("*")) if path.is_dir() else [path]) if f.is_file()]
+    if not paths:
+        code = b"".join(f.read_bytes() for f in sorted(Path(__file__).parent.glob("*.py")))
+        settings.update(python=sys.version, code=hashlib.sha256(code).hexdigest())
+    listing = [[str(f.resolve()), f.stat().st_size, f.stat().st_mtime_ns] for f in files]
+    return dict(settings, files=hashlib.sha256(json.dumps(listing).encode()).hexdigest(), n_files=len(files))

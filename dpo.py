@@ -1,0 +1,221 @@
+"""
+Stage 4 of 5: direct preference optimisation (Rafailov et al. 2023, arXiv:2305.18290): of two answers to the same question
+make the chosen one more likely and the rejected one less, relative to the frozen SFT model. Reads out/sft, writes out/dpo.
+
+laptop      python dpo.py                              the demo's preference pairs, made on this machine
+your data   python dpo.py --data pairs.jsonl
+8 GPUs      torchrun --standalone --nproc_per_node 8 dpo.py --mixture ultrafeedback,hh
+"""
+import math
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from common import (Optimizer, StopSignal, can_compile, digest, finish_run, largest_batch, load_checkpoint, parse_config,
+                    peak_flops, run, save_checkpoint, setup, start_or_resume)
+from data.rows import describe_sources, my_share, pack_conversations, step_indices, to_device
+from data.sources import preferences
+
+
+@dataclass
+class Config:
+    out: str = "out"                  # folder in which the stages find each other
+    data: tuple = ()                  # .jsonl files of preference pairs; none: the mixture
+    mixture: str = "spelling_bee:800,simple_spelling:500,arithmetic:800,python_questions,identity:500"  # name:size*times, ...
+    beta: float = 0.1                 # larger holds the policy closer to the reference
+    tokens_per_step: int = 0          # tokens an optimizer step, over all ranks; 0: 8192 on a CPU, 524288 on a GPU
+    batch_size: int = 0               # rows a micro-batch and rank; 0: what fits into memory
+    epochs: float = 1.0               # horizon in passes over the pairs
+    steps: int = 0                    # horizon in optimizer steps; 0: from epochs
+    matrix_lr: float = 0.001          # peak learning rate of Muon, for the matrices of the blocks
+    embed_lr: float = 0.003          # peak learning rate of AdamW for the embedding, at 256 channels (falls as 1/sqrt)
+    head_lr: float = 0.0001            # the same for the head
+    weight_decay: float = 0.0         # of the matrices, decoupled, times the learning rate
+    warmup: float = 0.02              # share of the steps in which the learning rate climbs from 0
+    warmdown: float = 0.9             # share of the steps in which it falls to 0 again
+    eval_every: int = 20              # steps between evaluations on held-out pairs
+    eval_rows: int = 64               # held-out rows an evaluation reads
+    save_every: int = 100             # steps between checkpoints to resume from
+    resume: bool = False              # go on from the last checkpoint of an interrupted run
+    seed: int = 0                     # of the order of the rows
+    device: str = "auto"              # auto, cpu, cuda or mps
+    dtype: str = "auto"               # compute dtype: auto, float32 or bfloat16 (the weights are always float32)
+    compile: bool = True              # torch.compile the model
+    peak_tflops: float = 0.0          # the chip's peak for the MFU column; 0: from the chip's name
+
+
+def lr_scale(step, cfg, steps):
+    """Trapezoid: up in the first share of the steps, flat, down to 0 in the last (Zhai et al. 2022, sec. 3.5)."""
+    return min(1.0, (step + 1) / max(1, cfg.warmup * steps), (steps - step) / max(1, cfg.warmdown * steps))
+
+
+def dpo_loss(policy_logps, reference_logps, is_pair, beta):
+    """The DPO objective, eq. 7 of the paper, summed over the pairs.
+
+    policy_logps, reference_logps: (..., 2) float32, nats summed over the tokens of each answer; [..., 0] chosen, 1 rejected.
+    is_pair: (...) bool, which of them are there; beta: unitless. ValueError if the shapes differ.
+    Returns the loss () and, detached, the sums over pairs of what is logged: a dict of tensors ().
+    """
+    if policy_logps.shape != reference_logps.shape:
+        raise ValueError(f"policy {tuple(policy_logps.shape)} and reference {tuple(reference_logps.shape)} differ in shape")
+    chosen, rejected = (beta * (policy_logps - reference_logps)).unbind(-1)                     # the implicit rewards
+    loss = -(F.logsigmoid(chosen - rejected) * is_pair).sum()
+    sums = dict(loss=loss, accuracy=((chosen > rejected) & is_pair).sum(),                      # a tie counts as wrong
+                margin=((chosen - rejected) * is_pair).sum(), chosen=(chosen * is_pair).sum(), rejected=(rejected * is_pair).sum())
+    return loss, {key: value.detach().float() for key, value in sums.items()}
+
+
+def answer_logps(model, ids, targets):
+    """Log-probability of each answer in packed rows of pairs, ids and targets (B, T).
+
+    A row holds chosen, rejected, chosen, rejected, ..., then padding; conversation number d is what follows the d-th <|bos|>.
+    Returns (B, T // 2, 2) float32, and which of these are pairs, (B, T // 2) bool.
+    """
+    def per_conversation(values):
+        sums = torch.zeros_like(values).scatter_add(1, conversation, values)                    # (B, T), [row, conversation]
+        return sums[:, :ids.size(1) // 2 * 2].unflatten(1, (-1, 2))
+
+    conversation = (ids == ids[:, :1]).cumsum(1) - 1                         # every row starts with <|bos|>
+    losses = model(ids, targets, reduction="none", isolate=True)             # (B, T) float32, 0 where there is no target
+    return per_conversation(-losses), (per_conversation((targets >= 0).long()) > 0).all(-1)
+
+
+def render_pair(pair, tok, row_len):
+    """-> ids and mask of chosen and rejected, one behind the other in at most row_len tokens, and whether that took a cut.
+
+    Where both do not fit, the longer one loses its end. A pair of which an answer is gone altogether comes back with mask 0.
+    """
+    sides = [tok.render_conversation(pair[side]) for side in ("chosen", "rejected")]
+    room = [max(row_len // 2, row_len - len(other[0])) for other in reversed(sides)]
+    (ids, mask), (ids_2, mask_2) = [(ids[:n], mask[:n]) for (ids, mask), n in zip(sides, room)]
+    if not (any(mask) and any(mask_2)):
+        mask, mask_2 = [0] * len(mask), [0] * len(mask_2)
+    return ids + ids_2, mask + mask_2, sum(len(side[0]) for side in sides) > row_len
+
+
+@torch.no_grad()
+def reference_logps(model, rows, batch_size, env):
+    """The frozen model's answer_logps of all rows, on the CPU. Computed once, each rank its share, so that afterwards the
+    policy is the only model in memory."""
+    pairs = rows.header["seq_len"] // 2
+    logps, is_pair = torch.zeros(len(rows), pairs, 2, device=env.device), torch.zeros(len(rows), pairs, device=env.device)
+    for at in range(env.rank * batch_size, len(rows), batch_size * env.world_size):
+        ids, targets = (t.to(env.device) for t in rows.batch(slice(at, at + batch_size), only_learned=True))
+        logps[at:at + batch_size], is_pair[at:at + batch_size] = answer_logps(model, ids, targets)
+    return env.all_sum(logps).cpu(), env.all_sum(is_pair).cpu().bool()
+
+
+@torch.no_grad()
+def evaluate_pairs(model, rows, reference, batch_size, max_rows, beta, env):
+    """-> the means over the pairs of the first max_rows rows, as dpo_loss names them."""
+    sums, n = {}, min(max_rows, len(rows))
+    for at in range(env.rank * batch_size, n, batch_size * env.world_size):
+        indices = slice(at, min(n, at + batch_size))
+        ids, targets = (t.to(env.device) for t in rows.batch(indices, only_learned=True))
+        logps, is_pair = answer_logps(model, ids, targets)
+        for key, value in dpo_loss(logps, reference[0][indices].to(env.device), is_pair, beta)[1].items():
+            sums[key] = sums.get(key, 0) + value
+    zero = torch.zeros((), device=env.device)
+    return {key: env.all_sum(sums.get(key, zero)).item() / max(1, int(reference[1][:n].sum()))
+            for key in ("loss", "accuracy", "margin", "chosen", "rejected")}
+
+
+def show(values):
+    return " | ".join(f"{key} {value:.4f}" for key, value in values.items())
+
+
+def main():
+    cfg = parse_config(Config, __doc__)
+    env = setup(cfg.device, cfg.dtype)
+    out, on_gpu = Path(cfg.out), env.device.type == "cuda"
+    model, tok, previous = load_checkpoint(out / "sft", env.device, f"run python sft.py --out {out} first")
+
+    # ---- data: pairs -> rows on disk, once ----
+    seq_len = model.config.seq_len
+    made_from = describe_sources(cfg.data, mixture=cfg.mixture)
+    row_of = dict(tok=tok, seq_len=seq_len, env=env, made_from=made_from, need_target=True,
+                  render=lambda pair: render_pair(pair, tok, seq_len + 1))
+    train_rows = pack_conversations(out / "rows/dpo_train.rows", lambda: preferences(cfg.mixture, "pairs", cfg.data), **row_of)
+    val_rows = pack_conversations(out / "rows/dpo_val.rows", lambda: preferences(cfg.mixture, "test", cfg.data, 300), **row_of)
+
+    # ---- model ----
+    model.train().compute_dtype = env.dtype
+    compiled = torch.compile(model, dynamic=False) if cfg.compile and can_compile(env.device) else model
+    rows_per_step = max(1, (cfg.tokens_per_step or (524288 if on_gpu else 8192)) // seq_len)
+    steps = cfg.steps or math.ceil(cfg.epochs * len(train_rows) / rows_per_step)
+    batch_size = cfg.batch_size or largest_batch(model, rows_per_step, env)
+    if rows_per_step % (batch_size * env.world_size):
+        raise ValueError(f"{rows_per_step} rows a step cannot be cut into micro-batches of --batch_size {batch_size} on "
+                         f"{env.world_size} ranks: choose --tokens_per_step as a multiple of "
+                         f"{batch_size * env.world_size * seq_len}")
+
+    reference = reference_logps(compiled, train_rows, batch_size, env)      # of the SFT model, before any weight changes
+    val_reference = reference_logps(compiled, val_rows, batch_size, env)
+
+    # ---- optimizer ----
+    width_scale = (model.config.n_embd / 256) ** -0.5
+    optimizer = Optimizer(model, env, cfg.matrix_lr, cfg.embed_lr * width_scale, cfg.head_lr * width_scale,
+                          cfg.weight_decay, compile=on_gpu and compiled is not model)
+    settings = dict(asdict(model.config), start=digest(previous), data=made_from, steps=steps, rows_per_step=rows_per_step, dtype=str(env.dtype),
+                    **{key: getattr(cfg, key) for key in ("seed", "beta", "matrix_lr", "embed_lr", "head_lr", "weight_decay",
+                                                          "warmup", "warmdown")})
+    first, metrics = start_or_resume(out, "dpo", settings, cfg.resume, model, optimizer, env)
+    peak = peak_flops(env.device, cfg.peak_tflops)
+    env.print(f"machine    {env.device}, {env.world_size} rank(s), {env.dtype}, torch {torch.__version__}, "
+              f"{'compiled' if compiled is not model else 'not compiled'}\n"
+              f"model      {out}/sft, {model.num_params():,} parameters\n"
+              f"horizon    {steps} steps of {rows_per_step} rows of {seq_len} = {steps * rows_per_step * seq_len:,} tokens "
+              f"({steps * rows_per_step / len(train_rows):.2f} epochs), micro-batches of {batch_size} rows\n"
+              f"config     {cfg}")
+
+    # ---- loop: evaluate, save, stop, then train ----
+    stop, log = StopSignal(), {}
+    for step in range(first, steps + 1):                                     # the extra pass only evaluates and saves
+        done = step == steps
+        if done or step % cfg.eval_every == 0:
+            log = evaluate_pairs(compiled, val_rows, val_reference, batch_size, cfg.eval_rows, cfg.beta, env)
+            metrics.append(dict(step=step, **{"val_" + key: value for key, value in log.items()}))
+            env.print(f"step {step:5d} | val {show(log)}")
+        stopping = stop.requested(env)
+        if done or stopping or step > first and step % cfg.save_every == 0:
+            meta = dict(stage="dpo", step=step, steps=steps, settings=settings, config=asdict(cfg),
+                        tokenizer=tok.fingerprint, metrics=log)
+            save_checkpoint(out / "dpo.part", model, meta, metrics, optimizer, env)
+        if done or stopping:
+            break
+
+        # ---- one optimizer step ----
+        t0 = time.perf_counter()
+        indices = step_indices(len(train_rows), step, rows_per_step, cfg.seed)
+        n_pairs = max(1, int(reference[1][indices].sum()))                   # of the whole step, over all ranks
+        sums = {}
+        for part in np.array_split(my_share(indices, env), max(1, rows_per_step // env.world_size // batch_size)):
+            ids, targets = (to_device(t, env.device) for t in train_rows.batch(part, only_learned=True))
+            logps, is_pair = answer_logps(compiled, ids, targets)
+            loss, logged = dpo_loss(logps, to_device(reference[0][part], env.device), is_pair, cfg.beta)
+            (loss / n_pairs).backward()                                      # every pair of the step weighs the same
+            sums = {key: sums.get(key, 0) + value for key, value in logged.items()}
+        scale = lr_scale(step, cfg, steps)
+        norm = optimizer.step(scale, momentum=0.95)
+        log_step = {key: env.all_sum(value).item() / n_pairs for key, value in sums.items()}    # waits for the device
+        loss, norm = log_step["loss"], norm.item()
+        dt = time.perf_counter() - t0
+        if not math.isfinite(loss + norm):
+            raise ValueError(f"step {step}: loss {loss}, gradient norm {norm}. The last good checkpoint is in {out}/dpo.part: "
+                             f"go on from there with --resume, or start afresh with smaller learning rates")
+        tok_per_sec = rows_per_step * seq_len / dt
+        mfu = f"{100 * tok_per_sec * model.flops_per_token() / peak / env.world_size:.1f} %" if peak else "n/a"
+        left = (steps - step - 1) * dt
+        env.print(f"step {step:5d}/{steps} | {show(log_step)} | lr x {scale:.3f} | {dt * 1e3:7.1f} ms | {tok_per_sec:9,.0f} tok/s | "
+                  f"MFU {mfu} | {left // 60:.0f}:{left % 60:02.0f} left")
+        metrics.append(dict(step=step, **log_step, lr=scale, grad_norm=norm, ms=dt * 1e3, tok_per_sec=tok_per_sec))
+
+    finish_run(out, "dpo", stop, env, f"python distill.py --out {out}")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,169 @@
+"""
+Stage 1 of 5: pretraining, next-token prediction on documents. Reads text and out/tokenizer, writes out/pretrain.
+
+laptop      python pretrain.py                         the demo size on the embedded corpus, some 4 minutes
+your text   python pretrain.py --data books/ notes.jsonl
+one GPU     python pretrain.py --depth 12 --data data/downloads/climbmix
+8 GPUs      torchrun --standalone --nproc_per_node 8 pretrain.py --depth 20 --data data/downloads/climbmix
+"""
+import math
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from chat import Engine
+from common import (GPT, Optimizer, StopSignal, Tokenizer, can_compile, evaluate_loss, finish_run, largest_batch, model_config,
+                    parse_config, peak_flops, run, save_checkpoint, setup, start_or_resume)
+from data import python_corpus
+from data.rows import describe_sources, micro_batches, pack_documents
+from data.text import read_documents
+
+
+@dataclass
+class Config:
+    out: str = "out"                  # folder in which the stages find each other
+    data: tuple = ()                  # .txt, .jsonl or .parquet files or folders; none: the embedded Python corpus
+    depth: int = 0                    # layers, the one dial; 0: 4 on a CPU, on a GPU what the text can feed, up to 20
+    n_kv_head: int = 0                # key/value heads for grouped-query attention; 0: as many as query heads
+    seq_len: int = 0                  # tokens a row; 0: 512 on a CPU, 2048 on a GPU
+    tokens_per_step: int = 0          # tokens an optimizer step, over all ranks; 0: 8192 on a CPU, 524288 on a GPU
+    batch_size: int = 0               # rows a micro-batch and rank; 0: what fits into memory
+    tokens_per_param: float = 0.0     # horizon in tokens per matrix weight; 0: the demo's on a CPU, 12 on a GPU
+    steps: int = 0                    # horizon in optimizer steps; 0: from tokens_per_param
+    matrix_lr: float = 0.02           # peak learning rate of Muon, for the matrices of the blocks
+    embed_lr: float = 0.3             # peak learning rate of AdamW for the embedding, at 256 channels (falls as 1/sqrt)
+    head_lr: float = 0.008            # the same for the head
+    weight_decay: float = 0.0         # of the matrices, decoupled, times the learning rate
+    warmup: float = 0.02              # share of the steps in which the learning rate climbs from 0
+    warmdown: float = 0.5             # share of the steps in which it falls to 0 again
+    eval_every: int = 100             # steps between evaluations on held-out text
+    eval_rows: int = 128              # held-out rows an evaluation reads
+    sample_every: int = 200           # steps between samples
+    save_every: int = 100             # steps between checkpoints to resume from
+    resume: bool = False              # go on from the last checkpoint of an interrupted run
+    seed: int = 0                     # of the weights and of the order of the rows
+    device: str = "auto"              # auto, cpu, cuda or mps
+    dtype: str = "auto"               # compute dtype: auto, float32 or bfloat16 (the weights are always float32)
+    compile: bool = True              # torch.compile the model
+    peak_tflops: float = 0.0          # the chip's peak for the MFU column; 0: from the chip's name
+
+
+PROMPTS = ["The ", "Return the ", "import os\n", "def main("]                # for the samples
+
+
+def lr_scale(step, cfg, steps):
+    """Trapezoid: up in the first share of the steps, flat, down to 0 in the last (Zhai et al. 2022, sec. 3.5)."""
+    return min(1.0, (step + 1) / max(1, cfg.warmup * steps), (steps - step) / max(1, cfg.warmdown * steps))
+
+
+def choose_depth(n_tokens, tokens_per_param, vocab_size, seq_len):
+    """The deepest model up to 20 layers that one epoch of n_tokens feeds with tokens_per_param."""
+    def hungry(depth):
+        return tokens_per_param * matrix_weights(model_config(depth, vocab_size, seq_len))
+    return max([d for d in range(2, 21, 2) if hungry(d) <= n_tokens], default=2)
+
+
+def matrix_weights(config):
+    """Weights that take part in a matrix product: all but the embedding's look-up table."""
+    with torch.device("meta"):
+        model = GPT(config)
+    return model.num_params() - model.embed.numel()
+
+
+def main():
+    cfg = parse_config(Config, __doc__)
+    env = setup(cfg.device, cfg.dtype)
+    out, on_gpu = Path(cfg.out), env.device.type == "cuda"
+    tok = Tokenizer.load(out / "tokenizer")
+
+    # ---- data: text -> rows on disk, once ----
+    seq_len = cfg.seq_len or (2048 if on_gpu else 512)
+    read = (lambda split: read_documents(cfg.data, split)) if cfg.data else python_corpus.documents
+    made_from = describe_sources(cfg.data)
+    train_rows = pack_documents(out / "rows/pretrain_train.rows", lambda: read("train"), tok, seq_len, made_from, env)
+    val_rows = pack_documents(out / "rows/pretrain_val.rows", lambda: read("val"), tok, seq_len, made_from, env)
+
+    # ---- model: one dial, the rest follows ----
+    n_tokens = len(train_rows) * seq_len
+    tokens_per_param = cfg.tokens_per_param or (12 if on_gpu else 0.9 if env.dtype == torch.bfloat16 else 0.6)
+    depth = cfg.depth or (choose_depth(n_tokens, tokens_per_param, tok.vocab_size, seq_len) if on_gpu else 4)
+    config = model_config(depth, tok.vocab_size, seq_len, cfg.n_kv_head)
+    rows_per_step = max(1, (cfg.tokens_per_step or (524288 if on_gpu else 8192)) // seq_len)
+    steps = cfg.steps or math.ceil(tokens_per_param * matrix_weights(config) / (rows_per_step * seq_len))
+    model = GPT(config)
+    model.init_weights(cfg.seed)
+    model.to(env.device).compute_dtype = env.dtype
+    compiled = torch.compile(model, dynamic=False) if cfg.compile and can_compile(env.device) else model
+    batch_size = cfg.batch_size or largest_batch(model, rows_per_step, env)
+    if rows_per_step % (batch_size * env.world_size):
+        raise ValueError(f"{rows_per_step} rows a step cannot be cut into micro-batches of --batch_size {batch_size} on "
+                         f"{env.world_size} ranks: choose --tokens_per_step as a multiple of "
+                         f"{batch_size * env.world_size * seq_len}")
+
+    # ---- optimizer ----
+    width_scale = (config.n_embd / 256) ** -0.5
+    optimizer = Optimizer(model, env, cfg.matrix_lr, cfg.embed_lr * width_scale, cfg.head_lr * width_scale,
+                          cfg.weight_decay, compile=on_gpu and compiled is not model)
+    settings = dict(asdict(config), data=made_from, steps=steps, rows_per_step=rows_per_step, dtype=str(env.dtype),
+                    **{key: getattr(cfg, key) for key in ("seed", "matrix_lr", "embed_lr", "head_lr", "weight_decay",
+                                                          "warmup", "warmdown")})
+    first, metrics = start_or_resume(out, "pretrain", settings, cfg.resume, model, optimizer, env)
+    peak = peak_flops(env.device, cfg.peak_tflops)
+    env.print(f"machine    {env.device}, {env.world_size} rank(s), {env.dtype}, torch {torch.__version__}, "
+              f"{'compiled' if compiled is not model else 'not compiled'}\n"
+              f"model      depth {depth}, width {config.n_embd}, {config.n_head} heads, {model.num_params():,} parameters, "
+              f"vocabulary {config.vocab_size}\n"
+              f"horizon    {steps} steps of {rows_per_step} rows of {seq_len} = {steps * rows_per_step * seq_len:,} tokens "
+              f"({steps * rows_per_step / len(train_rows):.2f} epochs, {steps * rows_per_step * seq_len / matrix_weights(config):.1f} "
+              f"a matrix weight), micro-batches of {batch_size} rows\n"
+              f"config     {cfg}")
+
+    # ---- loop: evaluate, save, stop, then train ----
+    stop, log = StopSignal(), {}
+    for step in range(first, steps + 1):                                     # the extra pass only evaluates and saves
+        done = step == steps
+        if done or step % cfg.eval_every == 0:
+            log = evaluate_loss(model, val_rows, tok, env, batch_size, cfg.eval_rows)
+            metrics.append(dict(step=step, val_loss=log["loss"], val_bpb=log["bpb"]))
+            env.print(f"step {step:5d} | val loss {log['loss']:.4f} | val bits per byte {log['bpb']:.4f}")
+        if (done or step % cfg.sample_every == 0 and step > 0) and env.rank == 0:
+            prompts = [[tok.special("<|bos|>")] + tok.encode(prompt) for prompt in PROMPTS]
+            for prompt, ids in zip(PROMPTS, Engine(model, tok).generate(prompts, max_tokens=32, temperature=0.8, seed=step)):
+                print(f"    {prompt + tok.decode(ids)!r}")
+        stopping = stop.requested(env)
+        if done or stopping or step > first and step % cfg.save_every == 0:
+            meta = dict(stage="pretrain", step=step, steps=steps, settings=settings, config=asdict(cfg),
+                        tokenizer=tok.fingerprint, metrics=log)
+            save_checkpoint(out / "pretrain.part", model, meta, metrics, optimizer, env)
+        if done or stopping:
+            break
+
+        # ---- one optimizer step ----
+        t0 = time.perf_counter()
+        batches, n_target = micro_batches(train_rows, step, rows_per_step, batch_size, env, cfg.seed)
+        total = torch.zeros((), device=env.device)
+        for ids, targets in batches:
+            loss = compiled(ids, targets) / n_target                         # every token of the step weighs the same
+            loss.backward()
+            total += loss.detach()
+        scale = lr_scale(step, cfg, steps)
+        norm = optimizer.step(scale, momentum=0.95 - 0.1 * max(0, 1 - step / 100))
+        loss, norm = env.all_sum(total).item(), norm.item()                  # waits for the device
+        dt = time.perf_counter() - t0
+        if not math.isfinite(loss + norm):
+            raise ValueError(f"step {step}: loss {loss}, gradient norm {norm}. The last good checkpoint is in {out}/pretrain.part: "
+                             f"go on from there with --resume, or start afresh with smaller learning rates")
+        tok_per_sec = rows_per_step * seq_len / dt
+        mfu = f"{100 * tok_per_sec * model.flops_per_token() / peak / env.world_size:.1f} %" if peak else "n/a"
+        left = (steps - step - 1) * dt
+        env.print(f"step {step:5d}/{steps} | loss {loss:.4f} | lr x {scale:.3f} | {dt * 1e3:7.1f} ms | {tok_per_sec:9,.0f} tok/s | "
+                  f"MFU {mfu} | {left // 60:.0f}:{left % 60:02.0f} left")
+        metrics.append(dict(step=step, loss=loss, lr=scale, grad_norm=norm, ms=dt * 1e3, tok_per_sec=tok_per_sec))
+
+    finish_run(out, "pretrain", stop, env, f"python midtrain.py --out {out}")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,58 @@
+#!/usr/bin/env bash
+# The whole chain with one command. Run it again after an interruption: it skips what is done and goes on where it was.
+#   bash run.sh            everything, on this machine, from the text that is on it: about 12 minutes on 2 CPU cores
+#   bash run.sh test       the tests
+#   bash run.sh speedrun   depth 20 on downloaded data, over all GPUs of this machine
+# Everything is written below out/; `rm -r out` starts over.
+set -euo pipefail
+cd "$(dirname "$0")"
+
+what=${1:-demo}
+case "$what" in demo | test | speedrun) ;; *) echo "error: bash run.sh [test|speedrun], not '$what'" >&2; exit 2 ;; esac
+
+# ---- the environment: .venv with the pinned packages, made once ----
+python=.venv/bin/python
+extras=$([ "$what" = test ] && echo "[test]" || { [ "$what" = speedrun ] && echo "[data]" || true; })
+want="$(cksum < pyproject.toml) $extras"
+if [ ! -x $python ]; then
+    command -v python3 >/dev/null || { echo "error: no python3 on this machine; install Python 3.10 or newer" >&2; exit 2; }
+    python3 -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "error: $(python3 --version) is too old; tok2chat needs 3.10 or newer" >&2; exit 2; }
+    python3 -m venv .venv || { echo "error: python3 -m venv failed; on Debian and Ubuntu: apt install python3-venv" >&2; exit 2; }
+fi
+if ! grep -qxF "$want" .venv/installed 2>/dev/null; then
+    echo "installing the packages that pyproject.toml pins into .venv"
+    $python -m pip install -q --disable-pip-version-check -e ".$extras"
+    echo "$want" >> .venv/installed
+fi
+
+if [ "$what" = test ]; then
+    exec $python -m pytest -q tests
+fi
+
+# ---- the stages: each reads what the one before it wrote ----
+mkdir -p out
+before=
+stage() {                                               # stage NAME MARKER COMMAND...: skip what is done, resume what was cut off
+    local name=$1 marker=out/$2 start=$(date +%s); shift 2
+    if [ -e "$marker" ] && ! { [ -n "$before" ] && [ "$before" -nt "$marker" ]; }; then
+        echo "== $name: done before"
+    else
+        [ ! -d "out/$name.part" ] || set -- "$@" --resume
+        echo "== $name: $*"
+        "$@"
+        echo "$name $(($(date +%s) - start))" >> out/times.txt
+    fi
+    before=$marker
+}
+
+if [ "$what" = demo ]; then
+    stage tokenizer tokenizer/tokenizer.json $python tokenizer.py
+    stage pretrain pretrain/meta.json $python pretrain.py
+    stage midtrain midtrain/meta.json $python midtrain.py
+    stage sft sft/meta.json $python sft.py
+    stage dpo dpo/meta.json $python dpo.py
+    stage distill distill/meta.json $python distill.py
+    stage evaluate report.md $python evaluate.py --report
+    cat out/report.md
+    echo "Talk to it:  .venv/bin/python chat.py"
+fi

@@ -1,0 +1,136 @@
+"""
+Stage 3 of 5: supervised fine-tuning, the loss on the assistant's tokens alone: the model learns to answer, not to ask.
+Reads out/midtrain, writes out/sft. `diff midtrain.py sft.py` shows all that fine-tuning changes.
+
+laptop      python sft.py                              the demo's conversations, made on this machine
+your data   python sft.py --data chats.jsonl
+8 GPUs      torchrun --standalone --nproc_per_node 8 sft.py --mixture arc_easy,gsm8k,smoltalk:10000
+"""
+import math
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from common import (Optimizer, StopSignal, can_compile, digest, evaluate_loss, finish_run, largest_batch, load_checkpoint, parse_config,
+                    peak_flops, run, save_checkpoint, setup, start_or_resume)
+from data.rows import describe_sources, micro_batches, pack_conversations
+from data.sources import conversations
+
+
+@dataclass
+class Config:
+    out: str = "out"                  # folder in which the stages find each other
+    data: tuple = ()                  # .jsonl files of conversations; none: the mixture
+    mixture: str = "spelling_bee:6000,simple_spelling:4000,arithmetic:6000,python_questions,identity:4000"  # name:size*times, ...
+    tokens_per_step: int = 0          # tokens an optimizer step, over all ranks; 0: 8192 on a CPU, 524288 on a GPU
+    batch_size: int = 0               # rows a micro-batch and rank; 0: what fits into memory
+    epochs: float = 1.0               # horizon in passes over the conversations
+    steps: int = 0                    # horizon in optimizer steps; 0: from epochs
+    matrix_lr: float = 0.01           # peak learning rate of Muon, for the matrices of the blocks
+    embed_lr: float = 0.15            # peak learning rate of AdamW for the embedding, at 256 channels (falls as 1/sqrt)
+    head_lr: float = 0.004            # the same for the head
+    weight_decay: float = 0.0         # of the matrices, decoupled, times the learning rate
+    warmup: float = 0.02              # share of the steps in which the learning rate climbs from 0
+    warmdown: float = 0.9             # share of the steps in which it falls to 0 again
+    eval_every: int = 100             # steps between evaluations on held-out conversations
+    eval_rows: int = 64               # held-out rows an evaluation reads
+    save_every: int = 100             # steps between checkpoints to resume from
+    resume: bool = False              # go on from the last checkpoint of an interrupted run
+    seed: int = 0                     # of the order of the rows
+    device: str = "auto"              # auto, cpu, cuda or mps
+    dtype: str = "auto"               # compute dtype: auto, float32 or bfloat16 (the weights are always float32)
+    compile: bool = True              # torch.compile the model
+    peak_tflops: float = 0.0          # the chip's peak for the MFU column; 0: from the chip's name
+
+
+def lr_scale(step, cfg, steps):
+    """Trapezoid: up in the first share of the steps, flat, down to 0 in the last (Zhai et al. 2022, sec. 3.5)."""
+    return min(1.0, (step + 1) / max(1, cfg.warmup * steps), (steps - step) / max(1, cfg.warmdown * steps))
+
+
+def main():
+    cfg = parse_config(Config, __doc__)
+    env = setup(cfg.device, cfg.dtype)
+    out, on_gpu = Path(cfg.out), env.device.type == "cuda"
+    model, tok, previous = load_checkpoint(out / "midtrain", env.device, f"run python midtrain.py --out {out} first")
+
+    # ---- data: conversations -> rows on disk, once ----
+    seq_len = model.config.seq_len
+    made_from = describe_sources(cfg.data, mixture=cfg.mixture)
+    train_rows = pack_conversations(out / "rows/sft_train.rows", lambda: conversations(cfg.mixture, "train", cfg.data),
+                                    tok, seq_len, made_from, env, need_target=True)
+    val_rows = pack_conversations(out / "rows/sft_val.rows", lambda: conversations(cfg.mixture, "test", cfg.data, 1000),
+                                  tok, seq_len, made_from, env, need_target=True)
+
+    # ---- model ----
+    model.train().compute_dtype = env.dtype
+    compiled = torch.compile(model, dynamic=False) if cfg.compile and can_compile(env.device) else model
+    rows_per_step = max(1, (cfg.tokens_per_step or (524288 if on_gpu else 8192)) // seq_len)
+    steps = cfg.steps or math.ceil(cfg.epochs * len(train_rows) / rows_per_step)
+    batch_size = cfg.batch_size or largest_batch(model, rows_per_step, env)
+    if rows_per_step % (batch_size * env.world_size):
+        raise ValueError(f"{rows_per_step} rows a step cannot be cut into micro-batches of --batch_size {batch_size} on "
+                         f"{env.world_size} ranks: choose --tokens_per_step as a multiple of "
+                         f"{batch_size * env.world_size * seq_len}")
+
+    # ---- optimizer ----
+    width_scale = (model.config.n_embd / 256) ** -0.5
+    optimizer = Optimizer(model, env, cfg.matrix_lr, cfg.embed_lr * width_scale, cfg.head_lr * width_scale,
+                          cfg.weight_decay, compile=on_gpu and compiled is not model)
+    settings = dict(asdict(model.config), start=digest(previous), data=made_from, steps=steps, rows_per_step=rows_per_step, dtype=str(env.dtype),
+                    **{key: getattr(cfg, key) for key in ("seed", "matrix_lr", "embed_lr", "head_lr", "weight_decay",
+                                                          "warmup", "warmdown")})
+    first, metrics = start_or_resume(out, "sft", settings, cfg.resume, model, optimizer, env)
+    peak = peak_flops(env.device, cfg.peak_tflops)
+    env.print(f"machine    {env.device}, {env.world_size} rank(s), {env.dtype}, torch {torch.__version__}, "
+              f"{'compiled' if compiled is not model else 'not compiled'}\n"
+              f"model      {out}/midtrain, {model.num_params():,} parameters\n"
+              f"horizon    {steps} steps of {rows_per_step} rows of {seq_len} = {steps * rows_per_step * seq_len:,} tokens "
+              f"({steps * rows_per_step / len(train_rows):.2f} epochs), micro-batches of {batch_size} rows\n"
+              f"config     {cfg}")
+
+    # ---- loop: evaluate, save, stop, then train ----
+    stop, log = StopSignal(), {}
+    for step in range(first, steps + 1):                                     # the extra pass only evaluates and saves
+        done = step == steps
+        if done or step % cfg.eval_every == 0:
+            log = evaluate_loss(model, val_rows, tok, env, batch_size, cfg.eval_rows, only_learned=True)
+            metrics.append(dict(step=step, val_loss=log["loss"], val_bpb=log["bpb"]))
+            env.print(f"step {step:5d} | val loss {log['loss']:.4f} | val bits per byte {log['bpb']:.4f}")
+        stopping = stop.requested(env)
+        if done or stopping or step > first and step % cfg.save_every == 0:
+            meta = dict(stage="sft", step=step, steps=steps, settings=settings, config=asdict(cfg),
+                        tokenizer=tok.fingerprint, metrics=log)
+            save_checkpoint(out / "sft.part", model, meta, metrics, optimizer, env)
+        if done or stopping:
+            break
+
+        # ---- one optimizer step ----
+        t0 = time.perf_counter()
+        batches, n_target = micro_batches(train_rows, step, rows_per_step, batch_size, env, cfg.seed, only_learned=True)
+        total = torch.zeros((), device=env.device)
+        for ids, targets in batches:
+            loss = compiled(ids, targets, isolate=True) / n_target           # every supervised token weighs the same
+            loss.backward()
+            total += loss.detach()
+        scale = lr_scale(step, cfg, steps)
+        norm = optimizer.step(scale, momentum=0.95)
+        loss, norm = env.all_sum(total).item(), norm.item()                  # waits for the device
+        dt = time.perf_counter() - t0
+        if not math.isfinite(loss + norm):
+            raise ValueError(f"step {step}: loss {loss}, gradient norm {norm}. The last good checkpoint is in {out}/sft.part: "
+                             f"go on from there with --resume, or start afresh with smaller learning rates")
+        tok_per_sec = rows_per_step * seq_len / dt
+        mfu = f"{100 * tok_per_sec * model.flops_per_token() / peak / env.world_size:.1f} %" if peak else "n/a"
+        left = (steps - step - 1) * dt
+        env.print(f"step {step:5d}/{steps} | loss {loss:.4f} | lr x {scale:.3f} | {dt * 1e3:7.1f} ms | {tok_per_sec:9,.0f} tok/s | "
+                  f"MFU {mfu} | {left // 60:.0f}:{left % 60:02.0f} left")
+        metrics.append(dict(step=step, loss=loss, lr=scale, grad_norm=norm, ms=dt * 1e3, tok_per_sec=tok_per_sec))
+
+    finish_run(out, "sft", stop, env, f"python dpo.py --out {out}")
+
+
+if __name__ == "__main__":
+    run(main)
