@@ -16,6 +16,7 @@ import pytest
 import data.download
 from data.arc import ARCChallenge, ARCEasy
 from data.conversations import validate_conversation
+from data.core_tasks import TASKS, CoreTask, Task, build_prompts, encode_prompt
 from data.download import SOURCES, download
 from data.gsm8k import GSM8K, to_parts
 from data.hh import HH
@@ -334,3 +335,94 @@ def test_line_offsets(tmp_path):
     for content, offsets in [(b"", []), (b"a\n", [0]), (b"a\n\nbc\n", [0, 2, 3]), (b"x" * (1 << 24) + b"\ny\n", [0, (1 << 24) + 1])]:
         (tmp_path / "f").write_bytes(content)
         assert line_offsets(tmp_path / "f").tolist() == offsets
+
+
+# ---- CORE ----
+
+ROWS = {"multiple_choice": {"query": "Roses are", "choices": ["red", "fast", "loud"], "gold": 0},
+        "schema": {"context_options": ["The cup leaked because the cup", "The cup leaked because the tea"],
+                   "continuation": "was cracked.", "gold": 0},
+        "language_modeling": {"context": "The capital of France is ", "continuation": "Paris"}}
+
+
+def put_core(tmp_path, archive=False):
+    import zipfile
+    contents = {f"eval_bundle/eval_data/some/{t.file}.jsonl": "".join(
+        json.dumps({**ROWS[t.kind], "n": i}) + "\n" for i in range(t.n_shot + 2)) for t in TASKS.values()}
+    (tmp_path / "core").mkdir()
+    if archive:
+        with zipfile.ZipFile(tmp_path / "core/eval_bundle.zip", "w") as bundle:
+            for path, content in contents.items():
+                bundle.writestr(path, content)
+    for path, content in {} if archive else contents.items():
+        (tmp_path / "core" / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "core" / path).write_text(content)
+
+
+def test_core_formats():
+    choice, schema, lm = Task("x", "multiple_choice", 1, 0.25, "\nAnswer: "), Task("x", "schema", 1, 0.5), Task(
+        "x", "language_modeling", 1, 0.0)
+    row = ROWS["multiple_choice"]
+    assert build_prompts(choice, row, []) == ([("Roses are\nAnswer:", " red"), ("Roses are\nAnswer:", " fast"),
+                                               ("Roses are\nAnswer:", " loud")], 0)
+    prompts, gold = build_prompts(choice, row, [{"query": "Grass is", "choices": ["a", "green"], "gold": 1}])
+    assert prompts[1] == ("Grass is\nAnswer: green\n\nRoses are\nAnswer:", " fast")
+    prompts, gold = build_prompts(schema, {**ROWS["schema"], "gold": 1}, [ROWS["schema"]])
+    assert gold == 1 and prompts[1] == ("The cup leaked because the cup was cracked.\n\nThe cup leaked because the tea", " was cracked.")
+    prompts, gold = build_prompts(lm, ROWS["language_modeling"], [{"context": " 1, 2,\n", "continuation": "3"}])
+    assert (prompts, gold) == ([("1, 2, 3\n\nThe capital of France is", " Paris")], 0)
+
+
+def test_core_scored_span_is_the_continuation_and_long_contexts_lose_their_beginning():
+    class Bytes:                                                         # a tokenizer of single bytes
+        def special(self, name):
+            return 256
+
+        def encode(self, said):
+            return list(said.encode())
+    ids, start = encode_prompt(Bytes(), "ab", " cd", 100)
+    assert ids == [256, *b"ab cd"] and ids[start:] == list(b" cd")
+    ids, start = encode_prompt(Bytes(), "0123456789", " cd", 6)
+    assert bytes(ids) == b"789 cd" and start == 3
+    with pytest.raises(ValueError, match="nothing is left for its context"):
+        encode_prompt(Bytes(), "ab", "123456", 6)
+
+
+@pytest.mark.parametrize("archive", [False, True])
+def test_core_reads_all_22_tasks(tmp_path, archive):
+    put_core(tmp_path, archive)
+    assert len(TASKS) == 22 and len({t.file for t in TASKS.values()}) == 21
+    for name, info in TASKS.items():
+        task = CoreTask(name, dest=tmp_path)
+        assert len(task) >= info.n_shot + 2
+        prompts, gold = task.prompts(1)
+        assert len(prompts) == {"multiple_choice": 3, "schema": 2, "language_modeling": 1}[info.kind] and gold == 0
+        assert prompts[0][0].count("\n\n") == info.n_shot and prompts == task.prompts(1)[0]
+        assert task.centred(1.0) == 1.0 and task.centred(info.chance) == 0.0
+    assert len(CoreTask("copa", 1, dest=tmp_path)) == 1
+
+
+def test_core_examples_are_never_the_question_itself(tmp_path):
+    put_core(tmp_path)
+    path = next((tmp_path / "core").rglob("jeopardy_all.jsonl"))
+    path.write_text("".join(json.dumps({"context": f"Q{i}.", "continuation": f"A{i}."}) + "\n" for i in range(12)))
+    task = CoreTask("jeopardy", dest=tmp_path)
+    for i in range(12):
+        prompts, _ = task.prompts(i)
+        assert task[i]["continuation"] not in prompts[0][0] and prompts[0][0].count("\nAnswer: A") == 10
+
+
+def test_core_errors(tmp_path):
+    with pytest.raises(FileNotFoundError, match="python data/download.py core"):
+        CoreTask("copa", dest=tmp_path)
+    with pytest.raises(ValueError, match="CORE has no task 'cola'"):
+        CoreTask("cola", dest=tmp_path)
+    put_core(tmp_path)
+    path = next((tmp_path / "core").rglob("copa.jsonl"))
+    for row, reason in [({"query": "x"}, r"copa.jsonl:1: .*\(no choices\)"), ({**ROWS["multiple_choice"], "gold": 3}, "gold 3 of 3")]:
+        path.write_text(json.dumps(row))
+        with pytest.raises(ValueError, match=reason):
+            CoreTask("copa", dest=tmp_path)
+    path.write_text(json.dumps(ROWS["multiple_choice"])[:-5])
+    with pytest.raises(ValueError, match="copa.jsonl:1: broken JSON"):
+        CoreTask("copa", dest=tmp_path)

@@ -1,0 +1,221 @@
+"""
+Run a Python program that a model wrote, so that it cannot harm: run_program(code, timeout) -> Outcome.
+
+Layers, the outer ones wherever the system grants them:
+  1. Linux namespaces (unshare): no network, processes of its own that the kernel ends together, all disks read-only but
+     an empty temporary folder in memory, 16 MB.
+  2. Limits of the process: CPU seconds, memory, size of written files, open files, no child processes, no core dump.
+  3. An audit hook of Python, which works on every system: no sockets, processes, signals or ctypes, and no change to any
+     file outside the temporary folder.
+  4. Its own session and process group, killed whole at the time limit; an empty environment; nothing on stdin.
+It is meant for the accidents of a model's code, not for an attacker: layer 3 alone does not hold one who knows Python.
+
+This file has two sides: run_program is imported, and it starts the file as a script, `python -I -S -B data/sandbox.py`,
+which closes the box and runs the program in a child of its own. Programs see the standard library only.
+"""
+import ctypes
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import tempfile
+from typing import NamedTuple
+
+MEMORY_MB = 1024                # address space of the program; torch would not start in it, the standard library does
+FILE_MB = 4                     # largest file it can write, its output included
+
+
+class Outcome(NamedTuple):
+    ok: bool                    # the program ran to its very end: no exception, no exit before
+    reason: str                 # "ok", "timed out after 3 s", "ended by signal 11", ..., or the exception
+    output: str                 # the end of what it printed, stdout and stderr, 2,000 characters at most
+    isolated: bool              # layer 1 was granted
+
+
+def run_program(code, timeout=5.0, namespaces=True):
+    """Run `code` as a main program for at most `timeout` seconds of wall-clock time. Safe to call from several threads.
+    namespaces=False goes without layer 1 (for testing the others)."""
+    token = secrets.token_hex(16)          # written by the box after the last line: exit(0) half-way is no success
+    try:
+        request = json.dumps({"code": code, "token": token, "timeout": timeout, "namespaces": namespaces}).encode()
+        code.encode()
+    except UnicodeEncodeError:
+        return Outcome(False, "lone surrogates in the program", "", False)
+    with tempfile.TemporaryDirectory(prefix="sandbox-", ignore_cleanup_errors=True) as folder, tempfile.TemporaryFile() as log:
+        process = subprocess.Popen([sys.executable, "-I", "-S", "-B", os.path.abspath(__file__), folder], cwd=folder, env={},
+                                   stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, start_new_session=True)
+        try:
+            report, _ = process.communicate(request, timeout)
+            timed_out = False
+        except subprocess.TimeoutExpired as e:
+            report, timed_out = e.output or b"", True
+        finally:                                                       # also on Ctrl-C: nothing is left running
+            try:
+                os.killpg(process.pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+            process.wait()
+            process.stdout.close()
+            process.stdin.close()
+        size = log.seek(0, os.SEEK_END)
+        log.seek(max(0, size - 8000))
+        output = log.read().decode("utf-8", "replace")[-2000:]
+    isolated, *ended = report.decode().split()
+    if timed_out:
+        return Outcome(False, f"timed out after {timeout:g} s", output, isolated == "isolated")
+    status = int(ended[0])                                               # as os.waitpid gives it
+    ok = ended[1:] == [token]
+    if ok:
+        reason = "ok"
+    elif os.WIFSIGNALED(status):
+        reason = f"ended by signal {os.WTERMSIG(status)}"
+    elif size >= FILE_MB << 20:
+        reason = f"printed more than {FILE_MB} MB"
+    elif os.WEXITSTATUS(status) == 0:
+        reason = "ended before its last line"
+    else:
+        reason = (output.strip().splitlines() or ["failed"])[-1]
+    return Outcome(ok, reason, output, isolated == "isolated")
+
+
+# ---- the other side: everything below runs in the box ----
+
+def enter_namespaces(folder):
+    """Layer 1. True if granted; where it is not (containers, macOS) the other layers stand alone."""
+    try:
+        libc = ctypes.CDLL(None, use_errno=True)
+        # CLONE_NEWUSER 0x10000000, NEWNS 0x20000, NEWPID 0x20000000, NEWNET 0x40000000, NEWIPC 0x08000000
+        spaces, uid, gid = 0x20000 | 0x20000000 | 0x40000000 | 0x08000000, os.getuid(), os.getgid()
+        if libc.unshare(0x10000000 | spaces) == 0:
+            for name, content in [("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")]:
+                with open(f"/proc/self/{name}", "w") as file:             # who we are inside: the same as outside
+                    file.write(content)
+        elif libc.unshare(spaces):                                       # root may do it without a user namespace
+            return False
+        # mount --make-rprivate /: what we mount is seen by nobody else. MS_REC 0x4000 | MS_PRIVATE 0x40000
+        if libc.mount(None, b"/", None, 0x4000 | 0x40000, None):
+            return False
+        if libc.mount(b"tmpfs", folder.encode(), b"tmpfs", 0, b"size=16m,mode=700"):
+            return False
+        # mount_setattr (system call 442, Linux 5.12): AT_FDCWD -100, AT_RECURSIVE 0x8000; MOUNT_ATTR_RDONLY 1 on, none off
+        read_only, writable = (ctypes.c_uint64 * 4)(1, 0, 0, 0), (ctypes.c_uint64 * 4)(0, 1, 0, 0)
+        if libc.syscall(442, -100, b"/", 0x8000, ctypes.byref(read_only), ctypes.c_size_t(32)):
+            return False
+        return libc.syscall(442, -100, folder.encode(), 0, ctypes.byref(writable), ctypes.c_size_t(32)) == 0
+    except (OSError, AttributeError):
+        return False
+
+
+def die_with_parent():
+    """Linux: SIGKILL for this process when its parent ends (PR_SET_PDEATHSIG 1)."""
+    try:
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+    except (OSError, AttributeError):
+        pass
+
+
+def limit_resources(timeout):
+    """Layer 2. First give up the rights that making the namespaces took: all capabilities, and to gain any by exec."""
+    try:
+        libc = ctypes.CDLL(None)
+        libc.capset((ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)())
+        libc.prctl(38, 1, 0, 0, 0)                                      # PR_SET_NO_NEW_PRIVS
+    except (OSError, AttributeError):
+        pass
+    import resource
+    seconds = int(timeout) + 1
+    for name, value in [("CPU", seconds), ("AS", MEMORY_MB << 20), ("DATA", MEMORY_MB << 20), ("FSIZE", FILE_MB << 20),
+                        ("NOFILE", 64), ("NPROC", 0), ("CORE", 0), ("STACK", 8 << 20)]:
+        try:
+            resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (value, value))
+        except (AttributeError, ValueError, OSError):                  # macOS knows not all of them
+            pass
+
+
+REFUSED = ("socket.", "subprocess.", "ctypes.", "pty.", "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "os.kill",
+           "os.startfile", "os.setxattr", "os.removexattr", "signal.pthread_kill", "syslog.")
+CHANGES = ("os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.link", "os.symlink", "os.truncate", "os.chmod", "os.chown",
+           "os.utime", "os.chflags", "shutil.")
+
+
+def audit_hook(folder):
+    """Layer 3: a hook for sys.addaudithook that raises PermissionError; there is no way to remove it."""
+    realpath, fspath, fsdecode, inside = os.path.realpath, os.fspath, os.fsdecode, os.path.realpath(folder) + os.sep
+
+    def hook(event, args):
+        if event.startswith(REFUSED):
+            raise PermissionError(f"the sandbox refuses {event}")
+        if event == "open":
+            path, mode, flags = args
+            if isinstance(path, int) or not flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND):
+                return
+            paths = [path]
+        elif event.startswith(CHANGES):
+            paths = [arg for arg in args if isinstance(arg, (str, bytes, os.PathLike))]
+        else:
+            return
+        for path in paths:
+            if not (realpath(fsdecode(fspath(path))) + os.sep).startswith(inside) and path != os.devnull:
+                raise PermissionError(f"the sandbox refuses {event} outside its folder: {path!r}")
+    return hook
+
+
+def close_box_and_run(folder):
+    """The supervisor: read the request, close the box, run the program two forks down. It prints whether layer 1 was granted,
+    then the program's status, then the token if it came to its end."""
+    request = json.load(sys.stdin.buffer)
+    print("isolated" if request["namespaces"] and enter_namespaces(folder) else "not-isolated", flush=True)
+    os.chdir(folder)
+    (token, token_end), (status, status_end) = os.pipe(), os.pipe()
+    first = os.fork()                       # with namespaces: process 1 of the new one; when it ends, the kernel ends the rest
+    if first == 0:
+        die_with_parent()
+        program = os.fork()
+        if program == 0:
+            die_with_parent()
+            os.close(status_end)
+            run_in_box(request, folder, token_end)
+        code = os.waitpid(program, 0)[1]
+        os.write(status_end, b"%d" % code)
+        os._exit(0)
+    os.close(token_end)
+    os.close(status_end)
+    os.waitpid(first, 0)
+    print(os.read(status, 20).decode() or "9", os.read(token, 100).decode())     # 9: killed before it could tell
+
+
+def run_in_box(request, folder, report):
+    """The program's process: stdout and stderr to the log (stderr as started), stdin empty, limits, hook, then the code."""
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.dup2(2, 1)
+    limit_resources(request["timeout"])
+    environment = {"__name__": "__main__", "__builtins__": __builtins__}
+    code, token, write, leave = request.pop("code"), request.pop("token").encode(), os.write, os._exit
+    finished = False
+    try:
+        program = compile(code, "<program>", "exec")
+        sys.addaudithook(audit_hook(folder))
+        exec(program, environment)
+        finished = True
+    except SystemExit:
+        pass
+    except BaseException as e:              # its text alone: the traceback machinery may be what the program broke
+        try:
+            sys.stdout.flush()
+            sys.stderr.write(f"{type(e).__name__}: {e}"[:1000].replace("\n", " ") + "\n")
+        except BaseException:
+            pass
+        leave(1)
+    try:
+        sys.stdout.flush()
+    except BaseException:
+        pass
+    if finished:
+        write(report, token)
+    leave(0)
+
+
+if __name__ == "__main__":
+    close_box_and_run(sys.argv[1])
