@@ -3,10 +3,9 @@ Arithmetic with the tool: `What is 37*48?` -> `37*48 = `, a python part with its
 
 The model need not calculate; it has to read the question, write the expression, and copy the result. One step of
 addition, subtraction, multiplication or division on numbers of up to four digits, or two steps. The question's numbers
-decide the split, in either order (3+4 is 4+3). A quotient ends after at most three decimals; Python prints 12.0 for
-84/7, and the answer then says 12.
+decide the split, in either order (3+4 is 4+3). A quotient ends after at most three decimals.
 """
-from data.grading import normal_form, same_final_number
+from data.grading import same_final_number
 from data.spelling import record, run_on
 from data.splits import check_split, generator, item_index, split_of
 
@@ -80,12 +79,16 @@ def item_of(template, numbers):
 
 
 def result(template, numbers):
-    """What Python prints for the expression, from the numbers themselves: 37*48 -> "1776", 84/7 -> "12.0"."""
+    """What the tool prints for the expression, from the numbers themselves: 37*48 -> "1776", 84/7 -> "12".
+
+    A float has up to 12 significant digits and no needless .0, as run_python in chat.py writes it.
+    """
     a, b, c = numbers["a"], numbers["b"], numbers.get("c")
-    return str({"{a}+{b}": lambda: a + b, "{a}-{b}": lambda: a - b, "{a}*{b}": lambda: a * b, "{a}/{b}": lambda: a / b,
+    value = {"{a}+{b}": lambda: a + b, "{a}-{b}": lambda: a - b, "{a}*{b}": lambda: a * b, "{a}/{b}": lambda: a / b,
                 "({a}+{b})*{c}": lambda: (a + b) * c, "({a}-{b})*{c}": lambda: (a - b) * c,
                 "{a}*{b}+{c}": lambda: a * b + c, "{a}*{b}-{c}": lambda: a * b - c, "{a}+{b}+{c}": lambda: a + b + c,
-                "{a}+{b}-{c}": lambda: a + b - c, "{a}-{b}-{c}": lambda: a - b - c}[template]())
+                "{a}+{b}-{c}": lambda: a + b - c, "{a}-{b}-{c}": lambda: a - b - c}[template]()
+    return f"{value:.12g}" if isinstance(value, float) else str(value)
 
 
 def question(template, numbers, draw):
@@ -105,7 +108,7 @@ def question(template, numbers, draw):
 def solution(code, output):
     """The answer as parts, in GSM8K's manner."""
     return [{"type": "text", "text": f"{code} = "}, {"type": "python", "text": code},
-            {"type": "python_output", "text": output}, {"type": "text", "text": f"\n#### {normal_form(output)}"}]
+            {"type": "python_output", "text": output}, {"type": "text", "text": f"\n#### {output}"}]
 
 
 class Arithmetic:
@@ -131,7 +134,7 @@ class Arithmetic:
         template, numbers, draw = self.draw(i)
         code, output = template.format(**numbers), result(template, numbers)
         return record(question(template, numbers, draw), solution(code, output),
-                      expression=code, answer=normal_form(output))
+                      expression=code, answer=output)
 
     def grade(self, conversation, answer):
         """True if the number after the last #### is the result."""
@@ -159,7 +162,7 @@ class Arithmetic:
                 changed = dict(numbers)
                 name = draw.choice(list(changed))
                 changed[name] = int(one_digit_off(str(changed[name]), draw))
-                if changed["b"] and normal_form(result(template, changed)) != answer:
+                if changed["b"] and result(template, changed) != answer:
                     break
             content = solution(template.format(**changed), result(template, changed))
         elif kind == "miscopied":

@@ -41,8 +41,3 @@ def same_final_number(answer, reference):
     if gold is None:
         raise ValueError(f"the reference {reference!r} holds no number after ####, so nothing can be graded against it")
     return final_number(answer) == gold
-
-
-def normal_form(number):
-    """A tool's result as the answer states it, without a needless .0: "12.0" -> "12", "3.5" -> "3.5"."""
-    return number.removesuffix(".0")

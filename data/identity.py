@@ -388,4 +388,4 @@ def states_facts(intent, answer):
     if not isinstance(answer, str):
         answer = " ".join(part["text"] for part in answer if part["type"] == "text")
     answer = answer.lower().replace("\u2019", "'").replace("do not know", "don't know")
-    return all(re.search(rf"\b({fact})", answer) for fact in INTENTS[intent][1])
+    return all(re.search(rf"\b({fact})\b", answer) for fact in INTENTS[intent][1])

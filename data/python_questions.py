@@ -56,6 +56,7 @@ def first_sentences(doc):
     text = re.sub(r"^[\w.]+\([^()]*\) *(->|--?|:) *(\w+ *(--?|:) )?", "", text)         # "S.find(sub) -> int -- Finds"
     text = re.sub(r":[a-z]+:`~?([^`<]+)[^`]*`", r"\1", text)                             # :func:`~os.walk` -> os.walk
     text = re.sub(r"`+([^`]*)`+|\*\*([^*]+)\*\*|\*(\w+)\*", lambda m: m[1] or m[2] or m[3] or "", text)
+    text = re.sub(r"`+([^`']*)'+", r"'\1'", text)                                       # `old' and ``TeX'' quotes
     if not text.isascii() or re.search(r">>>|\.\. |::|[|{}<>=_]{3}|[-*+]{2,} |\\|[@:]param|\bdef |\bclass \w+\(", text):
         return None
     sentences, kept = re.split(r"(?<=[^.][.!?]) +(?=[A-Z])", text), ""
@@ -120,8 +121,8 @@ def symbols():
             contents = vars(importlib.import_module(module))
         except ImportError:                 # zlib is missing from some builds
             continue
-        for name, value in contents.items():
-            if getattr(value, "__module__", None) == module:
+        for name, value in contents.items():            # whoever loads us may have hung hooks of its own into sys
+            if getattr(value, "__module__", None) == module and not name.endswith("hook"):
                 add(f"{module}.{name}", value.__doc__)
                 if isinstance(value, type) and not issubclass(value, BaseException):
                     for method in vars(value):
