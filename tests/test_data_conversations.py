@@ -2,13 +2,18 @@
 import json
 import pickle
 import re
+import subprocess
+import sys
 import tracemalloc
+from pathlib import Path
 
 import pytest
 
+from data.check import find_tokenizer, render
 from data.conversations import read_conversations, read_preferences, to_conversation, to_preference, validate_conversation
 from data.mixture import Mixture, Sequence
 
+ROOT = Path(__file__).resolve().parent.parent
 U, A = {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}
 S = {"role": "system", "content": "Be kind"}
 
@@ -223,3 +228,50 @@ def test_slices_are_views_and_nothing_is_read_before_it_is_asked_for():
     assert list(view) == [mixture[10 + 14 * 3], mixture[10 + 14 * 4]] and numbers.reads == 4
     assert list(Sequence([range(5)])[::-1]) == [4, 3, 2, 1, 0]
     assert pickle.loads(pickle.dumps(view))[1] == view[1]                # workers get it by pickling
+
+
+# ---- data/check.py ----
+
+def check(tmp_path, *args):
+    return subprocess.run([sys.executable, "data/check.py", "--out", str(tmp_path / "no-such"), *map(str, args)], cwd=ROOT,
+                          capture_output=True, text=True)
+
+
+def test_check_reports_good_and_bad_rows(tmp_path):
+    parts = [{"type": "python", "text": "2+2"}, {"type": "python_output", "text": "4"}, {"type": "text", "text": "So 4"}]
+    good = write(tmp_path / "good.jsonl", {"messages": [U, {"role": "assistant", "content": parts}]},
+                 {"prompt": "x" * 200, "completion": "\x1b[31mred"}, [U, {"role": "assistant", "content": "long " * 100}])
+    pairs = write(tmp_path / "pairs.jsonl", {"prompt": "Hi", "chosen": "Hello", "rejected": "Go"})
+    texts = write(tmp_path / "texts.jsonl", {"text": "A document."})
+    bad = write(tmp_path / "bad.jsonl", [U, A], "{", {"text": "x"}, [A], {"prompt": "Hi", "completion": "\ud800"})
+    report = check(tmp_path, good, pairs, texts, "--seq_len", 40)
+    assert report.returncode == 0, report.stdout + report.stderr
+    for line in ["rows        3: 3 good, 0 bad", "conversations, for midtrain.py and sft.py: 1 messages, 1 prompt/completion",
+                 "2 do not fit in a row and lose their end (66.7 %); in 1 of these no answer is left", "preference pairs, for dpo.py",
+                 "documents, for tokenizer.py and pretrain.py", 
+                 "<|assistant_start|>[[<|python_start|>2+2<|python_end|>]]<|output_start|>4<|output_end|>[[So 4<|assistant_end|>]]",
+                 "[[\\x1b[31mred<|assistant_end|>]]", "counting bytes in place of tokens"]:
+        assert line in report.stdout, report.stdout
+    assert "\x1b" not in report.stdout                                   # no colours in a file, and none of the data's
+    report = check(tmp_path, bad, "--color")
+    assert report.returncode == 1 and "rows        5: 1 good, 4 bad" in report.stdout
+    for line in ["bad.jsonl:2: broken JSON", "bad.jsonl:3: documents, for tokenizer.py", "bad.jsonl:4: message 1 has role",
+                 "bad.jsonl:5: message 2 (assistant): lone surrogate", "\x1b[32mHello<|assistant_end|>\x1b[0m"]:
+        assert line in report.stdout, report.stdout
+
+
+def test_check_counts_what_the_tokenizer_renders(tmp_path):
+    tok, unit = find_tokenizer(tmp_path / "none")
+    ids, mask, cut, skipped = render({"messages": [S, U, A]}, tok, 100)
+    assert unit == "bytes" and (ids, mask) == tok.render_conversation({"messages": [S, U, A]}) and not cut and not skipped
+    assert sum(mask) == len("Hello") + 1 and len(ids) == len("Be kind\n\nHiHello") + 5
+    assert render({"messages": [S, U, A]}, tok, 12)[2:] == (True, True)
+    assert render({"messages": [S, U, A]}, tok, 16)[2:] == (True, False)
+    pair = {"chosen": {"messages": [U, A]}, "rejected": {"messages": [U, {"role": "assistant", "content": "Go"}]}}
+    assert len(render(pair, tok, 8)[0]) == 2 * 7 + len("HelloGo") and render(pair, tok, 8)[2:] == (True, True)
+
+
+def test_check_wrong_usage_is_status_2(tmp_path):
+    for args, message in [(["missing.jsonl"], "no such file"), ([], "required: FILE"), (["x", "--frob"], "unrecognized")]:
+        report = check(tmp_path, *args)
+        assert report.returncode == 2 and message in report.stderr and report.stderr.count("\n") == 1

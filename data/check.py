@@ -1,0 +1,162 @@
+"""
+Look at your own data before you train on it.
+
+    python data/check.py chats.jsonl pairs.jsonl             # lengths for the model in out/, or for --seq_len
+    python data/check.py chats.jsonl --samples 10 | less -R
+
+Says what it recognised, counts rows, tokens and supervised tokens (those that the model learns to say), how long the rows
+are and how many would be cut or skipped, shows samples as the model will see them, and lists the bad rows with the reason.
+Exit status: 0 all rows are good, 1 some are bad, 2 wrong usage.
+"""
+import argparse
+import array
+import base64
+import re
+import signal
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))        # so that it runs as python data/check.py
+from common import Tokenizer, fail, read_meta, run
+from data.conversations import scan, to_conversation, to_preference
+from data.text import check_text, list_files, parse_json_line
+from dpo import render_pair
+
+STAGES = {"messages": "conversations, for midtrain.py and sft.py", "chosen": "preference pairs, for dpo.py",
+          "text": "documents, for tokenizer.py and pretrain.py"}
+GREEN, GREY, PLAIN = "\033[32m", "\033[90m", "\033[0m"
+
+
+def recognise(row):
+    """A parsed row -> (name of its format, record): a conversation, a preference pair or a document; ValueError."""
+    if isinstance(row, dict) and "chosen" in row and "rejected" in row:
+        return to_preference(row)
+    if isinstance(row, dict) and isinstance(row.get("text"), str) and "messages" not in row:
+        if not row["text"].strip():
+            raise ValueError("the text is empty")
+        return "text", {"text": check_text(row["text"])}
+    return to_conversation(row)
+
+
+def stage_of(record):
+    return next(key for key in STAGES if key in record)
+
+
+def render(record, tok, row_len):
+    """Any record as the stage that reads it sees it -> ids and mask, whole; whether a row cuts it, whether nothing is left."""
+    if "text" in record:
+        ids = [tok.special("<|bos|>")] + tok.encode(record["text"])
+        return ids, [1] * len(ids), False, False                        # documents go on in the next row
+    if "chosen" in record:
+        ids, mask, _ = render_pair(record, tok, 1 << 60)
+        _, left, cut = render_pair(record, tok, row_len)
+        return ids, mask, cut, not any(left)
+    ids, mask = tok.render_conversation(record)
+    return ids, mask, len(ids) > row_len, not any(mask[:row_len])
+
+
+def show(ids, mask, tok, color, limit=400):
+    """Text of the first `limit` ids; what is supervised in green, or without colour in [[ ]]."""
+    pieces, start = [], 0
+    for end in range(1, min(len(ids), limit) + 1):
+        if end == min(len(ids), limit) or mask[end] != mask[start]:
+            said = re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", lambda m: repr(m[0])[1:-1], tok.decode(ids[start:end]))
+            if color:
+                said = (GREEN if mask[start] else GREY) + said + PLAIN
+            pieces.append(f"[[{said}]]" if mask[start] and not color else said)
+            start = end
+    return "".join(pieces) + (f" ... {len(ids) - limit:,} more tokens" if len(ids) > limit else "")
+
+
+def check(path, tok, unit, seq_len, n_samples, n_bad_shown, color):
+    """Print the report of one file; return how many rows are bad."""
+    kinds, bad, n_bad, purpose, shown_at = {}, [], 0, None, time.time()
+    offsets, lengths, supervised, n_cut, n_skipped = array.array("q"), array.array("q"), array.array("q"), 0, 0
+    row_len = (seq_len if unit == "tokens" else 4 * seq_len) + 1
+    for line, offset, kind, record, reason in scan(path, recognise):
+        if record and stage_of(record) != (purpose := purpose or stage_of(record)):
+            reason = f"{STAGES[stage_of(record)]}, in a file that begins with {STAGES[purpose]}"
+        if reason:
+            n_bad += 1
+            if len(bad) < n_bad_shown:
+                bad.append(f"  {path}:{line}: {reason}")
+            continue
+        ids, mask, cut, skipped = render(record, tok, row_len)
+        kinds[kind] = kinds.get(kind, 0) + 1
+        offsets.append(offset)
+        lengths.append(len(ids))
+        supervised.append(sum(mask))
+        n_cut, n_skipped = n_cut + cut, n_skipped + skipped
+        if sys.stderr.isatty() and time.time() - shown_at > 0.5:
+            shown_at = time.time()
+            print(f"\r{path}: {len(lengths) + n_bad:,} rows", end="", file=sys.stderr, flush=True)
+    if sys.stderr.isatty():
+        print("\r\033[K", end="", file=sys.stderr)
+
+    print(f"{path}")
+    print(f"  rows        {len(lengths) + n_bad:,}: {len(lengths):,} good, {n_bad:,} bad")
+    if lengths:
+        lengths, supervised = np.array(lengths), np.array(supervised)
+        found = ", ".join(f"{n:,} {kind}" for kind, n in sorted(kinds.items(), key=lambda item: -item[1]))
+        print(f"  recognised  {STAGES[purpose]}: {found}")
+        print(f"  {unit:11} {lengths.sum():,}, {supervised.sum():,} of them supervised "
+              f"({100 * supervised.sum() / lengths.sum():.1f} %)")
+        percentiles = ", ".join(f"{name} {int(np.percentile(lengths, p, method='higher')):,}" for name, p in
+                                [("shortest", 0), ("median", 50), ("90 %", 90), ("99 %", 99), ("longest", 100)])
+        print(f"  length      {percentiles} {unit} a row")
+        if purpose == "text":
+            print(f"  fit         documents are packed one behind another: none is cut at --seq_len {seq_len}")
+        else:
+            print(f"  fit         at --seq_len {seq_len}{'' if unit == 'tokens' else ' (about)'}: {n_cut:,} do not fit in a row and "
+                  f"lose their end ({100 * n_cut / len(lengths):.1f} %); in {n_skipped:,} of these no answer is left: skipped")
+    for i in np.unique(np.linspace(0, len(lengths) - 1, min(n_samples, len(lengths))).astype(int)) if len(lengths) else []:
+        with open(path, "rb") as file:
+            file.seek(offsets[i])
+            ids, mask, *_ = render(recognise(parse_json_line(file.readline()))[1], tok, row_len)
+        print(f"\n  ---- row {i + 1}, {len(ids):,} {unit}, {sum(mask):,} supervised ({'green' if color else 'in [[ ]]'}) ----")
+        print(show(ids, mask, tok, color))
+    if bad:
+        print("\n" + "\n".join(bad) + (f"\n  ... and {n_bad - len(bad):,} more" if n_bad > len(bad) else ""))
+    print()
+    return n_bad
+
+
+def find_tokenizer(out):
+    """The tokenizer of `out` and the word tokens; before one is trained, single bytes, so that data can be checked first."""
+    if (out / "tokenizer").exists():
+        return Tokenizer.load(out / "tokenizer"), "tokens"
+    print(f"{out / 'tokenizer'} is not trained yet (python tokenizer.py): counting bytes in place of tokens, about 4 a token\n")
+    return Tokenizer(b"".join(b"%s %d\n" % (base64.b64encode(bytes([i])), i) for i in range(256)), r"[\s\S]"), "bytes"
+
+
+def main():
+    cli = argparse.ArgumentParser(description=__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter)
+    cli.error = lambda message: fail(f"{message} (see python data/check.py --help)")
+    cli.add_argument("files", nargs="+", metavar="FILE", help=".jsonl files, or folders of them")
+    cli.add_argument("--out", default="out", help="folder with the tokenizer and the models (default: out)")
+    cli.add_argument("--seq_len", type=int, default=0, help="tokens of a row; 0: as out/pretrain has it, or 1024 (default: 0)")
+    cli.add_argument("--samples", type=int, default=3, help="rows to show (default: 3)")
+    cli.add_argument("--bad", type=int, default=20, help="bad rows to list (default: 20)")
+    cli.add_argument("--color", action=argparse.BooleanOptionalAction, default=sys.stdout.isatty(),
+                     help="colour, or [[ ]] around what is supervised (default: colour on a terminal)")
+    args = cli.parse_args()
+    if hasattr(signal, "SIGPIPE"):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)                   # ... | head: end quietly
+    if args.seq_len < 0 or args.samples < 0 or args.bad < 0:
+        raise ValueError(f"--seq_len, --samples and --bad must be at least 0, not {args.seq_len}, {args.samples}, {args.bad}")
+    files, out = list_files(args.files, (".jsonl", ".json")), Path(args.out)
+    tok, unit = find_tokenizer(out)
+    trained = (out / "pretrain" / "meta.json").exists()
+    seq_len = args.seq_len or (read_meta(out / "pretrain")["model"]["seq_len"] if trained else 1024)
+    n_bad = [check(path, tok, unit, seq_len, args.samples, args.bad, args.color) for path in files]
+    if any(n_bad):
+        print(f"{sum(n_bad):,} bad rows in {sum(map(bool, n_bad))} of {len(files)} files. Repair them, or train without them: "
+              f"--skip_bad_rows")
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    run(main)
