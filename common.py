@@ -622,17 +622,6 @@ def can_compile(device):
     return device.type == "cuda" and bool(shutil.which("gcc") or shutil.which("cc"))
 
 
-PEAK_TFLOPS = {"H100": 989, "H200": 989, "GH200": 989, "B200": 2250, "A100": 312, "A800": 312, "H800": 989, "A40": 150, "L40S": 362,
-               "L4": 121, "RTX 4090": 165, "RTX 3090": 71, "RTX 5090": 210}   # dense bfloat16, from the makers' data sheets
-
-
-def peak_flops(device, tflops=0.0):
-    """Peak FLOP/s of one device: as given, or from its name; 0 if unknown. The longest name that fits counts."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
-    known = [chip for chip in PEAK_TFLOPS if chip in name]
-    return 1e12 * (tflops or (PEAK_TFLOPS[max(known, key=len)] if known else 0))
-
-
 def largest_batch(model, rows_per_step, env):
     """Rows a micro-batch and rank: the largest divisor of the rank's share of a step that fits into the device's memory.
 

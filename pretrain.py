@@ -15,7 +15,7 @@ import torch
 
 from chat import Engine
 from common import (GPT, Optimizer, StopSignal, Tokenizer, can_compile, evaluate_loss, finish_run, largest_batch, model_config,
-                    parse_config, peak_flops, run, save_checkpoint, setup, start_or_resume)
+                    parse_config, run, save_checkpoint, setup, start_or_resume)
 from data import python_corpus
 from data.rows import describe_sources, micro_batches, pack_documents
 from data.text import read_documents
@@ -48,6 +48,18 @@ class Config:
     dtype: str = "auto"               # compute dtype: auto, float32 or bfloat16 (the weights are always float32)
     compile: bool = True              # torch.compile the model
     peak_tflops: float = 0.0          # the chip's peak for the MFU column; 0: from the chip's name
+
+
+# dense bfloat16, from the makers' data sheets
+PEAK_TFLOPS = {"H100": 989, "H200": 989, "GH200": 989, "B200": 2250, "A100": 312, "A800": 312, "H800": 989, "A40": 150, "L40S": 362,
+               "L4": 121, "RTX 4090": 165, "RTX 3090": 71, "RTX 5090": 210}
+
+
+def peak_flops(device, tflops=0.0):
+    """Peak FLOP/s of one device: as given, or from its name; 0 if unknown. The longest name that fits counts."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
+    known = [chip for chip in PEAK_TFLOPS if chip in name]
+    return 1e12 * (tflops or (PEAK_TFLOPS[max(known, key=len)] if known else 0))
 
 
 PROMPTS = ["The ", "Return the ", "import os\n", "def main("]                # for the samples

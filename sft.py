@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from common import (Optimizer, StopSignal, can_compile, digest, evaluate_loss, finish_run, largest_batch, load_checkpoint, parse_config,
-                    peak_flops, run, save_checkpoint, setup, start_or_resume)
+                    run, save_checkpoint, setup, start_or_resume)
 from data.rows import describe_sources, micro_batches, pack_conversations
 from data.sources import conversations
 
@@ -42,7 +42,6 @@ class Config:
     device: str = "auto"              # auto, cpu, cuda or mps
     dtype: str = "auto"               # compute dtype: auto, float32 or bfloat16 (the weights are always float32)
     compile: bool = True              # torch.compile the model
-    peak_tflops: float = 0.0          # the chip's peak for the MFU column; 0: from the chip's name
 
 
 def lr_scale(step, cfg, steps):
@@ -83,7 +82,6 @@ def main():
                     **{key: getattr(cfg, key) for key in ("seed", "matrix_lr", "embed_lr", "head_lr", "weight_decay",
                                                           "warmup", "warmdown")})
     first, metrics = start_or_resume(out, "sft", settings, cfg.resume, model, optimizer, env)
-    peak = peak_flops(env.device, cfg.peak_tflops)
     env.print(f"machine    {env.device}, {env.world_size} rank(s), {env.dtype}, torch {torch.__version__}, "
               f"{'compiled' if compiled is not model else 'not compiled'}\n"
               f"model      {out}/midtrain, {model.num_params():,} parameters\n"
@@ -123,10 +121,9 @@ def main():
             raise ValueError(f"step {step}: loss {loss}, gradient norm {norm}. The last good checkpoint is in {out}/sft.part: "
                              f"go on from there with --resume, or start afresh with smaller learning rates")
         tok_per_sec = rows_per_step * seq_len / dt
-        mfu = f"{100 * tok_per_sec * model.flops_per_token() / peak / env.world_size:.1f} %" if peak else "n/a"
         left = (steps - step - 1) * dt
         env.print(f"step {step:5d}/{steps} | loss {loss:.4f} | lr x {scale:.3f} | {dt * 1e3:7.1f} ms | {tok_per_sec:9,.0f} tok/s | "
-                  f"MFU {mfu} | {left // 60:.0f}:{left % 60:02.0f} left")
+                  f"{left // 60:.0f}:{left % 60:02.0f} left")
         metrics.append(dict(step=step, loss=loss, lr=scale, grad_norm=norm, ms=dt * 1e3, tok_per_sec=tok_per_sec))
 
     finish_run(out, "sft", stop, env, f"python dpo.py --out {out}")

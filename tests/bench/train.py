@@ -1,0 +1,91 @@
+"""
+How fast is training? Times whole optimizer steps (forward, backward, optimizer) on random ids and prints one JSON line.
+
+python tests/bench/train.py                                     this machine: depth 4 on a CPU, 20 on a GPU
+python tests/bench/train.py --depth 12 --seq_len 2048 --batch_size 16
+torchrun --standalone --nproc_per_node 8 tests/bench/train.py   several GPUs: tok/s of all of them
+"""
+import json
+import os
+import platform
+import statistics
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+from common import GPT, Optimizer, can_compile, largest_batch, model_config, parse_config, run, setup, versions
+from pretrain import peak_flops
+
+
+@dataclass
+class Config:
+    device: str = "auto"              # auto, cpu, cuda or mps
+    dtype: str = "auto"               # compute dtype: auto, float32 or bfloat16
+    depth: int = 0                    # layers; 0: 4 on a CPU, 20 on a GPU
+    vocab_size: int = 0               # 0: 8192 on a CPU, 32768 on a GPU
+    seq_len: int = 0                  # tokens a row; 0: 512 on a CPU, 2048 on a GPU
+    batch_size: int = 0               # rows a micro-batch and rank; 0: what fits into memory
+    tokens_per_step: int = 0          # tokens an optimizer step; 0: 16384 on a CPU, 524288 on a GPU
+    steps: int = 10                   # timed steps, after warmup
+    warmup: int = 3                   # steps that are not timed; the first compiles
+    isolate: bool = False             # attention within documents only, as in SFT
+    compile: bool = True              # torch.compile the model
+    peak_tflops: float = 0.0          # the chip's peak for MFU; 0: from the chip's name
+
+
+def main():
+    cfg = parse_config(Config, __doc__)
+    env = setup(cfg.device, cfg.dtype)
+    on_gpu = env.device.type == "cuda"
+    config = model_config(cfg.depth or (20 if on_gpu else 4), cfg.vocab_size or (32768 if on_gpu else 8192),
+                          cfg.seq_len or (2048 if on_gpu else 512))
+    rows_per_step = (cfg.tokens_per_step or (524288 if on_gpu else 16384)) // config.seq_len
+    model = GPT(config)
+    model.init_weights(0)
+    model.to(env.device).compute_dtype = env.dtype
+    compiles = cfg.compile and can_compile(env.device)
+    compiled = torch.compile(model, dynamic=False) if compiles else model
+    optimizer = Optimizer(model, env, 0.02, 0.3, 0.008, 0.0, compile=on_gpu and compiles)
+    batch_size = cfg.batch_size or largest_batch(model, rows_per_step, env)
+    rng = torch.Generator().manual_seed(env.rank)
+    ids = torch.randint(0, config.bos, (rows_per_step // env.world_size, config.seq_len + 1), generator=rng)
+    ids[:, ::128] = config.bos                                               # documents of 127 tokens
+    ids = ids.to(env.device)
+
+    seconds, parts = [], []
+    for step in range(cfg.warmup + cfg.steps):
+        env.synchronize()
+        t0 = time.perf_counter()
+        for batch in ids.split(batch_size):
+            loss = compiled(batch[:, :-1], batch[:, 1:], isolate=cfg.isolate) / (rows_per_step * config.seq_len)
+            loss.backward()
+        env.synchronize()
+        t1 = time.perf_counter()
+        optimizer.step(1.0, 0.95)
+        env.synchronize()
+        t2 = time.perf_counter()
+        if step >= cfg.warmup:
+            seconds.append(t2 - t0)
+            parts.append((t1 - t0, t2 - t1))
+    dt = statistics.median(seconds)
+    tok_per_sec = rows_per_step * config.seq_len / dt
+    peak = peak_flops(env.device, cfg.peak_tflops) * env.world_size
+    flops = tok_per_sec * model.flops_per_token()
+    env.print(json.dumps(dict(
+        bench="train", tok_per_sec=round(tok_per_sec), step_ms=round(1e3 * dt, 1), step_ms_min=round(1e3 * min(seconds), 1),
+        step_ms_max=round(1e3 * max(seconds), 1), forward_backward_ms=round(1e3 * statistics.median(p[0] for p in parts), 1),
+        optimizer_ms=round(1e3 * statistics.median(p[1] for p in parts), 1), tflops=round(flops / 1e12, 3),
+        mfu=round(flops / peak, 4) if peak else None,
+        peak_memory_gb=round(torch.cuda.max_memory_allocated() / 1e9, 2) if on_gpu else None,
+        device=torch.cuda.get_device_name() if on_gpu else platform.processor() or platform.machine(),
+        cores=os.cpu_count(), threads=torch.get_num_threads(), world_size=env.world_size, dtype=str(env.dtype), compiled=compiles,
+        rows_per_step=rows_per_step, batch_size=batch_size, params=model.num_params(), flops_per_token=model.flops_per_token(),
+        isolate=cfg.isolate, steps=cfg.steps, **asdict(config), **versions())))
+
+
+if __name__ == "__main__":
+    run(main)
