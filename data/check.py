@@ -4,8 +4,9 @@ Look at your own data before you train on it.
     python data/check.py chats.jsonl pairs.jsonl             # lengths for the model in out/, or for --seq_len
     python data/check.py chats.jsonl --samples 10 | less -R
 
-Says what it recognised, counts rows, tokens and supervised tokens (those that the model learns to say), how long the rows
-are and how many would be cut or skipped, shows samples as the model will see them, and lists the bad rows with the reason.
+Says what it recognised, counts rows, tokens and supervised tokens (those that the model learns to say), how long the
+rows are and how many would be cut or skipped, shows samples as the model will see them, and lists the bad rows with the
+reason.
 Exit status: 0 all rows are good, 1 some are bad, 2 wrong usage.
 """
 import argparse
@@ -46,7 +47,7 @@ def stage_of(record):
 
 
 def render(record, tok, row_len):
-    """Any record as the stage that reads it sees it -> ids and mask, whole; whether a row cuts it, whether nothing is left."""
+    """Any record as its stage sees it -> ids and mask, whole; whether a row cuts it, and whether no answer is left."""
     if "text" in record:
         ids = [tok.special("<|bos|>")] + tok.encode(record["text"])
         return ids, [1] * len(ids), False, False                        # documents go on in the next row
@@ -110,13 +111,16 @@ def check(path, tok, unit, seq_len, n_samples, n_bad_shown, color):
         if purpose == "text":
             print(f"  fit         documents are packed one behind another: none is cut at --seq_len {seq_len}")
         else:
-            print(f"  fit         at --seq_len {seq_len}{'' if unit == 'tokens' else ' (about)'}: {n_cut:,} do not fit in a row and "
-                  f"lose their end ({100 * n_cut / len(lengths):.1f} %); in {n_skipped:,} of these no answer is left: skipped")
-    for i in np.unique(np.linspace(0, len(lengths) - 1, min(n_samples, len(lengths))).astype(int)) if len(lengths) else []:
+            about, share = "" if unit == "tokens" else " (about)", 100 * n_cut / len(lengths)
+            print(f"  fit         at --seq_len {seq_len}{about}: {n_cut:,} do not fit in a row and lose their end "
+                  f"({share:.1f} %); in {n_skipped:,} of these no answer is left: skipped")
+    n_samples = min(n_samples, len(lengths))
+    for i in np.unique(np.linspace(0, len(lengths) - 1, n_samples).astype(int)):
         with open(path, "rb") as file:
             file.seek(offsets[i])
             ids, mask, *_ = render(recognise(parse_json_line(file.readline()))[1], tok, row_len)
-        print(f"\n  ---- row {i + 1}, {len(ids):,} {unit}, {sum(mask):,} supervised ({'green' if color else 'in [[ ]]'}) ----")
+        mark = "green" if color else "in [[ ]]"
+        print(f"\n  ---- good row {i + 1}: {len(ids):,} {unit}, {sum(mask):,} supervised ({mark}) ----")
         print(show(ids, mask, tok, color))
     if bad:
         print("\n" + "\n".join(bad) + (f"\n  ... and {n_bad - len(bad):,} more" if n_bad > len(bad) else ""))
@@ -125,19 +129,21 @@ def check(path, tok, unit, seq_len, n_samples, n_bad_shown, color):
 
 
 def find_tokenizer(out):
-    """The tokenizer of `out` and the word tokens; before one is trained, single bytes, so that data can be checked first."""
+    """The tokenizer of `out` and the word "tokens"; before one is trained, one of single bytes and "bytes"."""
     if (out / "tokenizer").exists():
         return Tokenizer.load(out / "tokenizer"), "tokens"
-    print(f"{out / 'tokenizer'} is not trained yet (python tokenizer.py): counting bytes in place of tokens, about 4 a token\n")
+    print(f"{out / 'tokenizer'} is not trained yet (python tokenizer.py): counting bytes in place of tokens, about 4 "
+          f"a token\n")
     return Tokenizer(b"".join(b"%s %d\n" % (base64.b64encode(bytes([i])), i) for i in range(256)), r"[\s\S]"), "bytes"
 
 
 def main():
-    cli = argparse.ArgumentParser(description=__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter)
+    cli = argparse.ArgumentParser(description=__doc__, allow_abbrev=False,
+                                  formatter_class=argparse.RawDescriptionHelpFormatter)
     cli.error = lambda message: fail(f"{message} (see python data/check.py --help)")
     cli.add_argument("files", nargs="+", metavar="FILE", help=".jsonl files, or folders of them")
     cli.add_argument("--out", default="out", help="folder with the tokenizer and the models (default: out)")
-    cli.add_argument("--seq_len", type=int, default=0, help="tokens of a row; 0: as out/pretrain has it, or 1024 (default: 0)")
+    cli.add_argument("--seq_len", type=int, default=0, help="tokens a row; 0: as in out/pretrain, or 1024 (default: 0)")
     cli.add_argument("--samples", type=int, default=3, help="rows to show (default: 3)")
     cli.add_argument("--bad", type=int, default=20, help="bad rows to list (default: 20)")
     cli.add_argument("--color", action=argparse.BooleanOptionalAction, default=sys.stdout.isatty(),
@@ -146,15 +152,16 @@ def main():
     if hasattr(signal, "SIGPIPE"):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)                   # ... | head: end quietly
     if args.seq_len < 0 or args.samples < 0 or args.bad < 0:
-        raise ValueError(f"--seq_len, --samples and --bad must be at least 0, not {args.seq_len}, {args.samples}, {args.bad}")
+        raise ValueError(f"--seq_len, --samples and --bad must be at least 0, not {args.seq_len}, {args.samples} and "
+                         f"{args.bad}")
     files, out = list_files(args.files, (".jsonl", ".json")), Path(args.out)
     tok, unit = find_tokenizer(out)
     trained = (out / "pretrain" / "meta.json").exists()
     seq_len = args.seq_len or (read_meta(out / "pretrain")["model"]["seq_len"] if trained else 1024)
     n_bad = [check(path, tok, unit, seq_len, args.samples, args.bad, args.color) for path in files]
     if any(n_bad):
-        print(f"{sum(n_bad):,} bad rows in {sum(map(bool, n_bad))} of {len(files)} files. Repair them, or train without them: "
-              f"--skip_bad_rows")
+        print(f"{sum(n_bad):,} bad rows in {sum(map(bool, n_bad))} of {len(files)} files. Repair them, or train "
+              f"without them: --skip_bad_rows")
         sys.exit(1)
 
 

@@ -13,7 +13,7 @@ and for preferences
   {"prompt" or "instruction", "chosen": text, "rejected": text}, optional "system"
   {"chosen": transcript, "rejected": transcript} of Anthropic HH ("\\n\\nHuman: ... \\n\\nAssistant: ...")
 
-The first pass over a file checks every row and keeps 20 bytes for it, its place; rows[i] then reads that one line again.
+The first pass over a file checks every row and keeps its place, 20 bytes; rows[i] then reads that one line again.
 """
 import array
 import functools
@@ -63,7 +63,8 @@ class Rows(Lazy):
             if len(self.bad) > 20:
                 print(f"  ... and {len(self.bad) - 20} more", file=sys.stderr)
         if not len(self):
-            raise ValueError(f"{', '.join(map(str, self.files))}: no {noun} in here. Check it: python data/check.py FILE")
+            raise ValueError(f"{', '.join(map(str, self.files))}: no {noun} in here. "
+                             f"Check it: python data/check.py FILE")
 
     def __len__(self):
         return len(self.offset_of)
@@ -71,7 +72,7 @@ class Rows(Lazy):
     def get(self, i):
         path = self.files[self.file_of[i]]
         where = f"{path}:{self.line_of[i]}"
-        with open(path, "rb") as file:                               # opened each time: safe in forked and spawned workers
+        with open(path, "rb") as file:                          # opened each time: safe in forked and spawned workers
             file.seek(self.offset_of[i])
             try:
                 return self.convert(parse_json_line(file.readline()))[1]
@@ -80,15 +81,15 @@ class Rows(Lazy):
 
 
 def scan(path, convert):
-    """Yield (line number, byte offset, kind, record, None) for good rows, (line, offset, None, None, reason) for bad."""
+    """Yield (line number, byte offset, kind, record, None) of good rows, (line, offset, None, None, reason) of bad."""
     offset = 0
     with open(path, "rb") as file:
         for line, raw in enumerate(file, 1):
             if raw.strip():
                 try:
                     if line == 1 and raw.strip() == b"[":
-                        raise ValueError("one JSON array over many lines, expected one row a line. Convert it: python -c "
-                                         "\"import json; [print(json.dumps(row)) for row in json.load(open("
+                        raise ValueError("one JSON array over many lines, expected one row a line. Convert it: "
+                                         "python -c \"import json; [print(json.dumps(row)) for row in json.load(open("
                                          f"'{path}'))]\" > rows.jsonl")
                     kind, record = convert(parse_json_line(raw))
                     yield line, offset, kind, record, None
@@ -119,8 +120,8 @@ def to_conversation(row, need_answer=True):
     elif "prompt" in row and not need_answer:
         kind, messages = "prompt", system_of(row) + speech("user", row["prompt"])
     else:
-        raise ValueError(f"not recognised: the row has {fields(row)}; expected messages, conversations, instruction and "
-                         f"output, or prompt and completion")
+        raise ValueError(f"not recognised: the row has {fields(row)}; expected messages, conversations, instruction "
+                         f"and output, or prompt and completion")
     record = {"messages": messages}
     validate_conversation(record, need_answer)
     return kind, record
@@ -164,7 +165,7 @@ def to_preference(row):
 
 
 def validate_conversation(record, need_answer=True):
-    """ValueError with the reason unless `record` is a conversation of the design that can be rendered and learned from."""
+    """ValueError with the reason unless `record` is a conversation that can be rendered and learned from."""
     messages = record.get("messages") if isinstance(record, dict) else None
     if not isinstance(messages, list) or not messages:
         raise ValueError("expected a non-empty list of messages")
@@ -224,8 +225,9 @@ def read_messages(items):
         if not isinstance(role, str) or role not in ROLES:
             raise ValueError(f"message {i} has role {role!r}, expected one of {', '.join(ROLES)}")
         role = ROLES[role]
-        if role != "assistant" and isinstance(content, list):                # [{"type": "text", "text": ...}] of chat APIs
-            if not all(isinstance(p, dict) and p.get("type") == "text" and isinstance(p.get("text"), str) for p in content):
+        if role != "assistant" and isinstance(content, list):           # [{"type": "text", "text": ...}] of chat APIs
+            if not all(isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str)
+                       for part in content):
                 raise ValueError(f"message {i} ({role}) has parts other than text")
             content = "".join(part["text"] for part in content)
         if role != "system" or content not in ("", None):

@@ -5,8 +5,8 @@ CORE: the 22 tasks of DCLM (Li et al. 2024, arXiv:2406.11794) that measure a bas
     schema             several beginnings, one ending: the same, read the other way round
     language_modeling  one beginning, one ending: right if every token of it is the model's most likely one
 
-A task's score is its accuracy centred, (accuracy - chance) / (1 - chance), and CORE is the mean over the tasks. Everything
-here is a pure function of the rows; evaluate.py runs the model.
+A task's score is its accuracy centred, (accuracy - chance) / (1 - chance), and CORE is the mean over the tasks.
+Everything here is a pure function of the rows; evaluate.py runs the model.
 
     task = CoreTask("hellaswag")
     prompts, gold = task.prompts(i)                                 # [(context, continuation), ...], one an option
@@ -60,7 +60,7 @@ FIELDS = {"multiple_choice": ("query", "choices", "gold"), "schema": ("context_o
 
 
 class CoreTask(Lazy):
-    """The rows of one task, shuffled by a fixed seed, the first `size` of them; few-shot examples come from all rows."""
+    """The rows of a task, shuffled by a fixed seed, the first `size` of them; few-shot examples come from all rows."""
 
     def __init__(self, name, size=None, dest=DOWNLOADS):
         if name not in TASKS:
@@ -70,8 +70,8 @@ class CoreTask(Lazy):
         random.Random(1337).shuffle(self.rows)
         self.size = len(self.rows) if size is None else min(size, len(self.rows))
         if len(self.rows) <= self.info.n_shot:
-            raise ValueError(f"{name} has {len(self.rows)} rows, too few for {self.info.n_shot} examples and a question. "
-                             f"Download it again: python data/download.py core")
+            raise ValueError(f"{name} has {len(self.rows)} rows, too few for {self.info.n_shot} examples and a "
+                             f"question. Download it again: python data/download.py core")
 
     def __len__(self):
         return self.size
@@ -80,7 +80,7 @@ class CoreTask(Lazy):
         return self.rows[i]
 
     def prompts(self, i):
-        """Row i as ([(context, continuation), ...], index of the right option); for language modelling one pair and 0."""
+        """Row i as ([(context, continuation), ...], index of the right one); for language modelling one pair and 0."""
         picks = random.Random(1234 + i).sample(range(len(self.rows) - 1), self.info.n_shot)
         examples = [self.rows[k + (k >= i)] for k in picks]                # any row but the question's own
         return build_prompts(self.info, self.rows[i], examples)
@@ -93,10 +93,10 @@ class CoreTask(Lazy):
 def build_prompts(task, row, examples):
     """The prompts of a row after its solved examples, which are set apart by blank lines; see CoreTask.prompts.
 
-    White space at the end of the context goes to the front of the continuation, because that is where tokenizers want it.
+    White space at the end of the context goes to the front of the continuation: that is where tokenizers want it.
     """
-    shots = "".join(f"{context}{task.delimiter}{continuation}\n\n"
-                    for context, continuation in (options(task, example)[gold_of(task, example)] for example in examples))
+    solved = [options(task, example)[gold_of(task, example)] for example in examples]
+    shots = "".join(f"{context}{task.delimiter}{continuation}\n\n" for context, continuation in solved)
     prompts = []
     for context, continuation in options(task, row):
         before = shots + context + task.delimiter
@@ -111,7 +111,7 @@ def options(task, row):
         return [(row["query"], choice) for choice in row["choices"]]
     if task.kind == "schema":
         return [(context, row["continuation"]) for context in row["context_options"]]
-    return [(row["context"].strip(), row["continuation"])]              # some contexts end in white space, against the rest
+    return [(row["context"].strip(), row["continuation"])]              # some contexts end in white space, most do not
 
 
 def gold_of(task, row):
@@ -121,17 +121,18 @@ def gold_of(task, row):
 def encode_prompt(tok, context, continuation, max_tokens):
     """-> (ids, start): <|bos|>, context, continuation; the continuation is ids[start:].
 
-    The two are encoded apart, so that no token lies across the border. Too long a prompt loses its beginning, not the end.
+    The two are encoded apart, so that no token lies across the border. Too long a prompt loses its beginning.
     """
     before, after = [tok.special("<|bos|>")] + tok.encode(context), tok.encode(continuation)
     if len(after) >= max_tokens:
-        raise ValueError(f"the continuation has {len(after)} tokens, the row {max_tokens}: nothing is left for its context")
+        raise ValueError(f"the continuation has {len(after)} tokens, the row {max_tokens}: nothing is left for its "
+                         f"context. Evaluate a model with a longer --seq_len")
     cut = max(0, len(before) + len(after) - max_tokens)
     return before[cut:] + after, len(before) - cut
 
 
 def read_rows(task, folder):
-    """The rows of a task's file, from eval_bundle.zip or its unpacked files below `folder`; ValueError for a bad row."""
+    """The rows of a task's file, from eval_bundle.zip or its unpacked files in `folder`; ValueError for a bad row."""
     name, archive = f"{task.file}.jsonl", folder / "eval_bundle.zip"
     loose = sorted(folder.rglob(name)) if folder.is_dir() else []
     if loose:
@@ -146,7 +147,8 @@ def read_rows(task, folder):
         except zipfile.BadZipFile as e:
             raise ValueError(f"{archive}: {e}. Remove it and download again: python data/download.py core") from None
     else:
-        raise FileNotFoundError(f"CORE is not on disk: no {name} in {folder}. Download it: python data/download.py core")
+        raise FileNotFoundError(f"CORE is not on disk: no {name} in {folder}. "
+                                f"Download it: python data/download.py core")
     rows = []
     for number, line in enumerate(io.BytesIO(content), 1):
         if not line.strip():

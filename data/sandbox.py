@@ -5,8 +5,8 @@ Layers, the outer ones wherever the system grants them:
   1. Linux namespaces (unshare): no network, processes of its own that the kernel ends together, all disks read-only but
      an empty temporary folder in memory, 16 MB.
   2. Limits of the process: CPU seconds, memory, size of written files, open files, no child processes, no core dump.
-  3. An audit hook of Python, which works on every system: no sockets, processes, signals or ctypes, and no change to any
-     file outside the temporary folder.
+  3. An audit hook of Python, which works on every system: no sockets, processes, signals or ctypes, and no change to
+     any file outside the temporary folder.
   4. Its own session and process group, killed whole at the time limit; an empty environment; nothing on stdin.
 It is meant for the accidents of a model's code, not for an attacker: layer 3 alone does not hold one who knows Python.
 
@@ -43,9 +43,11 @@ def run_program(code, timeout=5.0, namespaces=True):
         code.encode()
     except UnicodeEncodeError:
         return Outcome(False, "lone surrogates in the program", "", False)
-    with tempfile.TemporaryDirectory(prefix="sandbox-", ignore_cleanup_errors=True) as folder, tempfile.TemporaryFile() as log:
-        process = subprocess.Popen([sys.executable, "-I", "-S", "-B", os.path.abspath(__file__), folder], cwd=folder, env={},
-                                   stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, start_new_session=True)
+    command = [sys.executable, "-I", "-S", "-B", os.path.abspath(__file__)]
+    with tempfile.TemporaryDirectory(prefix="sandbox-", ignore_cleanup_errors=True) as folder, \
+            tempfile.TemporaryFile() as log:
+        process = subprocess.Popen([*command, folder], cwd=folder, env={}, start_new_session=True,
+                                   stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log)
         try:
             report, _ = process.communicate(request, timeout)
             timed_out = False
@@ -99,7 +101,7 @@ def enter_namespaces(folder):
             return False
         if libc.mount(b"tmpfs", folder.encode(), b"tmpfs", 0, b"size=16m,mode=700"):
             return False
-        # mount_setattr (system call 442, Linux 5.12): AT_FDCWD -100, AT_RECURSIVE 0x8000; MOUNT_ATTR_RDONLY 1 on, none off
+        # mount_setattr (system call 442, Linux 5.12): AT_FDCWD -100, AT_RECURSIVE 0x8000; MOUNT_ATTR_RDONLY 1
         read_only, writable = (ctypes.c_uint64 * 4)(1, 0, 0, 0), (ctypes.c_uint64 * 4)(0, 1, 0, 0)
         if libc.syscall(442, -100, b"/", 0x8000, ctypes.byref(read_only), ctypes.c_size_t(32)):
             return False
@@ -134,10 +136,10 @@ def limit_resources(timeout):
             pass
 
 
-REFUSED = ("socket.", "subprocess.", "ctypes.", "pty.", "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "os.kill",
-           "os.startfile", "os.setxattr", "os.removexattr", "signal.pthread_kill", "syslog.")
-CHANGES = ("os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.link", "os.symlink", "os.truncate", "os.chmod", "os.chown",
-           "os.utime", "os.chflags", "shutil.")
+REFUSED = ("socket.", "subprocess.", "ctypes.", "pty.", "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork",
+           "os.kill", "os.startfile", "os.setxattr", "os.removexattr", "signal.pthread_kill", "syslog.")
+CHANGES = ("os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.link", "os.symlink", "os.truncate", "os.chmod",
+           "os.chown", "os.utime", "os.chflags", "shutil.")
 
 
 def audit_hook(folder):
@@ -163,13 +165,13 @@ def audit_hook(folder):
 
 
 def close_box_and_run(folder):
-    """The supervisor: read the request, close the box, run the program two forks down. It prints whether layer 1 was granted,
-    then the program's status, then the token if it came to its end."""
+    """The supervisor: read the request, close the box, run the program two forks down. It prints whether layer 1 was
+    granted, then the program's status, then the token if it came to its end."""
     request = json.load(sys.stdin.buffer)
     print("isolated" if request["namespaces"] and enter_namespaces(folder) else "not-isolated", flush=True)
     os.chdir(folder)
     (token, token_end), (status, status_end) = os.pipe(), os.pipe()
-    first = os.fork()                       # with namespaces: process 1 of the new one; when it ends, the kernel ends the rest
+    first = os.fork()                       # with namespaces: process 1 of the new one; the others end when it does
     if first == 0:
         die_with_parent()
         program = os.fork()
@@ -187,7 +189,7 @@ def close_box_and_run(folder):
 
 
 def run_in_box(request, folder, report):
-    """The program's process: stdout and stderr to the log (stderr as started), stdin empty, limits, hook, then the code."""
+    """The program's process: stdout and stderr to the log, stdin empty, limits, hook, then the code."""
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)
     limit_resources(request["timeout"])

@@ -1,5 +1,5 @@
 """
-SmolTalk (HuggingFaceTB/smol-smoltalk): 460K conversations for small models, 24K for testing. Allal et al. 2025, arXiv:2502.02737.
+SmolTalk (smol-smoltalk): 460K conversations for small models, 24K for testing. Allal et al. 2025, arXiv:2502.02737.
 """
 from data.conversations import to_conversation
 from data.source import Source

@@ -1,9 +1,9 @@
 """
 What all downloaded sources share: find the files, prepare them once, read single rows.
 
-A source's files (.parquet, .jsonl, .jsonl.gz, .jsonl.xz) are read once and written as NAME/prepared/SPLIT.jsonl, one clean
-record a line; rows that the source's own rules call bad are left out there, counted and named. From then on only an index
-of line offsets stands in memory, 8 bytes a row.
+A source's files (.parquet, .jsonl, .jsonl.gz, .jsonl.xz) are read once and written as NAME/prepared/CLASS-SPLIT.jsonl,
+one clean record a line; rows that the source's own rules call bad are left out there, counted, and the first is named.
+From then on only an index of line offsets stands in memory, 12 bytes a row.
 """
 import json
 import os
@@ -21,10 +21,10 @@ ROW_SUFFIXES = (".parquet", ".jsonl", ".jsonl.gz", ".jsonl.xz")
 
 
 class Source(Lazy):
-    """The records of one split, shuffled by a fixed seed (published files are often sorted by subject), or `size` of them.
+    """The records of one split, or `size` of them, shuffled by a fixed seed (published files are often sorted).
 
-    A subclass has `name` (its folder and its name for download.py), `files` (split -> pattern of the paths in the folder)
-    and `to_record(row)`, which turns a published row into a record or raises ValueError for a bad one.
+    A subclass has `name` (its folder and its name for download.py), `files` (split -> pattern of the paths in the
+    folder) and `to_record(row)`, which turns a published row into a record or raises ValueError for a bad one.
     """
     name, files = "", {}
 
@@ -42,7 +42,7 @@ class Source(Lazy):
         return len(self.order)
 
     def get(self, i):
-        with open(self.path, "rb") as file:                             # opened each time: safe in forked and spawned workers
+        with open(self.path, "rb") as file:                     # opened each time: safe in forked and spawned workers
             file.seek(self.offsets[self.order[i]])
             return json.loads(file.readline())
 
@@ -64,7 +64,7 @@ class Source(Lazy):
                     except (KeyError, TypeError) as e:
                         fields = ", ".join(row) if isinstance(row, dict) else type(row).__name__
                         raise ValueError(f"{where}: not a row of {self.name} ({e!r} missing or of another type; it has "
-                                         f"{fields}). Are these its files? python data/download.py {self.name}") from None
+                                         f"{fields}). Fetch its files: python data/download.py {self.name}") from None
                     except ValueError as e:
                         bad.append(f"{where}: {e}")
                         continue
@@ -77,12 +77,13 @@ class Source(Lazy):
         finally:
             temporary.unlink(missing_ok=True)
         if bad:
-            print(f"{self.name} {split}: kept {kept:,} rows, left out {len(bad):,}; the first: {bad[0]}", file=sys.stderr)
+            print(f"{self.name} {split}: kept {kept:,} rows, left out {len(bad):,}; the first: {bad[0]}",
+                  file=sys.stderr)
         return prepared
 
 
 def source_files(name, pattern, dest=DOWNLOADS):
-    """The files of dest/name whose path ends in what `pattern` describes; FileNotFoundError names the command to run."""
+    """The files of dest/name whose path ends in what `pattern` describes; FileNotFoundError names the command."""
     folder = Path(dest) / name
     found = sorted(path for path in folder.rglob("*") if path.is_file() and path.name.endswith(ROW_SUFFIXES)
                    and fnmatch("/" + path.relative_to(folder).as_posix(), f"*{pattern}")

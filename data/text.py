@@ -4,10 +4,10 @@ Documents: .txt, .jsonl, .jsonl.gz, .jsonl.xz and .parquet files, or folders of 
     from data.text import read_documents
     for text in read_documents(["books/", "wiki.jsonl.xz"], "train"): ...
 
-Files are read in the order given (a folder's files sorted by path), a piece at a time, so memory stays flat however large
-the corpus is. Whitespace-only documents are left out: they teach nothing. Everything else that cannot be used is an error
-that names file and line: broken JSON, a missing field, bytes that are not UTF-8, lone surrogates (JSON's \\ud800: no UTF-8
-exists for them) and NUL characters (in text they mean that a binary or UTF-16 file slipped in).
+Files are read in the order given (a folder's files sorted by path), a piece at a time, so memory stays flat however
+large the corpus is. Whitespace-only documents are left out: they teach nothing. Everything else that cannot be used is
+an error that names file and line: broken JSON, a missing field, bytes that are not UTF-8, lone surrogates (JSON's
+\\ud800: no UTF-8 exists for them) and NUL characters (in text they mean that a binary or UTF-16 file slipped in).
 
 How the text is cut into documents
   .jsonl    one document a line, its field "text"
@@ -92,7 +92,7 @@ def check_text(text):
 
 
 def read_json_lines(path):
-    """Yield (line number, parsed value) for each non-blank line of .jsonl, .jsonl.gz, .jsonl.xz; ValueError file:line."""
+    """Yield (line number, parsed value) of each non-blank line of .jsonl, .jsonl.gz or .jsonl.xz."""
     opener = gzip.open if path.name.endswith(".gz") else lzma.open if path.name.endswith(".xz") else open
     number = 0
     try:
@@ -104,7 +104,7 @@ def read_json_lines(path):
                     except ValueError as e:
                         raise ValueError(f"{path}:{number}: {e}") from None
     except (EOFError, lzma.LZMAError, gzip.BadGzipFile) as e:
-        raise ValueError(f"{path}: broken compressed file after line {number} ({e}). Fetch or compress it again") from None
+        raise ValueError(f"{path}: broken compressed file after line {number} ({e}). Fetch it again") from None
 
 
 def parse_json_line(raw):
@@ -112,7 +112,8 @@ def parse_json_line(raw):
     try:
         return json.loads(raw.rstrip().decode("utf-8-sig"))
     except UnicodeDecodeError as e:
-        raise ValueError(f"byte 0x{raw[e.start]:02x} at position {e.start} is not UTF-8. Convert the file to UTF-8") from None
+        raise ValueError(f"byte 0x{raw[e.start]:02x} at position {e.start} is not UTF-8. "
+                         f"Convert the file to UTF-8") from None
     except json.JSONDecodeError as e:
         hint = " Is it one JSON value spread over many lines? A .jsonl file has one complete value on each line."
         raise ValueError(f"broken JSON at column {e.colno} ({e.msg}).{hint if len(raw.strip()) < 4 else ''} "
@@ -135,7 +136,8 @@ def _read_jsonl(path):
     for number, row in read_json_lines(path):
         where = f"{path}:{number}"
         if not isinstance(row, dict) or "text" not in row:
-            got = f"an object with {', '.join(row) or 'no field'}" if isinstance(row, dict) else f"a {type(row).__name__}"
+            got = f"a {type(row).__name__}" if not isinstance(row, dict) else \
+                f"an object with {', '.join(row) or 'no field'}"
             raise ValueError(f'{where}: expected an object with a field "text", got {got}. Documents look like '
                              f'{{"text": "..."}}; conversations belong to midtrain.py and sft.py')
         if not isinstance(row["text"], str):

@@ -1,5 +1,5 @@
 """
-UltraFeedback, binarized: 61K prompts, the best of four models' answers against another. Cui et al. 2024, arXiv:2310.01377.
+UltraFeedback, binarized: 61K prompts, the best of four answers against another. Cui et al. 2024, arXiv:2310.01377.
 """
 from data.conversations import to_preference
 from data.source import Source
