@@ -499,7 +499,8 @@ def start_or_resume(out, stage, settings, resume, model, optimizer, env):
     model.load_state_dict(load_tensors(path / "model.pt"))
     optimizer.load_state_dict(load_tensors(path / "optim.pt"))
     env.print(f"resume     {path} at step {meta['step']}")
-    return meta["step"], [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    metrics = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    return meta["step"], [m for m in metrics if m["step"] < meta["step"]]    # an evaluation at this very step comes again
 
 
 def finish_run(out, stage, stop, env, then):
@@ -552,8 +553,11 @@ def digest(data):
 
 
 def versions():
-    git = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent)
-    return dict(commit=git.stdout.strip() or None, torch=torch.__version__, python=platform.python_version())
+    commit = None
+    if shutil.which("git"):                                                  # a machine without git trains as well
+        commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True,
+                                cwd=Path(__file__).parent).stdout.strip() or None
+    return dict(commit=commit, torch=torch.__version__, python=platform.python_version())
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Set-up: device, ranks, compile, flags, errors
@@ -660,7 +664,9 @@ class StopSignal:
     def requested(self, env):
         """True on all ranks as soon as one of them got a signal."""
         if env.world_size > 1:
-            self.number = int(env.all_sum(torch.tensor(self.number, device=env.device)))
+            number = torch.tensor(self.number, device=env.device)
+            dist.all_reduce(number, op=dist.ReduceOp.MAX)                    # torchrun passes a signal on to all ranks
+            self.number = int(number)
         return self.number > 0
 
 
@@ -675,7 +681,12 @@ def parse_config(cls, description, argv=None):
             dict(nargs="+", metavar="PATH") if f.type is tuple else dict(type=f.type, metavar=f.type.__name__.upper())
         note = f"{notes[f.name]} (default: {f.default if f.default != () else 'none'})"
         cli.add_argument(f"--{f.name}", default=f.default, help=note.replace("%", "%%"), **kind)
-    return cls(**vars(cli.parse_args(argv)))
+    cfg = cls(**vars(cli.parse_args(argv)))
+    for name, value in vars(cfg).items():
+        least = int(name.endswith("_every"))
+        if type(value) in (int, float) and not least <= value < math.inf:    # nan neither
+            cli.error(f"--{name} {value}: expected {least} or more")
+    return cfg
 
 
 def fail(message):
