@@ -183,7 +183,8 @@ def transfer(remote, part):
                 done += len(chunk)
                 if time.time() - shown > 0.2:
                     shown = time.time()
-                    show(part.name.removesuffix(".part"), done, total, (done - start * resumed) / max(shown - begun, 1e-3))
+                    show(part.name.removesuffix(".part"), done, total,
+                         (done - start * resumed) / max(shown - begun, 1e-3))
         if done < total:
             raise Retry(f"broken off after {done:,} of {total:,} bytes")
 

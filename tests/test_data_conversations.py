@@ -1,4 +1,4 @@
-"""data/conversations.py and data/mixture.py: every format to one record, every bad row with its reason, lazy and exact."""
+"""data/conversations.py, mixture.py and check.py: every format to one record, every bad row with its reason, lazily."""
 import json
 import pickle
 import re
@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from data.check import find_tokenizer, render
-from data.conversations import read_conversations, read_preferences, to_conversation, to_preference, validate_conversation
+from data.conversations import (read_conversations, read_preferences, to_conversation, to_preference,
+                                validate_conversation)
 from data.mixture import Mixture, Sequence
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -31,7 +32,8 @@ def write(path, *rows):
     ([U, A], [U, A]),
     ({"conversations": [U, A]}, [U, A]),
     ({"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}]}, [U, A]),
-    ({"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}], "system": "Be kind"}, [S, U, A]),
+    ({"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}], "system": "Be kind"},
+     [S, U, A]),
     ({"instruction": "Hi", "input": "", "output": "Hello"}, [U, A]),
     ({"instruction": "Hi", "output": "Hello", "system": "Be kind"}, [S, U, A]),
     ({"instruction": "Add", "input": "1 2", "output": "Hello"}, [{"role": "user", "content": "Add\n\n1 2"}, A]),
@@ -39,7 +41,8 @@ def write(path, *rows):
     ({"prompt": "Hi", "completion": "Hello"}, [U, A]),
     ({"prompt": [S, U], "completion": [A]}, [S, U, A]),
     ({"messages": [{"role": "system", "content": ""}, U, A]}, [U, A]),
-    ({"messages": [{"role": "user", "content": [{"type": "text", "text": "H"}, {"type": "text", "text": "i"}]}, A]}, [U, A]),
+    ({"messages": [{"role": "user", "content": [{"type": "text", "text": "H"}, {"type": "text", "text": "i"}]}, A]},
+     [U, A]),
     ({"messages": [U, A, U]}, [U, A, U]),
 ])
 def test_conversation_formats(row, messages):
@@ -47,7 +50,8 @@ def test_conversation_formats(row, messages):
 
 
 def test_parts_stay_parts():
-    parts = [{"type": "text", "text": "2+2="}, {"type": "python", "text": "2+2"}, {"type": "python_output", "text": "4"}]
+    parts = [{"type": "text", "text": "2+2="}, {"type": "python", "text": "2+2"},
+             {"type": "python_output", "text": "4"}]
     row = {"messages": [U, {"role": "assistant", "content": parts}]}
     assert to_conversation(row)[1] == row
 
@@ -57,7 +61,8 @@ HH = "\n\nHuman: Hi\n\nAssistant: Hello\n\nHuman: Hi\n\nAssistant: "
 
 @pytest.mark.parametrize("row, before", [
     ({"chosen": [U, A], "rejected": [U, {"role": "assistant", "content": "Go"}]}, [U]),
-    ({"prompt": "Hi", "chosen": [U, A], "rejected": [U, {"role": "assistant", "content": "Go"}], "score_chosen": 9}, [U]),
+    ({"prompt": "Hi", "chosen": [U, A], "rejected": [U, {"role": "assistant", "content": "Go"}], "score_chosen": 9},
+     [U]),
     ({"prompt": [S, U], "chosen": [A], "rejected": [{"role": "assistant", "content": "Go"}]}, [S, U]),
     ({"prompt": "Hi", "chosen": "Hello", "rejected": "Go"}, [U]),
     ({"prompt": "Hi", "chosen": "Hello", "rejected": "Go", "system": "Be kind"}, [S, U]),
@@ -93,14 +98,19 @@ def test_preference_formats(row, before):
     ({"messages": [S, A]}, "message 2 has role 'assistant', expected 'user'"),
     ({"messages": [U, {"role": "tool", "content": "x"}]}, "message 2 has role 'tool', expected one of"),
     ({"messages": [U, {"role": ["a"], "content": "x"}]}, "message 2 has role"),
-    ({"messages": [U, {"role": "assistant"}]}, "message 2 (assistant): content is NoneType, expected a string or a list"),
+    ({"messages": [U, {"role": "assistant"}]},
+     "message 2 (assistant): content is NoneType, expected a string or a list"),
     ({"messages": [{"role": "user", "content": 3}, A]}, "message 1 (user): content is int, expected a string"),
     ({"messages": [U, {"role": "assistant", "content": " \n"}]}, "message 2 (assistant): the content is empty"),
     ({"messages": [U, {"role": "assistant", "content": []}]}, "message 2 (assistant): the content is empty"),
-    ({"messages": [U, {"role": "assistant", "content": [{"type": "image", "text": ""}]}]}, "expected {\"type\": \"text\""),
-    ({"messages": [U, {"role": "assistant", "content": [{"type": "text", "text": 3}]}]}, "expected {\"type\": \"text\""),
-    ({"messages": [U, {"role": "assistant", "content": [{"type": "python_output", "text": "3"}]}]}, "does not follow a python"),
-    ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}, A]}, "message 1 (user) has parts other than text"),
+    ({"messages": [U, {"role": "assistant", "content": [{"type": "image", "text": ""}]}]},
+     "expected {\"type\": \"text\""),
+    ({"messages": [U, {"role": "assistant", "content": [{"type": "text", "text": 3}]}]},
+     "expected {\"type\": \"text\""),
+    ({"messages": [U, {"role": "assistant", "content": [{"type": "python_output", "text": "3"}]}]},
+     "does not follow a python"),
+    ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}, A]},
+     "message 1 (user) has parts other than text"),
     ({"messages": [U, {"role": "assistant", "content": "a\ud800"}]}, "message 2 (assistant): lone surrogate \\ud800"),
     ({"messages": [{"role": "user", "content": "a\x00"}, A]}, "message 1 (user): NUL character at position 1"),
     ({"instruction": "Hi", "input": 5, "output": "x"}, "instruction and input must be strings"),
@@ -119,7 +129,8 @@ def test_bad_conversations(row, reason):
     ({"chosen": "a", "rejected": "b"}, "strings without a prompt"),
     ({"chosen": [A], "rejected": [A]}, "the field prompt is missing"),
     ({"prompt": "Hi", "chosen": "a", "rejected": "a"}, "chosen and rejected are equal"),
-    ({"prompt": "Hi", "chosen": "a", "rejected": None}, "rejected must be a string or a list of messages, got NoneType"),
+    ({"prompt": "Hi", "chosen": "a", "rejected": None},
+     "rejected must be a string or a list of messages, got NoneType"),
     ({"prompt": "Hi", "chosen": "a", "rejected": ""}, "rejected: message 2 (assistant): the content is empty"),
     ({"chosen": [U, A], "rejected": [{"role": "user", "content": "Other"}, A]}, "differ before their last answer"),
     ({"chosen": [U, A, U], "rejected": [U, A, U]}, "chosen: the last message is not the assistant's"),
@@ -233,29 +244,35 @@ def test_slices_are_views_and_nothing_is_read_before_it_is_asked_for():
 # ---- data/check.py ----
 
 def check(tmp_path, *args):
-    return subprocess.run([sys.executable, "data/check.py", "--out", str(tmp_path / "no-such"), *map(str, args)], cwd=ROOT,
+    return subprocess.run([sys.executable, "data/check.py", "--out", str(tmp_path / "no-such"), *map(str, args)],
+                          cwd=ROOT,
                           capture_output=True, text=True)
 
 
 def test_check_reports_good_and_bad_rows(tmp_path):
-    parts = [{"type": "python", "text": "2+2"}, {"type": "python_output", "text": "4"}, {"type": "text", "text": "So 4"}]
+    parts = [{"type": "python", "text": "2+2"}, {"type": "python_output", "text": "4"},
+             {"type": "text", "text": "So 4"}]
     good = write(tmp_path / "good.jsonl", {"messages": [U, {"role": "assistant", "content": parts}]},
-                 {"prompt": "x" * 200, "completion": "\x1b[31mred"}, [U, {"role": "assistant", "content": "long " * 100}])
+                 {"prompt": "x" * 200, "completion": "\x1b[31mred"},
+                 [U, {"role": "assistant", "content": "long " * 100}])
     pairs = write(tmp_path / "pairs.jsonl", {"prompt": "Hi", "chosen": "Hello", "rejected": "Go"})
     texts = write(tmp_path / "texts.jsonl", {"text": "A document."})
     bad = write(tmp_path / "bad.jsonl", [U, A], "{", {"text": "x"}, [A], {"prompt": "Hi", "completion": "\ud800"})
     report = check(tmp_path, good, pairs, texts, "--seq_len", 40)
     assert report.returncode == 0, report.stdout + report.stderr
-    for line in ["rows        3: 3 good, 0 bad", "conversations, for midtrain.py and sft.py: 1 messages, 1 prompt/completion",
-                 "2 do not fit in a row and lose their end (66.7 %); in 1 of these no answer is left", "preference pairs, for dpo.py",
-                 "documents, for tokenizer.py and pretrain.py", 
-                 "<|assistant_start|>[[<|python_start|>2+2<|python_end|>]]<|output_start|>4<|output_end|>[[So 4<|assistant_end|>]]",
+    for line in ["rows        3: 3 good, 0 bad",
+                 "conversations, for midtrain.py and sft.py: 1 messages, 1 prompt/completion",
+                 "2 do not fit in a row and lose their end (66.7 %); in 1 of these no answer is left",
+                 "preference pairs, for dpo.py",
+                 "documents, for tokenizer.py and pretrain.py", "<|assistant_start|>[[<|python_start|>2+2<|python_end|>]]"
+                 "<|output_start|>4<|output_end|>[[So 4<|assistant_end|>]]",
                  "[[\\x1b[31mred<|assistant_end|>]]", "counting bytes in place of tokens"]:
         assert line in report.stdout, report.stdout
     assert "\x1b" not in report.stdout                                   # no colours in a file, and none of the data's
     report = check(tmp_path, bad, "--color")
     assert report.returncode == 1 and "rows        5: 1 good, 4 bad" in report.stdout
-    for line in ["bad.jsonl:2: broken JSON", "bad.jsonl:3: documents, for tokenizer.py", "bad.jsonl:4: message 1 has role",
+    for line in ["bad.jsonl:2: broken JSON", "bad.jsonl:3: documents, for tokenizer.py",
+                 "bad.jsonl:4: message 1 has role",
                  "bad.jsonl:5: message 2 (assistant): lone surrogate", "\x1b[32mHello<|assistant_end|>\x1b[0m"]:
         assert line in report.stdout, report.stdout
 
@@ -263,7 +280,8 @@ def test_check_reports_good_and_bad_rows(tmp_path):
 def test_check_counts_what_the_tokenizer_renders(tmp_path):
     tok, unit = find_tokenizer(tmp_path / "none")
     ids, mask, cut, skipped = render({"messages": [S, U, A]}, tok, 100)
-    assert unit == "bytes" and (ids, mask) == tok.render_conversation({"messages": [S, U, A]}) and not cut and not skipped
+    assert unit == "bytes" and (ids, mask) == tok.render_conversation({"messages": [S, U, A]})
+    assert not cut and not skipped
     assert sum(mask) == len("Hello") + 1 and len(ids) == len("Be kind\n\nHiHello") + 5
     assert render({"messages": [S, U, A]}, tok, 12)[2:] == (True, True)
     assert render({"messages": [S, U, A]}, tok, 16)[2:] == (True, False)
@@ -272,6 +290,7 @@ def test_check_counts_what_the_tokenizer_renders(tmp_path):
 
 
 def test_check_wrong_usage_is_status_2(tmp_path):
-    for args, message in [(["missing.jsonl"], "no such file"), ([], "required: FILE"), (["x", "--frob"], "unrecognized")]:
+    for args, message in [(["missing.jsonl"], "no such file"), ([], "required: FILE"),
+                          (["x", "--frob"], "unrecognized")]:
         report = check(tmp_path, *args)
         assert report.returncode == 2 and message in report.stderr and report.stderr.count("\n") == 1

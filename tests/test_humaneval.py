@@ -1,4 +1,4 @@
-"""data/sandbox.py and data/humaneval.py: programs run to their end or are stopped whole, and nothing of them gets out."""
+"""data/sandbox.py and data/humaneval.py: programs run to their end or are stopped whole, and nothing gets out."""
 import os
 import socket
 import sys
@@ -39,8 +39,10 @@ def test_a_good_program(run):
 
 
 @pytest.mark.parametrize("code, reason", [
-    ("assert 1 == 2, 'no'", "AssertionError: no"), ("def (", "SyntaxError"), ("import sys; sys.exit(0)", "ended before its last line"),
-    ("exit", "NameError"), ("import os; os._exit(0)", "ended before its last line"), ("raise SystemExit", "ended before its last line"),
+    ("assert 1 == 2, 'no'", "AssertionError: no"), ("def (", "SyntaxError"),
+    ("import sys; sys.exit(0)", "ended before its last line"),
+    ("exit", "NameError"), ("import os; os._exit(0)", "ended before its last line"),
+    ("raise SystemExit", "ended before its last line"),
     ("raise KeyboardInterrupt", "KeyboardInterrupt"), ("input()", "EOFError"), ("def f(): f()\nf()", "RecursionError"),
     ("x = 'a' * (3 << 30)", "MemoryError"), ("x = []\nwhile True: x.append('a' * 10**7)", "MemoryError"),
     ("while True: print('x' * 10**6)", "printed more than 4 MB"), ("a = '\ud800'", "lone surrogates"),
@@ -48,8 +50,10 @@ def test_a_good_program(run):
     ("import os; print(os.environ['HOME'])", "KeyError: 'HOME'"), ("import torch", "No module named 'torch'"),
     ("import signal, os; signal.raise_signal(signal.SIGSEGV)", "ended by signal 11"),
     ("import socket; socket.create_connection(('127.0.0.1', 80))", "the sandbox refuses socket"),
-    ("import os; os.kill(os.getppid(), 9)", "the sandbox refuses os.kill"), ("import os; os.fork()", "the sandbox refuses os.fork"),
-    ("import os; os.system('ls')", "the sandbox refuses os.system"), ("import subprocess; subprocess.run(['ls'])", "refuses subprocess"),
+    ("import os; os.kill(os.getppid(), 9)", "the sandbox refuses os.kill"),
+    ("import os; os.fork()", "the sandbox refuses os.fork"),
+    ("import os; os.system('ls')", "the sandbox refuses os.system"),
+    ("import subprocess; subprocess.run(['ls'])", "refuses subprocess"),
     ("import ctypes; ctypes.CDLL(None)", "the sandbox refuses ctypes"),
     ("import urllib.request; urllib.request.urlopen('http://127.0.0.1:9')", "refused"),
 ])
@@ -58,9 +62,10 @@ def test_bad_programs_fail_with_their_reason(code, reason):
     assert not outcome.ok and (reason in outcome.reason or reason == "refused" and "refuses" in outcome.reason), outcome
 
 
-@pytest.mark.parametrize("change", ["open({!r}, 'w')", "open({!r}, 'a')", "import os; os.remove({!r})", "import os; os.rename({!r}, 'x')",
-                                    "import os; os.open({!r}, os.O_TRUNC | os.O_WRONLY)", "import pathlib; pathlib.Path({!r}).unlink()",
-                                    "import os; os.symlink({!r}, 'l'); open('l', 'w')", "import shutil; shutil.move({!r}, 'x')"])
+@pytest.mark.parametrize("change", [
+    "open({!r}, 'w')", "open({!r}, 'a')", "import os; os.remove({!r})", "import os; os.rename({!r}, 'x')",
+    "import os; os.open({!r}, os.O_TRUNC | os.O_WRONLY)", "import pathlib; pathlib.Path({!r}).unlink()",
+    "import os; os.symlink({!r}, 'l'); open('l', 'w')", "import shutil; shutil.move({!r}, 'x')"])
 def test_files_outside_stay_as_they_are(run, tmp_path, change):
     (tmp_path / "keep.txt").write_text("keep")
     assert not run(change.format(str(tmp_path / "keep.txt"))).ok
@@ -69,8 +74,10 @@ def test_files_outside_stay_as_they_are(run, tmp_path, change):
 
 def test_the_time_limit_ends_loops_sleeps_and_processes_that_left_the_group(run):
     started = time.time()
-    for code in ["while True: pass", "import time; time.sleep(60)", "import signal, time\nfor s in 2, 15: signal.signal(s, signal.SIG_IGN)\n"
-                 "while True: time.sleep(1)", "import os, time; print(os.getpid(), flush=True); os.setsid(); time.sleep(60)"]:
+    for code in ["while True: pass", "import time; time.sleep(60)",
+                 "import signal, time\nfor s in 2, 15: signal.signal(s, signal.SIG_IGN)\n"
+                 "while True: time.sleep(1)",
+                 "import os, time; print(os.getpid(), flush=True); os.setsid(); time.sleep(60)"]:
         outcome = run(code, 0.5)
         assert not outcome.ok and outcome.reason == "timed out after 0.5 s"
     assert time.time() - started < 6
@@ -82,13 +89,25 @@ def test_namespaces_hold_what_the_hook_does_not_see(tmp_path):
     if not run_program("pass").isolated:
         pytest.skip("this system grants no namespaces")
     server = socket.create_server(("127.0.0.1", 0))
-    # a process started behind the hook's back: a Python without it leaves the group, writes inside and outside, and connects
-    script = ("import os, socket, sys, time\nos.setsid()\nopen('here', 'w').write('')\nfor act in ("
-              "lambda: open({!r}, 'w').write('out'), lambda: socket.create_connection(('127.0.0.1', {}), 1)):\n    try: act()\n    except OSError as e: print(e, flush=True)\n"
-              "time.sleep(60)").format(str(tmp_path / "out"), server.getsockname()[1])
-    outcome = run_program("from multiprocessing.util import spawnv_passfds\nimport os, sys, time\n"
-                          f"print(spawnv_passfds(sys.executable.encode(), [b'python', b'-I', b'-S', b'-c', {script.encode()!r}], [1, 2]))\n"
-                          "time.sleep(1)\nprint(os.listdir('.'))", 8.0)
+    # a process started behind the hook's back, a Python without it, leaves the group, writes in and out, and connects
+    script = f"""
+import os, socket, time
+os.setsid()
+open("here", "w").write("in")
+for act in lambda: open({str(tmp_path / "out")!r}, "w"), lambda: socket.create_connection({server.getsockname()!r}, 1):
+    try:
+        act()
+    except OSError as e:
+        print(e, flush=True)
+time.sleep(60)
+"""
+    outcome = run_program(f"""
+from multiprocessing.util import spawnv_passfds
+import os, sys, time
+spawnv_passfds(sys.executable.encode(), [b"python", b"-I", b"-S", b"-c", {script.encode()!r}], [1, 2])
+time.sleep(1)
+print(os.listdir("."))
+""", 8.0)
     if os.getuid() != 0 and "Resource temporarily unavailable" in outcome.reason:
         return                                                           # layer 2 refused the process: better still
     assert outcome.ok and "['here']" in outcome.output                   # it did run
@@ -111,9 +130,11 @@ def test_many_at_once():
 # ---- HumanEval ----
 
 ROW = {"task_id": "Made/0", "entry_point": "add_up", "canonical_solution": "    return helper(numbers)\n",
-       "prompt": "from typing import List\n\n\ndef helper(x):\n    return sum(x)\n\n\ndef add_up(numbers: List[int]) -> int:\n"
+       "prompt": "from typing import List\n\n\ndef helper(x):\n    return sum(x)\n\n\n"
+                 "def add_up(numbers: List[int]) -> int:\n"
                  "    \"\"\"The sum.\n    >>> add_up([1, 2])\n    3\n    \"\"\"\n",
-       "test": "\n\nMETADATA = {}\n\n\ndef check(candidate):\n    assert candidate([1, 2]) == 3\n    assert candidate([]) == 0\n"}
+       "test": "\n\nMETADATA = {}\n\n\ndef check(candidate):\n    assert candidate([1, 2]) == 3\n"
+               "    assert candidate([]) == 0\n"}
 
 
 def graded(said):
@@ -122,7 +143,8 @@ def graded(said):
 
 def test_humaneval_takes_the_forms_in_which_models_answer():
     whole = "def add_up(numbers: List[int]) -> int:\n    return sum(numbers)\n"
-    assert HumanEval.grade(HumanEval.to_record(ROW), [{"type": "text", "text": ROW["prompt"] + ROW["canonical_solution"]}])
+    assert HumanEval.grade(HumanEval.to_record(ROW),
+                           [{"type": "text", "text": ROW["prompt"] + ROW["canonical_solution"]}])
     assert graded(whole) and graded(f"Here it is:\n```python\n{whole}```\nDone.") and graded(f"```\n{whole}")
     assert graded("    return helper(numbers)") and graded("def add_up(numbers):\n    return helper(numbers)")
     assert not graded("def add_up(numbers):\n    return 3") and not graded("Sorry.") and not graded("")

@@ -36,7 +36,7 @@ def text(*said):
 # ---- the downloader ----
 
 class Hub(http.server.BaseHTTPRequestHandler):
-    """Lists and serves server.files {repo: {path: bytes}} as the hub does; server.trouble is a list of faults to play."""
+    """Lists and serves server.files {repo: {path: bytes}} as the hub does; server.trouble is a list of faults."""
 
     def do_GET(self):
         server, url = self.server, urllib.parse.urlparse(self.path)
@@ -50,9 +50,9 @@ class Hub(http.server.BaseHTTPRequestHandler):
             entries = [self.entry(path, content) for path, content in server.files[match[1]].items()]
             start = int(urllib.parse.parse_qs(url.query).get("cursor", ["0"])[0])
             page = entries[start:start + 2]                              # pages of two, as if the data set were large
-            link = f'<http://{self.headers["Host"]}{url.path}?cursor={start + 2}>; rel="next"' if start + 2 < len(entries) else ""
-            return self.reply(200, json.dumps([{"type": "directory", "path": "data", "oid": "x"}] * (start == 0) + page).encode(),
-                              {"Link": link} if link else {})
+            page.append({"type": "directory", "path": "data", "oid": "x"})
+            link = f'<http://{self.headers["Host"]}{url.path}?cursor={start + 2}>; rel="next"'
+            return self.reply(200, json.dumps(page).encode(), {"Link": link} if start + 2 < len(entries) else {})
         repo, path = re.fullmatch(r"/datasets/(.+?/.+?)/resolve/main/(.+)", url.path).groups()
         content = server.files[repo].get(urllib.parse.unquote(path))
         if content is None or trouble == "gone":
@@ -103,8 +103,9 @@ def hub(monkeypatch):
 def test_download_fetches_verifies_and_does_not_fetch_twice(hub, tmp_path, capsys):
     download("gsm8k", 8, tmp_path)
     folder = tmp_path / "gsm8k"
-    assert sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*.*")) == ["main/test.parquet", "main/train.parquet"]
-    assert (folder / "main/train.parquet").read_bytes() == BIG and (folder / "main/test.parquet").read_bytes() == b"small"
+    assert {p.relative_to(folder).as_posix() for p in folder.rglob("*.*")} == {"main/test.parquet", "main/train.parquet"}
+    assert (folder / "main/train.parquet").read_bytes() == BIG
+    assert (folder / "main/test.parquet").read_bytes() == b"small"
     assert "verified" in capsys.readouterr().out
     before = len(hub.requests)
     download("gsm8k", 8, tmp_path)
@@ -149,7 +150,8 @@ def test_a_part_from_an_earlier_run_is_resumed_even_if_it_is_damaged(hub, tmp_pa
 def test_faults_that_stay_are_told_in_one_line(hub, tmp_path):
     hub.files["openai/gsm8k"].pop("main/test.parquet")
     hub.trouble = ["other bytes"] * 2
-    with pytest.raises(ValueError, match="the file that came has 10,240,000 bytes and sha256:.*published are 10,240,000"):
+    with pytest.raises(ValueError,
+                       match="the file that came has 10,240,000 bytes and sha256:.*published are 10,240,000"):
         download("gsm8k", 8, tmp_path)
     hub.trouble = ["busy"] * 5
     with pytest.raises(ConnectionError, match="HTTP status 503 Service Unavailable, 5 tries. Run again"):
@@ -170,7 +172,8 @@ def test_offline_says_what_to_do_and_takes_a_folder_copied_by_hand(tmp_path, mon
     monkeypatch.setattr(data.download, "WAITS", (0,))
     with pytest.raises(ConnectionError) as e:
         download("gsm8k", 8, tmp_path)
-    assert all(word in str(e.value) for word in ["Offline? Copy main/*.parquet", "by hand", "HF_ENDPOINT", str(tmp_path)])
+    assert all(word in str(e.value) for word in ["Offline? Copy main/*.parquet", "by hand", "HF_ENDPOINT",
+                                                 str(tmp_path)])
     (tmp_path / "gsm8k").mkdir()
     (tmp_path / "gsm8k/train.jsonl").write_text("{}")
     download("gsm8k", 8, tmp_path)
@@ -252,24 +255,28 @@ def test_mmlu_prompt_letters_and_subject(tmp_path):
         {"role": "assistant", "content": "C"}], "letters": ["A", "B", "C", "D"], "subject": "geography"}
     assert MMLU("train", dest=tmp_path)[0]["messages"][1]["content"] == "A"
     assert MMLU.grade(record, text("C")) and MMLU.grade(record, text(" c.\n"))
-    assert not MMLU.grade(record, text("A")) and not MMLU.grade(record, text("")) and not MMLU.grade(record, text("C or D"))
+    assert not MMLU.grade(record, text("A")) and not MMLU.grade(record, text(""))
+    assert not MMLU.grade(record, text("C or D"))
 
 
 def test_arc_numbers_become_letters_and_bad_rows_are_left_out(tmp_path, capsys):
-    rows = [{"id": "a", "question": "Why?", "choices": {"text": ["x", "y", "z"], "label": ["1", "2", "3"]}, "answerKey": "3"},
+    rows = [{"id": "a", "question": "Why?", "choices": {"text": ["x", "y", "z"], "label": ["1", "2", "3"]},
+             "answerKey": "3"},
             {"id": "b", "question": "Why?", "choices": {"text": ["x", "y"], "label": ["A", "B"]}, "answerKey": "E"}]
     put(tmp_path, "arc/ARC-Easy/train-00000-of-00001.parquet", rows)
     put(tmp_path, "arc/ARC-Challenge/train-00000-of-00001.parquet", rows[:1] * 3)
     record = ARCEasy("train", dest=tmp_path)[0]
     assert record["letters"] == ["A", "B", "C"] and record["messages"][1]["content"] == "C"
     assert record["subject"] == "ARC-Easy" and "kept 1 rows, left out 1" in capsys.readouterr().err
-    assert len(ARCChallenge("train", dest=tmp_path)) == 3 and ARCChallenge("train", dest=tmp_path)[0]["subject"] == "ARC-Challenge"
+    assert len(ARCChallenge("train", dest=tmp_path)) == 3
+    assert ARCChallenge("train", dest=tmp_path)[0]["subject"] == "ARC-Challenge"
 
 
 def test_preferences(tmp_path, capsys):
     bad = {"role": "assistant", "content": "Go"}
     put(tmp_path, "ultrafeedback/data/train_prefs-00000-of-00001.parquet", [
-        {"prompt": "Hi", "prompt_id": "1", "chosen": [U, A], "rejected": [U, bad], "messages": [U, A], "score_chosen": 8.0,
+        {"prompt": "Hi", "prompt_id": "1", "chosen": [U, A], "rejected": [U, bad], "messages": [U, A],
+         "score_chosen": 8.0,
          "score_rejected": 3.0}, {"prompt": "Hi", "chosen": [U, A], "rejected": [U, A]}])
     task = UltraFeedback("pairs", dest=tmp_path)
     assert len(task) == 1 and task.pair(0) == {"chosen": {"messages": [U, A]}, "rejected": {"messages": [U, bad]}}
@@ -316,14 +323,16 @@ def test_gsm8k_marks(solution, said):
 
 
 def test_gsm8k_bad_rows():
-    for answer, reason in [("<<5>>5\n#### 5", "has no result"), ("It is 5", "no number after ####"), ("", "the content is empty")]:
+    for answer, reason in [("<<5>>5\n#### 5", "has no result"), ("It is 5", "no number after ####"),
+                           ("", "the content is empty")]:
         with pytest.raises(ValueError, match=reason):
             GSM8K.to_record({"question": "?", "answer": answer})
 
 
 @pytest.mark.parametrize("answer, right", [
     (text("#### 1,319"), True), (text("#### 1319.0"), True), (text("#### $1319"), True), (text("It is 1319"), False),
-    (text("#### 7 no, #### 1319"), True), (text("#### 1319 no, #### 7"), False), (text("#### -1319"), False), (text("####"), False),
+    (text("#### 7 no, #### 1319"), True), (text("#### 1319 no, #### 7"), False), (text("#### -1319"), False),
+    (text("####"), False),
     ([{"type": "python", "text": "1"}, {"type": "python_output", "text": "#### 1319"}], False),
     (text("####") + [{"type": "python_output", "text": "1319"}], False), ([], False),
 ])
@@ -332,7 +341,8 @@ def test_gsm8k_grading(answer, right):
 
 
 def test_line_offsets(tmp_path):
-    for content, offsets in [(b"", []), (b"a\n", [0]), (b"a\n\nbc\n", [0, 2, 3]), (b"x" * (1 << 24) + b"\ny\n", [0, (1 << 24) + 1])]:
+    for content, offsets in [(b"", []), (b"a\n", [0]), (b"a\n\nbc\n", [0, 2, 3]),
+                             (b"x" * (1 << 24) + b"\ny\n", [0, (1 << 24) + 1])]:
         (tmp_path / "f").write_bytes(content)
         assert line_offsets(tmp_path / "f").tolist() == offsets
 
@@ -368,7 +378,9 @@ def test_core_formats():
     prompts, gold = build_prompts(choice, row, [{"query": "Grass is", "choices": ["a", "green"], "gold": 1}])
     assert prompts[1] == ("Grass is\nAnswer: green\n\nRoses are\nAnswer:", " fast")
     prompts, gold = build_prompts(schema, {**ROWS["schema"], "gold": 1}, [ROWS["schema"]])
-    assert gold == 1 and prompts[1] == ("The cup leaked because the cup was cracked.\n\nThe cup leaked because the tea", " was cracked.")
+    assert gold == 1
+    assert prompts[1] == ("The cup leaked because the cup was cracked.\n\nThe cup leaked because the tea",
+                          " was cracked.")
     prompts, gold = build_prompts(lm, ROWS["language_modeling"], [{"context": " 1, 2,\n", "continuation": "3"}])
     assert (prompts, gold) == ([("1, 2, 3\n\nThe capital of France is", " Paris")], 0)
 
@@ -419,7 +431,8 @@ def test_core_errors(tmp_path):
         CoreTask("cola", dest=tmp_path)
     put_core(tmp_path)
     path = next((tmp_path / "core").rglob("copa.jsonl"))
-    for row, reason in [({"query": "x"}, r"copa.jsonl:1: .*\(no choices\)"), ({**ROWS["multiple_choice"], "gold": 3}, "gold 3 of 3")]:
+    for row, reason in [({"query": "x"}, r"copa.jsonl:1: .*\(no choices\)"),
+                        ({**ROWS["multiple_choice"], "gold": 3}, "gold 3 of 3")]:
         path.write_text(json.dumps(row))
         with pytest.raises(ValueError, match=reason):
             CoreTask("copa", dest=tmp_path)
