@@ -1,5 +1,5 @@
 """
-Stage 5 of 5: distillation. The DPO model answers prompts that no stage has trained on, with the Python tool; the SFT model
+Stage 6 of 6: distillation. The DPO model answers prompts that no stage has trained on, with the Python tool; the SFT model
 learns these answers with the SFT loss. Reads out/dpo and out/sft, writes out/distill and out/distill_answers.jsonl.
 
 laptop      python distill.py                              the demo's prompts, made on this machine
@@ -59,8 +59,8 @@ def lr_scale(step, cfg, steps):
 def teacher_answers(cfg, env, out, made_from):
     """Let the DPO model answer every prompt; -> the .jsonl with the conversations that it ended by itself.
 
-    Each rank answers its share and appends what is done, so an interrupted run goes on; rank 0 then joins the shares in order.
-    A line carries who answered and how, and a file by another teacher or with other settings is made anew.
+    Each rank answers its share in batches and appends them, so an interrupted run goes on behind its last whole batch; rank 0
+    then joins the shares in order. A line carries who answered and how: what another teacher or other settings made is replaced.
     """
     teacher, tok, meta = load_checkpoint(out / "dpo", env.device, f"run python dpo.py --out {out} first")
     teacher.compute_dtype = env.dtype
@@ -69,13 +69,15 @@ def teacher_answers(cfg, env, out, made_from):
     if path.exists() and path.open().readline().find(source) >= 0:
         env.print(f"answers    {path}, made before")
         return path
-    prompts, mine = conversations(cfg.mixture, "prompts", cfg.data), shares[env.rank]
-    lines = mine.read_text().splitlines() if mine.exists() else []
-    done = len(lines) if all(source in line and line.endswith("}") for line in lines) else 0
+    prompts, mine, size = conversations(cfg.mixture, "prompts", cfg.data), shares[env.rank], 64
+    lines = mine.read_text().splitlines(keepends=True) if mine.exists() else []
+    done = sum(source in line and line.endswith("}\n") for line in lines) // size * size       # a kill can tear the last batch
     todo = list(range(env.rank, len(prompts), env.world_size))
-    engine, size, start, n_before = Engine(teacher, tok), 64, time.time(), done
-    with open(mine, "a" if done else "w") as f:
+    start, n_before = time.time(), done
+    with open(mine, "w") as f:
+        f.writelines(lines[:done])
         for at in range(done, len(todo), size):
+            engine = Engine(teacher, tok)                                    # a fresh one: no batch depends on those before it
             asked = [prompts[i] for i in todo[at:at + size]]
             ids = [tok.render_for_completion(conversation)[-teacher.config.seq_len // 2:] for conversation in asked]
             answers = engine.generate(ids, cfg.max_tokens, temperature=cfg.temperature, seed=cfg.seed + at)

@@ -1,5 +1,5 @@
 """
-Stage 1 of 5: pretraining, next-token prediction on documents. Reads text and out/tokenizer, writes out/pretrain.
+Stage 2 of 6: pretraining, next-token prediction on documents. Reads text and out/tokenizer, writes out/pretrain.
 
 laptop      python pretrain.py                         the demo size on the embedded corpus, some 4 minutes
 your text   python pretrain.py --data books/ notes.jsonl
@@ -141,8 +141,8 @@ def main():
             metrics.append(dict(step=step, val_loss=log["loss"], val_bpb=log["bpb"]))
             env.print(f"step {step:5d} | val loss {log['loss']:.4f} | val bits per byte {log['bpb']:.4f}")
         if (done or step % cfg.sample_every == 0 and step > 0) and env.rank == 0:
-            prompts = [[tok.special("<|bos|>")] + tok.encode(prompt) for prompt in PROMPTS]
-            for prompt, ids in zip(PROMPTS, Engine(model, tok).generate(prompts, max_tokens=32, temperature=0.8, seed=step)):
+            prompts = [([tok.special("<|bos|>")] + tok.encode(prompt))[:seq_len // 2] for prompt in PROMPTS]
+            for prompt, ids in zip(PROMPTS, Engine(model, tok).generate(prompts, 32, raw=True, temperature=0.8, seed=step)):
                 print(f"    {prompt + tok.decode(ids)!r}")
         stopping = stop.requested(env)
         if done or stopping or step > first and step % cfg.save_every == 0:

@@ -8,6 +8,8 @@ file    magic, version, header length, JSON header (what made the rows), padding
 mask    0 context · 1 the model learns to say it · 2 padding, never a target
 """
 import bisect
+import errno
+import functools
 import hashlib
 import itertools
 import json
@@ -55,10 +57,14 @@ def step_indices(n_rows, step, rows_per_step, seed):
     positions = np.arange(step * rows_per_step, (step + 1) * rows_per_step)
     indices = np.empty(rows_per_step, dtype=np.int64)
     for epoch in np.unique(positions // n_rows):
-        order = np.random.default_rng([seed, epoch]).permutation(n_rows)
         here = positions // n_rows == epoch
-        indices[here] = order[positions[here] % n_rows]
+        indices[here] = epoch_order(n_rows, int(epoch), seed)[positions[here] % n_rows]
     return indices
+
+
+@functools.lru_cache(2)                                         # 10 million rows take 0.4 s to shuffle, too long for every step
+def epoch_order(n_rows, epoch, seed):
+    return np.random.default_rng([seed, epoch]).permutation(n_rows)
 
 
 def micro_batches(rows, step, rows_per_step, batch_size, env, seed, only_learned=False):
@@ -196,9 +202,8 @@ def write_rows(path, make_rows, vocab_size, seq_len, made_from):
                 raise ValueError(f"{path.name}: {stats['tokens']:,} tokens of {made_from['kind']} do not fill one row of {seq_len + 1}. "
                                  f"Give more with --data, or pretrain with a smaller --seq_len")
             seconds, used = time.time() - start, stats["tokens"] + max(stats["documents"], 0)
-            stats.update(rows=n_rows, seconds=round(seconds, 2),
-                         padded=round(max(0.0, 1 - used / (n_rows * (seq_len + 1))), 4) if header["mask"] else 0.0)
-            header.update(n_rows=n_rows, stats=stats)
+            stats.update(rows=n_rows, padded=round(max(0.0, 1 - used / (n_rows * (seq_len + 1))), 4) if header["mask"] else 0.0)
+            header.update(n_rows=n_rows, stats=stats)                        # no times: the same inputs give the same bytes
             text = json.dumps(header).encode()
             assert len(text) <= HEADER_BYTES - 16, f"a header of {len(text)} bytes does not fit"
             f.seek(0)
@@ -206,6 +211,10 @@ def write_rows(path, make_rows, vocab_size, seq_len, made_from):
             f.flush()
             os.fsync(f.fileno())
         os.replace(temporary, path)
+    except OSError as e:
+        if e.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):         # the reader's errors say what to do themselves
+            raise
+        raise OSError(f"{path} could not be written ({e}). Free some disk space or choose another --out") from None
     finally:
         temporary.unlink(missing_ok=True)
     rate = f", {stats['bytes'] / seconds / 1e6:.1f} MB/s" if stats["bytes"] else ""
@@ -227,7 +236,12 @@ def read_header(path):
         start = f.read(16)
         if start[:12] != MAGIC + VERSION.to_bytes(4, "little"):
             return None
-        return json.loads(f.read(int.from_bytes(start[12:], "little")))
+        try:
+            header = json.loads(f.read(int.from_bytes(start[12:], "little")))
+        except ValueError:
+            return None
+        size = HEADER_BYTES + header["n_rows"] * record_type(header).itemsize
+        return header if os.fstat(f.fileno()).st_size == size else None
 
 
 def batched(items, n):
