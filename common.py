@@ -519,11 +519,14 @@ def read_meta(path, hint="train that stage first"):
     path = Path(path)
     finish_replace(path)
     try:
-        return json.loads((path / "meta.json").read_text())
+        meta = json.loads((path / "meta.json").read_text())
+        if meta["format"] != 1:
+            raise ValueError(f"format {meta['format']}, expected 1")
+        return meta
     except FileNotFoundError:
         raise FileNotFoundError(f"{path} holds no checkpoint: {hint}") from None
-    except ValueError as e:
-        raise ValueError(f"{path}/meta.json is not valid JSON ({e}): {hint}") from None
+    except (ValueError, KeyError, TypeError) as e:
+        raise ValueError(f"{path}/meta.json describes no checkpoint ({e!r}): {hint}") from None
 
 
 def load_checkpoint(path, device="cpu", hint="train that stage first"):
