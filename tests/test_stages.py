@@ -1,0 +1,378 @@
+"""The five training stages as processes: they learn, hand over, go on after any interruption, and refuse what cannot work."""
+import functools, importlib.util, json, math, os, re, resource, shlex, shutil, signal, sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from toy import ROOT, chat, fails_with_one_line, read_folder, run_script, succeed, write_data, write_jsonl, write_tokenizer
+
+STAGES = ["pretrain", "midtrain", "sft", "dpo", "distill"]
+COMMON = ["--steps", 20, "--tokens_per_step", 512, "--save_every", 5, "--eval_every", 5, "--dtype", "float32", "--no-compile"]
+
+
+def flags(stage, data):
+    """The toy run of a stage: 20 steps of 8 rows of 64, more than one epoch of every data set."""
+    return COMMON + {"pretrain": ["--data", data.documents, "--depth", 1, "--seq_len", 64, "--sample_every", 20],
+                     "midtrain": ["--data", data.conversations], "sft": ["--data", data.conversations],
+                     "dpo": ["--data", data.pairs],
+                     "distill": ["--data", data.prompts, "--max_tokens", 40, "--temperature", 1]}[stage]
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory):
+    """One uninterrupted run of the whole chain: toy(stage, out) runs a stage, toy.out is the finished chain."""
+    folder = tmp_path_factory.mktemp("toy")
+    data = write_data(folder / "data")
+
+    def run(stage, *more, out=folder / "out", before=None):
+        return run_script(f"{stage}.py", "--out", out, *flags(stage, data), *more, log=folder / stage, before=before)
+
+    run.out, run.data, run.folder = folder / "out", data, folder
+    write_tokenizer(run.out)
+    run.output = {stage: run(stage) for stage in STAGES}
+    return run
+
+
+def metrics(path, *names):
+    """The logged values of some names, in order, without the times."""
+    rows = [json.loads(line) for line in Path(path, "metrics.jsonl").read_text().splitlines()]
+    return [[row[name] for name in names] for row in rows if all(name in row for name in names)]
+
+
+# ---- the chain ----
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_learns_and_leaves_a_whole_checkpoint(toy, stage):
+    assert toy.output[stage].status == 0, toy.output[stage].stderr
+    out = toy.out / stage
+    assert sorted(read_folder(out)) == ["meta.json", "metrics.jsonl", "model.pt", "optim.pt"]
+    assert not list(toy.out.glob("*.part*")) + list(toy.out.glob("*.tmp")) + list(toy.out.glob("*.old"))
+    losses = [loss for _, loss in metrics(out, "step", "loss")]
+    assert [step for step, _ in metrics(out, "step", "loss")] == list(range(20))
+    assert [step for step, _ in metrics(out, "step", "val_loss")] == [0, 5, 10, 15, 20]
+    assert sum(losses[-5:]) < 0.9 * sum(losses[:5])
+    val_losses = [loss for _, loss in metrics(out, "step", "val_loss")]
+    assert val_losses[-1] < val_losses[0] or stage == "distill"              # there it is two sampled answers of a toy teacher
+    meta = json.loads((out / "meta.json").read_text())
+    assert meta["step"] == 20 and meta["stage"] == stage and meta["model"]["n_layer"] == 1 and meta["versions"]["torch"] == torch.__version__
+    weights = torch.load(out / "model.pt", weights_only=True)
+    assert {w.dtype for w in weights.values()} == {torch.float32} and not any("_orig_mod" in name for name in weights)
+
+
+def test_pretraining_starts_at_ln_v_and_dpo_at_ln_2(toy):
+    assert metrics(toy.out / "pretrain", "loss")[0][0] == pytest.approx(math.log(265), rel=1e-5)
+    step, loss, accuracy, margin = metrics(toy.out / "dpo", "step", "loss", "accuracy", "margin")[0]
+    assert loss == pytest.approx(math.log(2), abs=1e-5) and margin == pytest.approx(0, abs=1e-5)
+    assert metrics(toy.out / "dpo", "val_accuracy")[-1][0] == 1.0
+
+
+def test_the_distillation_answers_are_a_readable_file_of_conversations(toy):
+    rows = [json.loads(line) for line in (toy.out / "distill_answers.jsonl").read_text().splitlines()]
+    assert 0 < len(rows) <= 142 and all(row["ended"] and row["messages"][-1]["role"] == "assistant" for row in rows)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_one_line_a_step(toy, stage):
+    lines = re.findall(r"^step +(\d+)/20 \| (.*)$", toy.output[stage].stdout, re.M)
+    assert [int(step) for step, _ in lines] == list(range(20))
+    assert all("loss " in line and " ms " in line and "tok/s" in line and "left" in line for _, line in lines)
+
+
+# ---- stopped anywhere, the run goes on to the same bits ----
+
+NEEDS = {"pretrain": [], "midtrain": ["pretrain"], "sft": ["midtrain"], "dpo": ["sft"], "distill": ["sft", "dpo"]}
+
+
+def copy_of(toy, out, stages):
+    """A folder `out` with the tokenizer and some finished stages of the chain."""
+    for name in ["tokenizer", *stages]:
+        shutil.copytree(toy.out / name, out / name)
+    return out
+
+
+def interrupt(place, n, number=signal.SIGKILL):
+    """Send this process a signal at the n-th optimizer step ("step"), file of a checkpoint, which is left torn ("write"), renaming
+    of a folder ("rename") or batch of the teacher's answers ("generate"), before it happens."""
+    import chat, common
+    owner, name = {"step": (common.Optimizer, "step"), "write": (common, "write_synced"), "rename": (Path, "rename"),
+                   "generate": (chat.Engine, "generate")}[place]
+    original, calls = getattr(owner, name), []
+
+    def counted(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == n:
+            if place == "write":
+                args[0].write_bytes(b"torn")
+            os.kill(os.getpid(), number)
+        return original(*args, **kwargs)
+    setattr(owner, name, counted)
+
+
+# Saved after 5, 10, 15 and 20 steps: 4 files each; from the second time on 2 renamings, old aside, new in its place. The steps,
+# files and renamings are counted in each process anew. 20 steps of 8 rows are 0.8 to 2.5 epochs: see the test of the horizon.
+INTERRUPTIONS = {
+    "pretrain": [("step", 3), ("write", 6), ("rename", 2), ("rename", 7)],   # before any save; in one; between two renamings; at the end
+    "midtrain": [("step", 3, signal.SIGTERM), ("step", 9), ("write", 1)],
+    "sft": [("step", 12, signal.SIGINT), ("rename", 4)],
+    "dpo": [("step", 8), ("step", 9, signal.SIGTERM)],
+    "distill": [("generate", 3), ("step", 8), ("write", 3)]}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_resumed_after_any_interruption_it_ends_at_the_same_bits(toy, tmp_path, stage):
+    out = copy_of(toy, tmp_path / "out", NEEDS[stage])
+    for place, n, *number in INTERRUPTIONS[stage]:
+        result = toy(stage, "--resume", out=out, before=functools.partial(interrupt, place, n, *number))
+        if number:                                                           # asked to stop: saves, says so, the usual status
+            assert result.status == 128 + number[0] and "go on with --resume" in result.stdout, result.stderr
+            assert json.loads((out / f"{stage}.part/meta.json").read_text())["step"] % 5
+        else:
+            assert result.status == -signal.SIGKILL, result.stderr
+        assert not (out / stage).exists()
+        if place == "generate":                                              # the kill came while a line was written
+            share = out / "distill_answers.0-of-1"
+            share.write_text(share.read_text() + share.read_text().splitlines()[0])
+    result = toy(stage, "--resume", out=out)
+    assert result.status == 0 and "resume " in result.stdout, result.stderr
+    for name in "model.pt", "optim.pt":
+        a, b = (torch.load(folder / stage / name, weights_only=True) for folder in (out, toy.out))
+        assert same(a, b), f"{name} differs from that of the uninterrupted run"
+    for names in ("step", "loss", "lr", "grad_norm"), ("step", "val_loss"):
+        assert metrics(out / stage, *names) == metrics(toy.out / stage, *names)
+
+
+def same(a, b):
+    """Nested dicts and lists of tensors and numbers, equal to the bit."""
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+    if isinstance(a, list):
+        return len(a) == len(b) and all(map(same, a, b))
+    return torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
+
+
+def test_the_interrupted_runs_cross_the_end_of_an_epoch(toy):
+    for stage in "pretrain", "midtrain", "sft", "dpo", "distill":
+        epochs = float(re.search(r"tokens \(([\d.]+) epochs", toy.output[stage].stdout)[1])
+        assert epochs > 1 or stage == "pretrain" and epochs > 0.8, (stage, epochs)
+
+
+def test_a_finished_stage_run_again_replaces_its_checkpoint_only_when_the_new_one_is_whole(toy, tmp_path):
+    out = copy_of(toy, tmp_path / "out", ["midtrain", "sft"])
+    before = read_folder(out / "sft")
+    result = toy("sft", "--seed", 1, out=out, before=functools.partial(interrupt, "step", 12))
+    assert result.status == -signal.SIGKILL and read_folder(out / "sft") == before
+    result = toy("sft", "--seed", 1, out=out)                                # without --resume it starts afresh
+    assert result.status == 0 and "step     0/20" in result.stdout and "interrupted run" in result.stdout, result.stderr
+    assert read_folder(out / "sft")["model.pt"] != before["model.pt"] and not (out / "sft.part").exists()
+    assert toy("sft", "--seed", 1, "--resume", out=out).status == 0          # finished: nothing left to do, and no harm done
+
+
+def test_resume_refuses_other_settings_and_another_previous_stage(toy, tmp_path):
+    out = copy_of(toy, tmp_path / "out", ["midtrain"])
+    assert toy("sft", out=out, before=functools.partial(interrupt, "step", 12)).status == -signal.SIGKILL
+    part = read_folder(out / "sft.part")
+    fails_with_one_line(toy("sft", "--resume", "--matrix_lr", 0.5, out=out), "matrix_lr", 0.5)
+    shutil.rmtree(out / "midtrain")
+    shutil.copytree(toy.out / "pretrain", out / "midtrain")
+    fails_with_one_line(toy("sft", "--resume", out=out), "--resume")
+    assert read_folder(out / "sft.part") == part
+
+
+# ---- what cannot work ends in one line, and harms nothing ----
+
+def bad_file(toy, name, text):
+    path = toy.folder / name
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+GOOD = '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}\n'
+BAD_LINES = {                                                    # stage -> (line 2 of the file, what the error must name)
+    "pretrain": [('{"text": "abc"', "column"), ('{"title": "abc"}', '"text"'), ('{"text": 3}', "string"),
+                 ('{"text": "a \\ud800"}', "surrogate"), ('{"text": "a \\u0000"}', "NUL")],
+    "midtrain": [('{"messages": [{"role": "user", "content": "a \\ud800"}, {"role": "assistant", "content": "b"}]}', "surrogate")],
+    "sft": [('{"messages": [{"role": "user"', "column"), ('{"messages": "abc"}', "messages"),
+            ('{"messages": [{"role": "assistant", "content": "b"}, {"role": "user", "content": "a"}]}', "assistant"),
+            ('{"messages": [{"role": "user", "content": "a"}, {"role": "user", "content": "a"}]}', "user"),
+            ('{"messages": [{"role": "user", "content": "a \\u0000"}, {"role": "assistant", "content": "b"}]}', "NUL")],
+    "dpo": [('{"prompt": "a", "chosen": "b"}', "rejected"), ('{"prompt": "a", "chosen": "b", "rejected": "b"}', "equal"),
+            ('{"prompt": "a", "chosen": "b \\ud800", "rejected": "c"}', "surrogate")],
+    "distill": [('nothing', "JSON")]}
+
+
+@pytest.mark.parametrize("stage, number", [(stage, i) for stage, lines in BAD_LINES.items() for i in range(len(lines))])
+def test_a_bad_line_is_named_with_file_and_number(toy, stage, number):
+    line, word = BAD_LINES[stage][number]
+    first = {"pretrain": '{"text": "some text"}\n', "dpo": '{"prompt": "a", "chosen": "b", "rejected": "c"}\n'}.get(stage, GOOD)
+    path = bad_file(toy, f"bad_{stage}_{number}.jsonl", first + line + "\n")
+    before = {name: read_folder(toy.out / name) for name in STAGES}
+    fails_with_one_line(toy(stage, "--data", path), f"{path}:2", word)
+    assert before == {name: read_folder(toy.out / name) for name in STAGES}
+
+
+SETTINGS = [("pretrain", ["--eval_every", 0], "--eval_every 0"), ("pretrain", ["--sample_every", 0], "--sample_every 0"),
+            ("sft", ["--save_every", 0], "--save_every 0"), ("sft", ["--steps", -1], "--steps -1"),
+            ("pretrain", ["--seq_len", -64], "--seq_len -64"), ("pretrain", ["--depth", -3], "--depth -3"),
+            ("pretrain", ["--matrix_lr", "nan"], "--matrix_lr nan"), ("sft", ["--steps", 0, "--epochs", "inf"], "--epochs inf"),
+            ("pretrain", ["--depth", 2, "--n_kv_head", 3], "--n_kv_head 3"), ("sft", ["--batch_size", 3], "--batch_size 3"),
+            ("dpo", ["--batch_size", 16], "--batch_size 16"), ("sft", ["--dtype", "float16"], "--dtype float16"),
+            ("sft", ["--device", "tpu"], "--device tpu"), ("sft", ["--learning_rate", 1], "--learning_rate"),
+            ("sft", ["--steps", "many"], "--steps"), ("sft", ["--seed", -1], "--seed -1"),
+            ("sft", ["--data", "/nowhere/chats.jsonl"], "/nowhere/chats.jsonl"), ("pretrain", ["--data", "/nowhere"], "/nowhere")]
+
+
+@pytest.mark.parametrize("stage, more, word", SETTINGS)
+def test_an_impossible_setting_is_named(toy, stage, more, word):
+    before = {name: read_folder(toy.out / name) for name in STAGES}
+    fails_with_one_line(toy(stage, *more), word)
+    assert before == {name: read_folder(toy.out / name) for name in STAGES}
+
+
+def test_an_empty_corpus_and_one_too_small_for_a_row(toy):
+    empty, short, folder = bad_file(toy, "empty.txt", ""), bad_file(toy, "short.jsonl", '{"text": "ab"}\n{"text": "cd"}\n'), toy.folder / "empty"
+    folder.mkdir()
+    for path in empty, folder:
+        fails_with_one_line(toy("pretrain", "--data", path), path)
+    fails_with_one_line(toy("pretrain", "--data", short), "row of 65")
+    fails_with_one_line(toy("sft", "--data", bad_file(toy, "empty.jsonl", "")), "empty.jsonl")
+
+
+def test_conversations_longer_than_a_row_are_cut_and_those_without_a_target_left_out(toy, tmp_path):
+    out = copy_of(toy, tmp_path / "out", ["midtrain"])
+    rows = [chat("a" * 200, "b")] * 10 + [chat("a", "b" * 200)] * 10
+    result = toy("sft", "--data", write_jsonl(tmp_path / "long.jsonl", rows), "--steps", 2, out=out)
+    assert result.status == 0 and "20 cut to the row" not in result.stdout, result.stderr
+    assert "cut to the row" in result.stdout and "left out: nothing to learn in them" in result.stdout
+    path = write_jsonl(tmp_path / "only_long.jsonl", [chat("a" * 200, "b")] * 10)
+    fails_with_one_line(toy("sft", "--data", path, out=out), "row of 65")
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_missing_previous_stage_says_what_to_run(toy, tmp_path, stage):
+    out = tmp_path / "new"
+    fails_with_one_line(toy(stage, out=out), "python", f"--out {out}")
+    copy_of(toy, out, [])
+    if stage != "pretrain":
+        before = {"midtrain": "pretrain", "sft": "midtrain", "dpo": "sft", "distill": "dpo"}[stage]
+        fails_with_one_line(toy(stage, out=out), out / before, f"python {before}.py --out {out}")
+
+
+def test_another_tokenizer_and_broken_checkpoints_are_refused(toy, tmp_path):
+    out = copy_of(toy, tmp_path / "out", ["pretrain", "midtrain"])
+    write_tokenizer(out, pattern=r"\S|\s")
+    fails_with_one_line(toy("midtrain", out=out), out / "pretrain", "another tokenizer")
+    merges = out / "tokenizer/merges.tiktoken"
+    merges.write_bytes(merges.read_bytes().replace(b" 5\n", b" 256\n"))
+    fails_with_one_line(toy("midtrain", out=out), out / "tokenizer")
+    (out / "tokenizer/tokenizer.json").write_text("{}")
+    fails_with_one_line(toy("midtrain", out=out), out / "tokenizer")
+    write_tokenizer(out)
+    weights = (out / "pretrain/model.pt").read_bytes()
+    for broken in b"", weights[:1000], b"PK" + bytes(5000):
+        (out / "pretrain/model.pt").write_bytes(broken)
+        fails_with_one_line(toy("midtrain", out=out), out / "pretrain/model.pt")
+    (out / "pretrain/model.pt").write_bytes(weights)
+    for broken in "{", "{}", "[]":
+        (out / "pretrain/meta.json").write_text(broken)
+        fails_with_one_line(toy("midtrain", out=out), out / "pretrain")
+
+
+def limit_file_size(n):
+    """Writing a file past n bytes fails, as on a full disk."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (n, n))
+
+
+def test_an_out_that_cannot_be_written_and_a_full_disk(toy, tmp_path):
+    out = copy_of(toy, tmp_path / "out", ["midtrain", "sft"])
+    (out / "rows").write_text("in the way")
+    fails_with_one_line(toy("sft", out=out), out / "rows")
+    (out / "rows").unlink()
+    before = read_folder(out / "sft")
+    fails_with_one_line(toy("sft", out=out, before=functools.partial(limit_file_size, 10_000)), out / "rows", "disk")
+    assert not list((out / "rows").iterdir())
+    assert toy("sft", out=out, before=functools.partial(interrupt, "step", 8)).status == -signal.SIGKILL
+    part = read_folder(out / "sft.part")
+    for n in 50_000, len(before["model.pt"]) + 50_000:                       # room for the rows; for the weights, but not more
+        fails_with_one_line(toy("sft", "--resume", out=out, before=functools.partial(limit_file_size, n)), out / "sft.part", "disk", "--resume")
+        assert read_folder(out / "sft") == before and read_folder(out / "sft.part") == part and not (out / "sft.part.tmp").exists()
+    fails_with_one_line(toy("sft", out=toy.data.documents), toy.data.documents)
+
+
+def spoil_step(n):
+    """Make the gradients of the n-th optimizer step not a number."""
+    from common import Optimizer
+    step, calls = Optimizer.step, []
+
+    def spoiled(self, *args, **kwargs):
+        calls.append(1)
+        if len(calls) == n:
+            self.groups["head"]["params"][0].grad[0, 0] = math.nan
+        return step(self, *args, **kwargs)
+    Optimizer.step = spoiled
+
+
+@pytest.mark.parametrize("stage", ["pretrain", "sft", "dpo"])
+def test_a_gradient_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(toy, tmp_path, stage):
+    out = copy_of(toy, tmp_path / "out", NEEDS[stage])
+    fails_with_one_line(toy(stage, out=out, before=functools.partial(spoil_step, 8)), "step 7", "nan", out / f"{stage}.part", "--resume")
+    assert json.loads((out / f"{stage}.part/meta.json").read_text())["step"] == 5
+    assert toy(stage, "--resume", out=out).status == 0
+    assert same(*(torch.load(folder / stage / "model.pt", weights_only=True) for folder in (out, toy.out)))
+
+
+# ---- how a step is cut ----
+
+def test_micro_batches_do_not_change_the_logged_loss_and_gradient(toy, tmp_path):
+    for stage in "sft", "dpo":
+        logged = []
+        for batch_size in 8, 2, 1:
+            out = copy_of(toy, tmp_path / f"{stage}{batch_size}", NEEDS[stage])
+            assert toy(stage, "--batch_size", batch_size, "--steps", 2, out=out).status == 0
+            logged.append(metrics(out / stage, "loss", "grad_norm")[0])
+        for other in logged[1:]:
+            assert other == pytest.approx(logged[0], rel=1e-5)
+
+
+# ---- the commands that we print ----
+
+def commands():
+    """(file, script, flags) of every command of ours in the docstrings, the README and run.sh."""
+    for path in sorted(ROOT.glob("*.py")) + sorted(ROOT.glob("tests/bench/*.py")) + [ROOT / "README.md", ROOT / "run.sh"]:
+        if path.exists():
+            text = path.read_text()
+            text = text.split('"""')[1] if path.suffix == ".py" else text.replace("$python", "python")
+            command = r"""(?:python|torchrun[^`\n]*?) ((?:tests/bench/)?[a-z_]+\.py)((?: (?:"[^"\n]*"|'[^'\n]*'|[^\s"'`#(|>;·]+))*)"""
+            for script, rest in re.findall(command, text):                   # single spaces between words; two end the command
+                yield path.name, script, rest
+
+
+def load(script):
+    spec = importlib.util.spec_from_file_location("script_" + Path(script).stem, ROOT / script)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module                                          # inspect.getsource asks for it
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_every_command_of_the_documentation_parses():
+    from common import parse_config
+    modules, found = {}, list(commands())
+    assert {script for _, script, _ in found} >= {"tokenizer.py", "chat.py", "evaluate.py", *(f"{stage}.py" for stage in STAGES)}
+    for where, script, rest in found:
+        module = modules.get(script) or modules.setdefault(script, load(script))
+        argv = [arg for arg in shlex.split(rest) if arg not in ("...", "…")]
+        argv = ["--prompt" if arg == "-p" else arg for arg in argv]
+        argv = [f"--prompt={argv[i + 1]}" if arg == "--prompt" else arg for i, arg in enumerate(argv) if i == 0 or argv[i - 1] != "--prompt"]
+        try:
+            parse_config(module.Config, module.__doc__, argv)
+        except SystemExit:
+            pytest.fail(f"{where}: python {script} {rest}")
+
+
+@pytest.mark.parametrize("script", [f"{stage}.py" for stage in STAGES])
+def test_help_names_every_flag_with_its_default(toy, script):
+    result = succeed(script, "--help", log=toy.folder / "help")
+    flags = re.findall(r"^  --(\w+)", result.stdout, re.M)
+    assert {"out", "data", "seed", "device", "compile", "resume", "steps", "batch_size", "eval_every", "save_every"} <= set(flags)
+    assert result.stdout.count("(default:") == len(flags)

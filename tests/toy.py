@@ -1,0 +1,91 @@
+"""What the tests of the stages share: the smallest tokenizer, toy data, and stages run as processes of their own."""
+import base64
+import json
+import multiprocessing
+import os
+import runpy
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+ROOT = Path(__file__).resolve().parent.parent
+WORDS = "red green blue one two three sun moon star cat dog bird".split()
+
+# A server that has torch in memory and forks: a stage then starts in a fraction of a second.
+FORKSERVER = multiprocessing.get_context("forkserver")
+FORKSERVER.set_forkserver_preload(["numpy", "torch", "tiktoken", "regex"])
+
+
+def write_tokenizer(out, pattern=r"[\s\S]"):
+    """out/tokenizer with the 256 bytes and the nine special tokens, nothing merged."""
+    from common import SPECIAL_TOKENS, Tokenizer, tokenizer_fingerprint
+    folder = Path(out, "tokenizer")
+    folder.mkdir(parents=True, exist_ok=True)
+    merges = b"".join(base64.b64encode(bytes([byte])) + b" %d\n" % byte for byte in range(256))
+    (folder / "merges.tiktoken").write_bytes(merges)
+    info = dict(pattern=pattern, special_tokens=SPECIAL_TOKENS, vocab_size=265,
+                fingerprint=tokenizer_fingerprint(merges, pattern, SPECIAL_TOKENS))
+    (folder / "tokenizer.json").write_text(json.dumps(info))
+    return Tokenizer.load(folder)
+
+
+def chat(user, answer):
+    return {"messages": [{"role": "user", "content": user}, {"role": "assistant", "content": answer}]}
+
+
+def write_jsonl(path, rows):
+    Path(path).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return Path(path)
+
+
+def write_data(folder):
+    """Documents, conversations, pairs and prompts that a model of one layer learns in twenty steps."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    documents = [{"text": f"{a} and {b} and {a} again. " * 3} for a in WORDS for b in WORDS]
+    questions = [(f"{a} {b}?", f"{b} {a}.") for a in WORDS for b in WORDS]
+    return SimpleNamespace(
+        documents=write_jsonl(folder / "documents.jsonl", documents),
+        conversations=write_jsonl(folder / "conversations.jsonl", [chat(q, a) for q, a in questions]),
+        pairs=write_jsonl(folder / "pairs.jsonl", [dict(prompt=q, chosen=a, rejected="who knows") for q, a in questions]),
+        prompts=write_jsonl(folder / "prompts.jsonl", [chat("say " + q, a) for q, a in questions]))
+
+
+def in_child(script, argv, log, before):
+    """The body of the child process: everything it prints goes to files, then it is `python script argv...`."""
+    for number, name in (1, "stdout"), (2, "stderr"):
+        os.dup2(os.open(f"{log}.{name}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+    import torch
+    torch.set_num_threads(1)
+    sys.argv, sys.path[:0] = [script, *map(str, argv)], [str(ROOT)]
+    if before:
+        before()
+    runpy.run_path(str(ROOT / script), run_name="__main__")
+
+
+def run_script(script, *argv, log, before=None):
+    """Run one script to its end -> exit status (-9 if killed), stdout, stderr. before: a function that the child calls first."""
+    process = FORKSERVER.Process(target=in_child, args=(script, argv, log, before))
+    process.start()
+    process.join(120)
+    assert process.exitcode is not None, f"{script} hangs"
+    return SimpleNamespace(status=process.exitcode, stdout=Path(f"{log}.stdout").read_text(), stderr=Path(f"{log}.stderr").read_text())
+
+
+def succeed(*args, **kwargs):
+    result = run_script(*args, **kwargs)
+    assert result.status == 0, result.stderr
+    return result
+
+
+def fails_with_one_line(result, *words):
+    """A user's mistake ends in one line on stderr that holds these words, exit status 2, no traceback."""
+    lines = result.stderr.splitlines()
+    assert result.status == 2 and len(lines) == 1 and lines[0].startswith("error: "), result.stderr
+    for word in words:
+        assert str(word) in lines[0], f"{word!r} is not in {lines[0]!r}"
+
+
+def read_folder(path):
+    """The files of a checkpoint or any other folder, byte for byte."""
+    return {f.name: f.read_bytes() for f in sorted(Path(path).iterdir())}
