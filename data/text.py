@@ -17,8 +17,8 @@ How the text is cut into documents
             so that validation gets a share even of a single book.
 
 How the text is split
-  Where some files have the word val, valid or validation in their name (TinyStoriesV2-GPT4-valid.txt) and others have
-  not, the former are the validation split. Otherwise a document is validation if the hash of its text falls under
+  Where some files, or the folders they lie in, have the word val, valid or validation in their name
+  (TinyStoriesV2-GPT4-valid.txt) and others have not, the former are the validation split. Otherwise a document is validation if the hash of its text falls under
   `val_share`: nothing else decides, so a duplicate never stands on both sides. Small corpora may have no such document;
   the threshold then rises to the smallest hash among the first 1,000, so that validation is never empty.
 """
@@ -27,6 +27,7 @@ import gzip
 import hashlib
 import json
 import lzma
+import os
 import re
 import sys
 from pathlib import Path
@@ -46,9 +47,11 @@ def read_documents(paths, split, val_share=0.02):
     if not 0 <= val_share < 1:
         raise ValueError(f"val_share must be at least 0 and less than 1, not {val_share}")
     files = list_files(paths)
-    named_val = [f for f in files if re.search(r"(?<![a-z])val(id|idation)?(?![a-z])", f.name.lower())]
-    if named_val and len(named_val) < len(files):
-        named_train = [f for f in files if f not in named_val]
+    shared = os.path.commonpath([f.absolute().parent for f in files])          # what they all lie in tells nothing
+    names = [os.path.relpath(f.absolute(), shared).lower() for f in files]
+    is_val = [bool(re.search(r"(?<![a-z])val(id|idation)?(?![a-z])", name)) for name in names]
+    if any(is_val) and not all(is_val):
+        named_val, named_train = [[f for f, val in zip(files, is_val) if val == want] for want in (True, False)]
         return _checked(_documents_of(named_val if split == "val" else named_train), split, paths)
     return _checked(_split_by_hash(_documents_of(files), split, val_share), split, paths)
 

@@ -3,6 +3,7 @@ import gzip
 import json
 import lzma
 import re
+import sys
 import tracemalloc
 
 import pytest
@@ -50,6 +51,13 @@ def test_parquet_reads_the_column_text_and_names_what_it_leaves_out(tmp_path, ca
     with pytest.raises(ValueError, match="no column 'text'; it has body"):
         list(read_documents(tmp_path / "b.parquet", "train"))
     assert "not a readable parquet file" in error(tmp_path / "c.parquet", b"PAR1 no")
+
+
+def test_parquet_without_pyarrow_names_the_extra(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    (tmp_path / "a.parquet").write_bytes(b"PAR1")
+    with pytest.raises(ValueError, match=r"needs pyarrow. Install it: pip install -e '.\[data\]'"):
+        list(read_documents(tmp_path, "train"))
 
 
 def test_a_folder_is_read_whole_in_sorted_order_and_hidden_files_are_not(tmp_path):
@@ -110,6 +118,10 @@ def test_files_named_validation_are_the_validation_split(tmp_path):
     train, val = both(tmp_path)
     assert val == ["v0", "v1"] and len(train) == 201
     assert both(tmp_path / "Stories-valid.jsonl")[0]                     # alone it is an ordinary corpus
+    for folder in "train", "validation":
+        (tmp_path / "sub" / folder).mkdir(parents=True)
+        write_jsonl(tmp_path / "sub" / folder / "0.jsonl", [folder])
+    assert both(tmp_path / "sub") == (["train"], ["validation"])
 
 
 # ---- bad input: one line, file:line, what to do ----
