@@ -1,5 +1,5 @@
 """
-Stage 4 of 5: direct preference optimisation (Rafailov et al. 2023, arXiv:2305.18290): of two answers to the same question
+Stage 5 of 6: direct preference optimisation (Rafailov et al. 2023, arXiv:2305.18290): of two answers to the same question
 make the chosen one more likely and the rejected one less, relative to the frozen SFT model. Reads out/sft, writes out/dpo.
 
 laptop      python dpo.py                              the demo's preference pairs, made on this machine

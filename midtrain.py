@@ -1,5 +1,5 @@
 """
-Stage 2 of 5: midtraining, next-token prediction on whole conversations: the model learns the structure that the special
+Stage 3 of 6: midtraining, next-token prediction on whole conversations: the model learns the structure that the special
 tokens give, and the material of the skills. Reads out/pretrain, writes out/midtrain.
 
 laptop      python midtrain.py                              the demo's conversations, made on this machine

@@ -1,5 +1,5 @@
 """
-Stage 3 of 5: supervised fine-tuning, the loss on the assistant's tokens alone: the model learns to answer, not to ask.
+Stage 4 of 6: supervised fine-tuning, the loss on the assistant's tokens alone: the model learns to answer, not to ask.
 Reads out/midtrain, writes out/sft. `diff midtrain.py sft.py` shows all that fine-tuning changes.
 
 laptop      python sft.py                              the demo's conversations, made on this machine
