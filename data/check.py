@@ -22,7 +22,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))        # so that it runs as python data/check.py
 from common import Tokenizer, fail, read_meta, run
-from data.conversations import scan, to_conversation, to_preference
+from data.conversations import scan
+from data.formats import to_conversation, to_preference
 from data.text import check_text, list_files, parse_json_line
 from dpo import render_pair
 

@@ -12,7 +12,7 @@ solution become one paragraph, each ended by a full stop; the last, "#### 10", s
 import re
 from decimal import Decimal, InvalidOperation
 
-from data.conversations import validate_conversation
+from data.formats import validate_conversation
 from data.grading import final_number, same_final_number
 from data.source import Source
 

@@ -18,9 +18,10 @@ How the text is cut into documents
 
 How the text is split
   Where some files, or the folders they lie in, have the word val, valid or validation in their name
-  (TinyStoriesV2-GPT4-valid.txt) and others have not, the former are the validation split. Otherwise a document is validation if the hash of its text falls under
-  `val_share`: nothing else decides, so a duplicate never stands on both sides. Small corpora may have no such document;
-  the threshold then rises to the smallest hash among the first 1,000, so that validation is never empty.
+  (TinyStoriesV2-GPT4-valid.txt) and others have not, the former are the validation split. Otherwise a document is
+  validation if the hash of its text falls under `val_share`: nothing else decides, so a duplicate never stands on both
+  sides. Small corpora may have no such document; the threshold then rises to the smallest hash among the first 1,000,
+  so that validation is never empty.
 """
 import codecs
 import gzip

@@ -1,7 +1,7 @@
 """
 UltraFeedback, binarized: 61K prompts, the best of four answers against another. Cui et al. 2024, arXiv:2310.01377.
 """
-from data.conversations import to_preference
+from data.formats import to_preference
 from data.source import Source
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from data.check import find_tokenizer, render
-from data.conversations import (read_conversations, read_preferences, to_conversation, to_preference,
-                                validate_conversation)
+from data.conversations import read_conversations, read_preferences
+from data.formats import to_conversation, to_preference, validate_conversation
 from data.mixture import Mixture, Sequence
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -264,7 +264,8 @@ def test_check_reports_good_and_bad_rows(tmp_path):
                  "conversations, for midtrain.py and sft.py: 1 messages, 1 prompt/completion",
                  "2 do not fit in a row and lose their end (66.7 %); in 1 of these no answer is left",
                  "preference pairs, for dpo.py",
-                 "documents, for tokenizer.py and pretrain.py", "<|assistant_start|>[[<|python_start|>2+2<|python_end|>]]"
+                 "documents, for tokenizer.py and pretrain.py",
+                 "<|assistant_start|>[[<|python_start|>2+2<|python_end|>]]"
                  "<|output_start|>4<|output_end|>[[So 4<|assistant_end|>]]",
                  "[[\\x1b[31mred<|assistant_end|>]]", "counting bytes in place of tokens"]:
         assert line in report.stdout, report.stdout

@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 
 import data.download
+import data.fetch
 from data.arc import ARCChallenge, ARCEasy
-from data.conversations import validate_conversation
+from data.formats import validate_conversation
 from data.core_tasks import TASKS, CoreTask, Task, build_prompts, encode_prompt
 from data.download import SOURCES, download
 from data.gsm8k import GSM8K, to_parts
@@ -95,7 +96,7 @@ def hub(monkeypatch):
     threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}/")
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    monkeypatch.setattr(data.download, "WAITS", (0, 0, 0, 0))
+    monkeypatch.setattr(data.fetch, "WAITS", (0, 0, 0, 0))
     yield server
     server.shutdown()
 
@@ -103,7 +104,8 @@ def hub(monkeypatch):
 def test_download_fetches_verifies_and_does_not_fetch_twice(hub, tmp_path, capsys):
     download("gsm8k", 8, tmp_path)
     folder = tmp_path / "gsm8k"
-    assert {p.relative_to(folder).as_posix() for p in folder.rglob("*.*")} == {"main/test.parquet", "main/train.parquet"}
+    assert {p.relative_to(folder).as_posix() for p in folder.rglob("*.*")} == {"main/test.parquet",
+                                                                              "main/train.parquet"}
     assert (folder / "main/train.parquet").read_bytes() == BIG
     assert (folder / "main/test.parquet").read_bytes() == b"small"
     assert "verified" in capsys.readouterr().out
@@ -161,6 +163,9 @@ def test_faults_that_stay_are_told_in_one_line(hub, tmp_path):
         download("gsm8k", 8, tmp_path)
     with pytest.raises(ValueError, match="cais/mmlu/tree.*HTTP status 404"):
         download("mmlu", 8, tmp_path)
+    hub.files["cais/mmlu"] = {"all/../../../escaped.parquet": b"x"}
+    with pytest.raises(ValueError, match="a path that leaves its folder"):
+        download("mmlu", 8, tmp_path)
     hub.files["cais/mmlu"] = {"new/place.parquet": b"x"}
     with pytest.raises(ValueError, match="none of its 1 files matches all/"):
         download("mmlu", 8, tmp_path)
@@ -169,15 +174,19 @@ def test_faults_that_stay_are_told_in_one_line(hub, tmp_path):
 def test_offline_says_what_to_do_and_takes_a_folder_copied_by_hand(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")              # nobody listens at the discard port
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    monkeypatch.setattr(data.download, "WAITS", (0,))
+    monkeypatch.setattr(data.fetch, "WAITS", (0,))
     with pytest.raises(ConnectionError) as e:
         download("gsm8k", 8, tmp_path)
+    assert "https://huggingface.co/datasets/openai/gsm8k" in str(e.value)
     assert all(word in str(e.value) for word in ["Offline? Copy main/*.parquet", "by hand", "HF_ENDPOINT",
                                                  str(tmp_path)])
     (tmp_path / "gsm8k").mkdir()
     (tmp_path / "gsm8k/train.jsonl").write_text("{}")
     download("gsm8k", 8, tmp_path)
     assert "Using the 1 files" in capsys.readouterr().out
+    monkeypatch.setenv("HF_ENDPOINT", "mirror.example")
+    with pytest.raises(ValueError, match="HF_ENDPOINT is 'mirror.example', expected an address"):
+        download("gsm8k", 8, tmp_path)
 
 
 def test_command_line(monkeypatch, capsys):
