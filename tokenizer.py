@@ -189,6 +189,7 @@ class ByteStrings:
             if 3 * (self.n_used + len(slot)) > len(self.count):      # keep it two thirds empty, else the tries get many
                 self.make_room(len(slot))
                 slot = self.first_slot(key1, key2)
+                continue
             free = self.key2[slot] == 0
             claimed = slot[free]
             self.key1[claimed], self.key2[claimed] = key1[free], key2[free]             # of many, the last one gets the slot
@@ -616,9 +617,9 @@ def main():
     from common import SPECIAL_TOKENS, Tokenizer, parse_config                      # imports torch, which train_bpe does without
     cfg = parse_config(Config, __doc__)
     n_tokens, start = cfg.vocab_size - len(SPECIAL_TOKENS), time.monotonic()
-    if not 256 <= n_tokens <= MAX_TOKENS:
-        raise ValueError(f"--vocab_size {cfg.vocab_size}: 256 bytes and {len(SPECIAL_TOKENS)} special tokens come first and ids "
-                         f"fit 16 bits; choose {256 + len(SPECIAL_TOKENS)} to 65536")
+    if not 256 <= n_tokens <= 65536 - len(SPECIAL_TOKENS):
+        raise ValueError(f"--vocab_size {cfg.vocab_size}: the 256 bytes and {len(SPECIAL_TOKENS)} special tokens are part of it, and "
+                         f"ids are stored in 16 bits; choose {256 + len(SPECIAL_TOKENS)} to 65536")
     for name in ("max_chars", "doc_cap", "processes"):
         if getattr(cfg, name) < 0:
             raise ValueError(f"--{name} {getattr(cfg, name)}: must be 0 or more")
