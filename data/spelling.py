@@ -16,7 +16,7 @@ from data.python_corpus import source_files, stdlib_folder
 from data.splits import check_split, generator, item_index, split_of, stable_hash
 
 PROSE_WORD = re.compile(r"(?<=[a-z,] )[a-z]{3,14}(?=[.,;:]? |[.,;:]?\n)")    # between words, not in the midst of code
-NAME_PART = re.compile(r"(?<![A-Z])[A-Z][a-z]{2,13}(?![a-z])|(?<![A-Za-z])[a-z]{3,14}(?![a-z])")    # JSONDecoder: Decoder
+NAME_PART = re.compile(r"(?<![A-Z])[A-Z][a-z]{2,13}(?![a-z])|(?<![A-Za-z])[a-z]{3,14}(?![a-z])")    # of getDecoder
 COMMON_ENOUGH = 2           # a word found in code alone must occur this often
 # Words that people try first. They join the rest, and the hash puts each into one split like any other.
 EVERYDAY_WORDS = """
@@ -77,8 +77,8 @@ EVASIVE = [
 def words(path=None):
     """The words to spell, 3 to 14 lower-case ASCII letters, in a fixed shuffled order: some 14,000 from CPython 3.11.
 
-    Many words, since a token's letters can only be learned from words that hold it: of the test words, 26 % have a token
-    that fewer than eight training words share in a vocabulary of 4,096 tokens, 9 % in one of 2,048, 2 % in one of 1,024.
+    Many words, since a token's letters can only be learned from words that hold it: of the test words, 26 % have a
+    token that fewer than eight training words share where there are 4,096 tokens, 9 % of 2,048, 2 % of 1,024.
 
     path: a file with one word a line (say /usr/share/dict/words); None takes the standard library's source files.
     """
@@ -101,6 +101,7 @@ def words(path=None):
     return sorted(found, key=stable_hash)
 
 
+@functools.cache
 def words_of(split, path=None):
     """The words of one split, in the order of words()."""
     check_split(split)

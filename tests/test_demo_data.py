@@ -382,6 +382,18 @@ def test_every_intent_is_in_every_split_and_its_answers_state_its_facts():
         assert not any(identity.states_facts(intent, wrong) for wrong in identity.EVASIVE + identity.INVENTED[group])
 
 
+def test_training_never_asks_in_a_held_out_wording():
+    """Not by way of the paraphrases either, nor by a prefix that turns one wording into another."""
+    held_out = {identity.plain(wording) for split in SPLITS[1:] for wording, _ in identity.wordings(split)}
+    asked = {identity.plain(m["content"]) for c in Identity("train", 10_000) for m in c["messages"][::2]}
+    assert not asked & held_out and len(asked) > 4000
+    intent_of = {identity.plain(wording): intent for split in SPLITS for wording, intent in identity.wordings(split)}
+    for intent in identity.INTENTS:
+        found = [identity.plain(wording) for wording in identity.paraphrases(intent)]
+        assert len(found) >= 100 and all(intent_of.get(wording, intent) == intent for wording in found)
+        assert not any(character in wording for wording in identity.paraphrases(intent) for character in "[]/|\n")
+
+
 def test_groups_turns_and_facts():
     assert {c["group"] for c in Identity("test", group="unknown")} == {"unknown"}
     with pytest.raises(ValueError, match="no wordings in group 'none'"):
@@ -389,6 +401,6 @@ def test_groups_turns_and_facts():
     turns = [len(c["messages"]) // 2 for c in Identity("train", 2000)]
     assert 0.15 < sum(n > 1 for n in turns) / 2000 < 0.35 and max(turns) == 3
     assert identity.states_facts("who", [{"type": "text", "text": "I'm Tok2Chat."}])
-    assert identity.states_facts("weather", "I do not know. I can\u2019t see the weather.")
+    assert identity.states_facts("weather", "I do not know. I can\u2019t see it.")
     assert not identity.states_facts("who", "I am tok2chatter")
     assert not identity.states_facts("not other", "I am tok2chat.")
