@@ -334,6 +334,25 @@ def test_micro_batches_do_not_change_the_logged_loss_and_gradient(toy, tmp_path)
             assert other == pytest.approx(logged[0], rel=1e-5)
 
 
+def compile_without_a_compiler():
+    """torch.compile as the stages call it, but what it traced runs as it is: tracing without a minute of C++."""
+    import common, torch
+    compile = torch.compile
+    torch.compile = lambda model, **kwargs: compile(model, backend="eager", **kwargs)
+    common.can_compile = lambda device: True
+
+
+@pytest.mark.parametrize("stage", ["sft", "dpo"])
+def test_a_compiled_run_saves_the_same_weights_under_the_names_of_the_source(toy, tmp_path, stage):
+    out = copy_of(toy, tmp_path / "out", NEEDS[stage])
+    result = toy(stage, "--compile", out=out, before=compile_without_a_compiler)
+    assert result.status == 0 and "not compiled" not in result.stdout, result.stderr
+    compiled, plain = (torch.load(folder / stage / "model.pt", weights_only=True) for folder in (out, toy.out))
+    assert list(compiled) == list(plain)
+    for name in plain:
+        torch.testing.assert_close(compiled[name], plain[name], rtol=0.01, atol=0.01)
+
+
 # ---- the commands that we print ----
 
 def commands():

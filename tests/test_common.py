@@ -1,0 +1,679 @@
+"""common.py in its order: tokenizer and mask, model, loss, optimizer, checkpoints, set-up; each against a plain reference."""
+import base64, errno, itertools, json, math, os, shutil, signal
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import tiktoken.load
+import torch
+import torch.nn.functional as F
+
+import common
+from common import (CHUNK, GPT, GPTConfig, SPECIAL_TOKENS, Env, LinearCrossEntropy, Optimizer, StopSignal, Tokenizer, can_compile,
+                    evaluate_loss, largest_batch, load_checkpoint, model_config, orthogonalize, parse_config, rms_norm,
+                    save_checkpoint, setup, token_losses)
+from toy import read_folder, write_tokenizer
+
+torch.set_num_threads(1)
+ENV = Env(torch.device("cpu"), torch.float32)
+
+
+def tiny_model(seed=0, vocab_size=265, n_layer=2, n_head=4, n_kv_head=2, n_embd=32, n_ff=48, seq_len=32):
+    """Random weights everywhere: the zeros of init_weights would hide half of the model from a test."""
+    model = GPT(GPTConfig(vocab_size, seq_len, n_layer, n_head, n_kv_head, n_embd, n_ff))
+    rng = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.copy_(torch.randn(p.shape, generator=rng) * 1.5 * p.size(1) ** -0.5)
+    return model
+
+
+def random_ids(*shape, seed=0, high=256):
+    return torch.randint(0, high, shape, generator=torch.Generator().manual_seed(seed))
+
+
+# ---- tokenizer ----
+
+@pytest.fixture(scope="module")
+def byte_tok(tmp_path_factory):
+    return write_tokenizer(tmp_path_factory.mktemp("bytes"))
+
+
+@pytest.fixture(scope="module")
+def merged(tmp_path_factory):
+    """A tokenizer with tokens across the boundaries of parts and turns ("?\\n", " = 1", "\\n#") and with non-ASCII ones."""
+    tokens = [bytes([i]) for i in range(256)] + [b" =", b" = ", b"12", b" = 12", b"\n#", b"##", b"50", b"?\n", b"<|", b"|>", b"\xc3\xa9"]
+    return write_tokenizer(tmp_path_factory.mktemp("merged"), pattern=r"[\s\S]+", tokens=tokens)
+
+
+@pytest.fixture(params=["byte_tok", "merged"])
+def tok(request):
+    return request.getfixturevalue(request.param)
+
+
+def test_ids_are_tiktokens_and_the_nine_special_tokens_come_last(merged):
+    merges = merged.folder / "merges.tiktoken"
+    reference = tiktoken.Encoding("reference", pat_str=merged.pattern, special_tokens={},
+                                  mergeable_ranks=tiktoken.load.load_tiktoken_bpe(str(merges)))
+    text = "x = 12?\n## été 5050 <|bos|>"
+    assert merged.encode(text) == reference.encode(text) == merged.encode_batch(["", text])[1] and len(merged.encode(text)) < len(text)
+    assert merged.decode(merged.encode(text)) == text
+    names = "bos user_start user_end assistant_start assistant_end python_start python_end output_start output_end".split()
+    assert [merged.special(f"<|{name}|>") for name in names] == list(range(267, 276)) and merged.vocab_size == 276
+
+
+def test_token_bytes_are_raw_bytes_and_0_for_special_tokens(tok):
+    assert tok.token_bytes.dtype == np.int32 and len(tok.token_bytes) == tok.vocab_size
+    for i in range(tok.vocab_size - 9):                                      # 0x80 alone is one byte, not the 3 of U+FFFD
+        assert tok.token_bytes[i] == len(tok.enc.decode_single_token_bytes(i))
+    assert not tok.token_bytes[-9:].any()
+    text = "naïve été 12 = 12 🙂"
+    assert tok.token_bytes[tok.encode(text)].sum() == len(text.encode())
+
+
+def runs(tok, ids, mask):
+    """Neighbouring ids of ordinary text with one mask joined: [("<|bos|>", 0), ("Weng", 1), ...]."""
+    names = {id: name for name, id in tok.specials.items()}
+    out = []
+    for (name, learn), group in itertools.groupby(zip(ids, mask), lambda pair: (names.get(pair[0]), pair[1])):
+        group = [id for id, _ in group]
+        out += [(name, learn)] * len(group) if name else [(tok.decode(group), learn)]
+    return out
+
+
+def test_the_worked_example_renders_as_the_design_says(tok):
+    conversation = json.loads(Path(__file__).with_name("fixtures").joinpath("weng.json").read_text())
+    ids, mask = tok.render_conversation(conversation)
+    assert runs(tok, ids, mask) == [
+        ("<|bos|>", 0), ("<|user_start|>", 0),
+        ("Weng earns $12 an hour for babysitting. Yesterday, she just did 50 minutes of babysitting. How much did she earn?", 0),
+        ("<|user_end|>", 0), ("<|assistant_start|>", 0), ("Weng earns 12/60 = ", 1),
+        ("<|python_start|>", 1), ("12/60", 1), ("<|python_end|>", 1), ("<|output_start|>", 0), ("0.2", 0), ("<|output_end|>", 0),
+        (" per minute. Working 50 minutes, she earned 0.2*50 = ", 1),
+        ("<|python_start|>", 1), ("0.2*50", 1), ("<|python_end|>", 1), ("<|output_start|>", 0), ("10", 0), ("<|output_end|>", 0),
+        (".\n#### 10", 1), ("<|assistant_end|>", 1)]
+
+
+TWO_TURNS = {"messages": [{"role": "system", "content": "Be short."}, {"role": "user", "content": "1 = 12?"},
+                          {"role": "assistant", "content": "\n# no"}, {"role": "user", "content": "why?"},
+                          {"role": "assistant", "content": "## 50 = 50"}]}
+
+
+def test_the_mask_selects_exactly_the_answers_and_their_ends(tok):
+    ids, mask = tok.render_conversation(TWO_TURNS)
+    learned = [id for id, learn in zip(ids, mask) if learn]                  # the first token of an answer too (T1), and its end (T3)
+    assert tok.decode(learned) == "\n# no<|assistant_end|>## 50 = 50<|assistant_end|>"
+    assert len(learned) == len(tok.encode("\n# no")) + len(tok.encode("## 50 = 50")) + 2
+    assert runs(tok, ids, mask)[:3] == [("<|bos|>", 0), ("<|user_start|>", 0), ("Be short.\n\n1 = 12?", 0)]
+    assert ids.count(tok.special("<|bos|>")) == 1 == ids.index(tok.special("<|user_start|>"))
+
+
+def test_every_piece_is_encoded_by_itself(merged):
+    ids, _ = merged.render_conversation(TWO_TURNS)                           # "?\n" and " = 12" would merge across pieces (T36)
+    s = merged.special
+    assert ids == [s("<|bos|>"), s("<|user_start|>"), *merged.encode("Be short.\n\n1 = 12?"), s("<|user_end|>"),
+                   s("<|assistant_start|>"), *merged.encode("\n# no"), s("<|assistant_end|>"),
+                   s("<|user_start|>"), *merged.encode("why?"), s("<|user_end|>"),
+                   s("<|assistant_start|>"), *merged.encode("## 50 = 50"), s("<|assistant_end|>")]
+
+
+def test_special_tokens_that_somebody_types_stay_ordinary_text(tok):
+    typed = "".join(SPECIAL_TOKENS) + "<|endoftext|>"
+    conversation = {"messages": [{"role": "system", "content": typed}, {"role": "user", "content": typed}, {"role": "assistant", "content": [
+        {"type": kind, "text": typed} for kind in ("text", "python", "python_output")]}]}
+    ids, mask = tok.render_conversation(conversation)
+    first_special = tok.special("<|bos|>")
+    order = [SPECIAL_TOKENS[id - first_special] for id in ids if id >= first_special]
+    assert order == ["<|bos|>", "<|user_start|>", "<|user_end|>", "<|assistant_start|>", "<|python_start|>", "<|python_end|>",
+                     "<|output_start|>", "<|output_end|>", "<|assistant_end|>"]
+    assert sum(mask) == 2 * len(tok.encode(typed)) + 3
+
+
+def test_truncated_anywhere_it_is_a_prefix_without_an_end_to_learn(tok):
+    ids, mask = tok.render_conversation(TWO_TURNS)
+    for n in range(len(ids) + 5):
+        assert tok.render_conversation(TWO_TURNS, max_tokens=n) == (ids[:n], mask[:n])
+    assert sum(id == tok.special("<|assistant_end|>") for id in ids[:-1]) == 1
+
+
+def test_other_user_text_changes_no_target(tok):
+    """T7: of two conversations that differ in what the user says, what is learned is the same."""
+    a, b = ({"messages": [{"role": "user", "content": text}, {"role": "assistant", "content": "yes"}]} for text in ("dogs", "cats"))
+    (ids, mask), (ids_2, mask_2) = tok.render_conversation(a), tok.render_conversation(b)
+    assert ids != ids_2 and mask == mask_2
+    assert [i for i, m in zip(ids, mask) if m] == [i for i, m in zip(ids_2, mask_2) if m]
+
+
+def test_a_prompt_is_what_stood_before_the_answer_in_training(tok):
+    ids, mask = tok.render_conversation(TWO_TURNS)
+    prompt = tok.render_for_completion(TWO_TURNS)
+    start = len(ids) - ids[::-1].index(tok.special("<|assistant_start|>"))
+    assert prompt == ids[:start] == tok.render_for_completion({"messages": TWO_TURNS["messages"][:-1]}) and mask[start] == 1
+
+
+@pytest.mark.parametrize("roles", [[], ["assistant"], ["system"], ["system", "assistant"], ["user", "user"], ["user", "assistant", "assistant"],
+                                   ["user", "system"], ["user", "tool"]])
+def test_a_role_out_of_order_is_an_error(byte_tok, roles):
+    with pytest.raises(ValueError, match="expected"):
+        byte_tok.render_conversation({"messages": [{"role": role, "content": "x"} for role in roles]})
+
+
+def test_the_fingerprint_follows_everything_that_decides_the_ids(byte_tok, merged):
+    merges = b"".join(base64.b64encode(bytes([i])) + b" %d\n" % i for i in range(256))
+    others = [merged, Tokenizer(merges, r"\S|\s"), Tokenizer(merges, r"[\s\S]", SPECIAL_TOKENS[::-1])]
+    assert Tokenizer(merges, r"[\s\S]").fingerprint == byte_tok.fingerprint
+    assert len({t.fingerprint for t in [byte_tok, *others]}) == 4
+
+
+# ---- the model ----
+
+def naive_logits(model, ids, isolate):
+    """The model of the papers, one number after the other in float64: ids (T,) -> (T, V)."""
+    c, weights = model.config, {name: p.detach().double() for name, p in model.named_parameters()}
+    D, group = c.n_embd // c.n_head, c.n_head // c.n_kv_head
+
+    def norm(v):
+        return v / (v.pow(2).mean() + 1e-6).sqrt()
+
+    def rotated(v, position):
+        out = v.clone()
+        for i in range(D // 2):
+            angle = position * c.rope_theta ** (-2 * i / D)
+            out[i] = v[i] * math.cos(angle) - v[i + D // 2] * math.sin(angle)
+            out[i + D // 2] = v[i] * math.sin(angle) + v[i + D // 2] * math.cos(angle)
+        return out
+
+    def heads(v):
+        return [v[i:i + D] for i in range(0, len(v), D)]
+
+    x = [norm(weights["embed"][id]) for id in ids]
+    first = [max([0] + [s for s in range(t + 1) if isolate and ids[s] == c.vocab_size - 9]) for t in range(len(ids))]
+    for layer in range(c.n_layer):
+        wq, wk, wv, wo = (weights[f"blocks.{layer}.attn.{name}"] for name in ("wq", "wk", "wv", "wo"))
+        gate, up, down = (weights[f"blocks.{layer}.mlp.{name}"] for name in ("gate", "up", "down"))
+        q = [[rotated(norm(h), t) for h in heads(wq @ norm(v))] for t, v in enumerate(x)]
+        k = [[rotated(norm(h), t) for h in heads(wk @ norm(v))] for t, v in enumerate(x)]
+        v_ = [heads(wv @ norm(v)) for v in x]
+        for t in range(len(x)):
+            out = []
+            for h in range(c.n_head):
+                sees = range(first[t], t + 1)
+                weight = [math.exp(q[t][h] @ k[s][h // group] / D ** 0.5) for s in sees]
+                out.append(sum(w * v_[s][h // group] for w, s in zip(weight, sees)) / sum(weight))
+            x[t] = x[t] + wo @ torch.cat(out)
+            g = gate @ norm(x[t])
+            x[t] = x[t] + down @ (g / (1 + torch.exp(-g)) * (up @ norm(x[t])))
+    return torch.stack([weights["head"] @ norm(v) for v in x])
+
+
+@pytest.mark.parametrize("n_kv_head", [1, 2, 4])
+@pytest.mark.parametrize("isolate", [False, True])
+def test_logits_equal_a_naive_loop_in_float64(n_kv_head, isolate):
+    model = tiny_model(n_kv_head=n_kv_head)
+    ids = random_ids(2, 14)
+    ids[:, 0] = ids[0, 5] = ids[1, 9] = ids[1, 10] = model.config.bos
+    logits = model(ids, isolate=isolate)
+    assert logits.dtype == torch.float32
+    for row in range(2):
+        torch.testing.assert_close(logits[row].double(), naive_logits(model, ids[row].tolist(), isolate), rtol=1e-4, atol=2e-5)
+
+
+def test_rope_tells_far_positions_apart():
+    """bfloat16 positions can't tell 256 from 257 (T26); ours are float32 whatever the compute dtype."""
+    cos, sin = common.rotary_table(torch.arange(4096), 64, 10000.0)
+    assert cos.dtype == torch.float32 and cos.shape == (1, 4096, 32)
+    exact = np.arange(4096)[:, None] * 10000.0 ** (-np.arange(0, 64, 2) / 64)
+    assert np.abs(cos[0].numpy() - np.cos(exact)).max() < 1e-3 and np.abs(sin[0].numpy() - np.sin(exact)).max() < 1e-3
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_later_token_changes_no_earlier_logit(dtype):
+    model = tiny_model(n_head=2, n_kv_head=1, n_embd=128)
+    model.compute_dtype = dtype
+    ids = random_ids(1, 70)
+    logits = model(ids)
+    for t in 1, 33, 69:
+        other = ids.clone()
+        other[0, t] = (ids[0, t] + 1) % 256
+        changed = model(other)
+        assert torch.equal(changed[:, :t], logits[:, :t]) and not torch.equal(changed[:, t], logits[:, t])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("n_kv_head", [1, 2])
+def test_packed_conversations_do_not_see_each_other_to_the_bit(dtype, n_kv_head):
+    model = tiny_model(n_head=2, n_kv_head=n_kv_head, n_embd=128)
+    model.compute_dtype = dtype
+    starts, T = [0, 37, 80, 150], 170                                        # the rest is padding: one <|bos|> after the other
+    ids = random_ids(2, T)
+    ids[:, starts + list(range(160, T))] = model.config.bos
+    logits = model(ids, isolate=True)
+    assert torch.isfinite(logits).all()
+    for start, end in zip(starts, starts[1:] + [160]):
+        other = ids.clone()
+        other[:, start + 1:end] = random_ids(2, end - start - 1, seed=1)
+        changed, rest = model(other, isolate=True), [t for t in range(T) if not start < t < end]
+        assert torch.equal(changed[:, rest], logits[:, rest])
+        assert not torch.equal(changed[:, start + 1:end], logits[:, start + 1:end])
+        assert not torch.equal(model(other)[:, rest], model(ids)[:, rest])   # without isolate they do see each other
+        alone = model(ids[:, start:end])                                     # the same as in a row of its own, up to rounding
+        torch.testing.assert_close(alone, logits[:, start:end], rtol=0.05, atol=1e-3 if dtype is torch.float32 else 0.15)
+
+
+def test_no_gradient_crosses_conversations():
+    model = tiny_model()
+    ids = torch.cat([torch.arange(0, 16), torch.arange(16, 32)])[None]
+    ids[0, 0] = ids[0, 16] = model.config.bos
+    targets = torch.full_like(ids, -1)
+    targets[0, :15] = ids[0, 1:16]                                           # only the first conversation is learned
+    model(ids, targets, isolate=True).backward()
+    assert model.embed.grad[1:15].abs().amax(1).min() > 0 and model.embed.grad[17:32].abs().max() == 0
+
+
+def test_bfloat16_compute_stays_near_float32_and_every_master_is_float32():
+    model, ids = tiny_model(n_embd=64), random_ids(2, 32)
+    exact = model(ids, ids).item()
+    model.compute_dtype = torch.bfloat16
+    loss = model(ids, ids)
+    loss.backward()
+    assert loss.dtype == torch.float32 and loss.item() == pytest.approx(exact, rel=0.01)
+    assert all(p.dtype == p.grad.dtype == torch.float32 for p in model.parameters())
+
+
+def test_a_new_model_predicts_nothing_and_is_the_seeds_function():
+    model = GPT(model_config(2, 300, 64))
+    model.init_weights(3)
+    ids = random_ids(2, 64)
+    assert model(ids, ids).item() / ids.numel() == pytest.approx(math.log(300), rel=1e-6)
+    for name, p in model.named_parameters():
+        expected = 1.0 if name == "embed" else 0.0 if name.endswith(("wo", "down", "head")) else p.size(1) ** -0.5
+        assert p.std().item() == pytest.approx(expected, rel=0.05) and abs(p.mean().item()) < 0.02
+    same, other = GPT(model.config), GPT(model.config)
+    same.init_weights(3), other.init_weights(4)
+    assert all(torch.equal(p, q) for p, q in zip(model.parameters(), same.parameters()))
+    assert not torch.equal(model.embed, other.embed) and not torch.equal(model.blocks[0].attn.wq, model.blocks[0].attn.wk)
+    x = rms_norm(torch.randn(500, 128)) @ model.blocks[0].attn.wq.T
+    assert x.std().item() == pytest.approx(1, rel=0.1)                       # activations keep rms 1
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3, 4, 6, 8, 12, 20, 32])
+def test_the_depth_dial_gives_whole_heads_and_a_counted_model(depth):
+    c = model_config(depth, 5000, 512)
+    assert c.n_embd == c.n_head * (c.n_embd // c.n_head) == 64 * depth and (c.n_embd // c.n_head) % 2 == 0
+    assert c.n_ff % 128 == 0 and 8 / 3 * c.n_embd <= c.n_ff < 8 / 3 * c.n_embd + 128
+    with torch.device("meta"):
+        model = GPT(c)
+    matrices = depth * (4 * c.n_embd ** 2 + 3 * c.n_embd * c.n_ff) + 5000 * c.n_embd
+    assert model.num_params() == matrices + 5000 * c.n_embd
+    assert model.flops_per_token() == 6 * matrices + 12 * depth * c.n_embd * 512
+
+
+def test_grouped_queries_must_divide_the_heads():
+    assert model_config(4, 300, 64, n_kv_head=1).n_kv_head == 1
+    with pytest.raises(ValueError, match="--n_kv_head 3"):
+        model_config(4, 300, 64, n_kv_head=3)
+
+
+@pytest.mark.skipif(not can_compile(torch.device("cpu")), reason="no C++ compiler")
+def test_the_compiled_loss_and_gradients_equal_the_plain_ones():
+    model, ids = tiny_model(n_layer=1), random_ids(2, 32)
+    ids[:, [0, 11]] = model.config.bos
+    targets = ids.roll(-1, 1).masked_fill(random_ids(2, 32, seed=1, high=3) == 0, -1)
+    results = []
+    for f in model, torch.compile(model, dynamic=False):
+        loss = f(ids, targets, isolate=True)
+        loss.backward()
+        results.append([loss.detach()] + [p.grad for p in model.parameters()])
+        model.zero_grad()
+    for plain, compiled in zip(*results):
+        torch.testing.assert_close(compiled, plain, rtol=1e-4, atol=1e-4)
+
+
+# ---- the loss ----
+
+def loss_inputs(n, share, seed=0, C=16, V=50):
+    rng = torch.Generator().manual_seed(seed)
+    x, head = (torch.randn(size, C, generator=rng).requires_grad_() for size in (n, V))
+    targets = torch.randint(0, V, (n,), generator=rng)
+    return x, head, targets.masked_fill(torch.rand(n, generator=rng) >= share, -1)
+
+
+@pytest.mark.parametrize("n", [1, 100, CHUNK, CHUNK + 1, 2 * CHUNK + 77])
+@pytest.mark.parametrize("share", [1.0, 0.3])
+def test_both_losses_equal_pytorchs_on_the_full_logits(n, share):
+    x, head, targets = loss_inputs(n, share)
+    weights = torch.rand(n, generator=torch.Generator().manual_seed(1))
+
+    def gradients(loss):
+        return torch.autograd.grad(loss, [x, head])
+
+    reference = F.cross_entropy(x @ head.T, targets, ignore_index=-1, reduction="sum")
+    loss = LinearCrossEntropy.apply(x, head, targets)
+    torch.testing.assert_close(loss, reference, rtol=1e-5, atol=1e-5)
+    for ours, theirs in zip(gradients(0.37 * loss), gradients(0.37 * reference)):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+    reference = F.cross_entropy(x @ head.T, targets, ignore_index=-1, reduction="none")
+    losses = token_losses(x, head, targets)
+    torch.testing.assert_close(losses, reference, rtol=1e-5, atol=1e-5)
+    for ours, theirs in zip(gradients((losses * weights).sum()), gradients((reference * weights).sum())):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_a_batch_without_any_target_has_loss_0_and_gradient_0():
+    x, head, targets = loss_inputs(CHUNK + 5, 0.0)
+    assert (targets == -1).all()
+    for loss in LinearCrossEntropy.apply(x, head, targets), token_losses(x, head, targets).sum():
+        gradients = torch.autograd.grad(loss, [x, head])
+        assert loss.item() == 0 and all(g.abs().max() == 0 for g in gradients)
+    model, ids = tiny_model(), random_ids(2, 32)
+    model(ids, torch.full_like(ids, -1), isolate=True).backward()
+    assert all(p.grad.abs().max() == 0 for p in model.parameters())
+
+
+def test_the_losses_stay_finite_at_extreme_logits_and_near_float32_in_bfloat16():
+    x, head, targets = loss_inputs(300, 0.7)
+    for factor in 1e3, 1e-3:
+        loss = LinearCrossEntropy.apply(x * factor, head, targets)
+        assert torch.isfinite(loss) and all(torch.isfinite(g).all() for g in torch.autograd.grad(loss, [x, head]))
+        assert torch.isfinite(token_losses(x * factor, head, targets)).all()
+    exact = LinearCrossEntropy.apply(x, head, targets)
+    coarse = LinearCrossEntropy.apply(x.bfloat16(), head, targets)
+    assert coarse.dtype == torch.float32 and coarse.item() == pytest.approx(exact.item(), rel=5e-3)
+    dx, dhead = torch.autograd.grad(coarse, [x, head])
+    exact_dx, exact_dhead = torch.autograd.grad(exact, [x, head])
+    assert dhead.dtype == torch.float32
+    assert (dx - exact_dx).norm() < 0.01 * exact_dx.norm() and (dhead - exact_dhead).norm() < 0.01 * exact_dhead.norm()
+
+
+def test_bits_per_byte_counts_the_raw_bytes_of_the_text_alone(merged):
+    model = tiny_model(vocab_size=merged.vocab_size)
+    ids = torch.tensor([[merged.special("<|bos|>")] + (merged.encode("été 12 = 12?\n## naïve 50") + [merged.special("<|bos|>")] * 33)[:32],
+                        [merged.special("<|bos|>")] + merged.encode("x" * 32)])
+    targets = ids[:, 1:].clone()
+    targets[1, 20:] = -1
+
+    class TwoRows:
+        def batch(self, indices, only_learned):
+            return ids[indices, :-1], targets[indices]
+
+        def __len__(self):
+            return 2
+
+    nats = F.cross_entropy(model(ids[:, :-1]).flatten(0, 1), targets.flatten(), ignore_index=-1, reduction="none").view(2, 32)
+    is_text = (targets >= 0) & (targets < merged.vocab_size - 9)
+    n_bytes = len("été 12 = 12?\n## naïve 50".encode()) + 20
+    for batch_size in 1, 2:
+        result = evaluate_loss(model, TwoRows(), merged, ENV, batch_size, 10)
+        assert result["bpb"] == pytest.approx(nats[is_text].sum().item() / math.log(2) / n_bytes, rel=1e-5)
+        assert result["loss"] == pytest.approx(nats.sum().item() / (targets >= 0).sum().item(), rel=1e-5)
+
+
+# ---- the optimizer ----
+
+def polynomial(g):
+    """The composition of the published quintics on the singular values, in float64."""
+    u, s, vh = torch.linalg.svd(g.double(), full_matrices=False)
+    s = s / (s.norm() * 1.01)
+    quintics = [(8.28721, -23.59589, 17.30039), (4.10706, -2.94785, 0.54484), (3.94869, -2.90890, 0.55182),
+                (3.31842, -2.48849, 0.51005), (2.30065, -1.66890, 0.41881)]
+    for i, (a, b, c) in enumerate(quintics):
+        s = s / 1.01 if i < 4 else s
+        s = a * s + b * s ** 3 + c * s ** 5
+    return u @ torch.diag(s) @ vh
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (128, 32), (32, 128)])
+def test_orthogonalize_keeps_the_subspace_and_sets_singular_values_near_1(shape):
+    g = torch.randn(3, *shape, generator=torch.Generator().manual_seed(0)) * torch.tensor([1e-6, 1.0, 1e4])[:, None, None]
+    x = orthogonalize(g)
+    assert x.dtype == torch.float32
+    s = torch.linalg.svdvals(x)
+    assert s[:, :-3].min() > 0.6 and s.max() < 1.25                          # a square Gaussian has a few singular values near 0
+    u, _, vh = torch.linalg.svd(g, full_matrices=False)
+    cosine = (x * (u @ vh)).sum((1, 2)) / x.norm(dim=(1, 2)) / (u @ vh).norm(dim=(1, 2))
+    assert cosine.min() > 0.97
+    for matrix, exact in zip(x, map(polynomial, g)):
+        assert (matrix - exact).norm() < 0.06 * exact.norm()                 # bfloat16 products
+    assert orthogonalize(torch.zeros(1, *shape)).abs().max() == 0
+
+
+def test_muon_and_adamw_equal_plain_references():
+    model = tiny_model(n_head=2, n_kv_head=1)
+    optimizer = Optimizer(model, ENV, matrix_lr=0.05, embed_lr=0.3, head_lr=0.01, weight_decay=0.1)
+    optimizer.orthogonalize = lambda g: torch.stack([polynomial(matrix) for matrix in g]).float()
+    start = {name: p.detach().clone() for name, p in model.named_parameters()}
+    embed, head = (torch.nn.Parameter(start[name].clone()) for name in ("embed", "head"))
+    adamw = torch.optim.AdamW([dict(params=[embed], lr=0.3), dict(params=[head], lr=0.01)], betas=(0.8, 0.95), eps=1e-10, weight_decay=0)
+    muon = {name: [p.double(), torch.zeros_like(p).double()] for name, p in start.items() if "blocks" in name}
+    rng = torch.Generator().manual_seed(0)
+    for step, (scale, momentum) in enumerate([(0.1, 0.85), (0.5, 0.9), (1.0, 0.95), (0.3, 0.95)]):
+        grads = {name: torch.randn(p.shape, generator=rng) * 10.0 ** (step - 2) for name, p in model.named_parameters()}
+        for name, p in model.named_parameters():
+            p.grad = grads[name].clone()
+        norm = optimizer.step(scale, momentum)
+        assert norm.item() == pytest.approx(math.sqrt(sum(g.double().square().sum().item() for g in grads.values())), rel=1e-5)
+        assert all(p.grad is None for p in model.parameters())
+        embed.grad, head.grad = grads["embed"], grads["head"]
+        for group, lr in zip(adamw.param_groups, (0.3, 0.01)):
+            group["lr"] = lr * scale
+        adamw.step()
+        for name, (w, buffer) in muon.items():
+            g = grads[name].double()
+            buffer.mul_(momentum).add_((1 - momentum) * g)
+            update = polynomial((1 - momentum) * g + momentum * buffer) * max(1, w.size(0) / w.size(1)) ** 0.5
+            w.mul_(1 - 0.05 * scale * 0.1).sub_(0.05 * scale * update)
+    torch.testing.assert_close(model.embed, embed, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(model.head, head, rtol=1e-5, atol=1e-6)
+    for name, (w, _) in muon.items():
+        torch.testing.assert_close(model.get_parameter(name), w.float(), rtol=1e-4, atol=1e-5)
+
+
+def take_steps(model, optimizer, n, seed):
+    rng = torch.Generator().manual_seed(seed)
+    for _ in range(n):
+        for p in model.parameters():
+            p.grad = torch.randn(p.shape, generator=rng)
+        optimizer.step(0.5, 0.95)
+
+
+def new_optimizer(model, env=ENV):
+    return Optimizer(model, env, 0.05, 0.3, 0.01, 0.1)
+
+
+def test_the_optimizer_goes_on_from_its_saved_state_to_the_bit():
+    model = tiny_model()
+    optimizer = new_optimizer(model)
+    take_steps(model, optimizer, 3, seed=1)
+    other = tiny_model()
+    other.load_state_dict(model.state_dict())
+    resumed = new_optimizer(other)
+    resumed.load_state_dict(optimizer.state_dict())
+    take_steps(model, optimizer, 2, seed=2)
+    take_steps(other, resumed, 2, seed=2)
+    assert all(torch.equal(p, q) for p, q in zip(model.parameters(), other.parameters()))
+
+
+@pytest.mark.parametrize("world_size", [2, 3, 7])
+def test_the_shares_of_any_number_of_ranks_add_up_to_the_whole_state(world_size):
+    model = tiny_model(n_layer=1)
+    whole = new_optimizer(model)
+    take_steps(model, whole, 2, seed=1)
+    ranks = [new_optimizer(model, Env(ENV.device, ENV.dtype, rank, world_size)) for rank in range(world_size)]
+    for rank in ranks:
+        rank.load_state_dict(whole.state_dict())
+        assert rank.count == 2
+    for name, g in whole.groups.items():
+        for i, state in enumerate(g["state"]):
+            pieces = torch.cat([rank.groups[name]["state"][i] for rank in ranks])
+            assert torch.equal(pieces[:len(state)], state) and len(pieces) < len(state) + world_size and not pieces[len(state):].any()
+
+
+# ---- checkpoints ----
+
+@pytest.fixture
+def out(tmp_path):
+    """A folder with a tokenizer; save(step) writes a checkpoint whose weights all are `step`."""
+    tok, model = write_tokenizer(tmp_path), tiny_model(n_layer=1)
+    optimizer = new_optimizer(model)
+
+    def save(step, name="sft"):
+        with torch.no_grad():
+            for p in model.parameters():
+                p.fill_(step)
+        meta = dict(stage=name, step=step, settings={}, tokenizer=tok.fingerprint)
+        save_checkpoint(tmp_path / name, model, meta, [dict(step=step)], optimizer, ENV)
+    return SimpleNamespace(path=tmp_path, save=save)
+
+
+def test_a_checkpoint_is_plain_float32_tensors_json_and_nothing_else(out):
+    out.save(3)
+    assert sorted(read_folder(out.path / "sft")) == ["meta.json", "metrics.jsonl", "model.pt", "optim.pt"]
+    weights = torch.load(out.path / "sft/model.pt", weights_only=True)
+    assert list(weights) == [name for name, _ in tiny_model(n_layer=1).named_parameters()]
+    assert {w.dtype for w in weights.values()} == {torch.float32}
+    model, tok, meta = load_checkpoint(out.path / "sft")
+    assert not model.training and meta["step"] == 3 and meta["format"] == 1 and all((p == 3).all() for p in model.parameters())
+
+
+class Killed(BaseException):
+    """Not an Exception, so that no handler tidies up: the files stay as a kill -9 leaves them."""
+
+
+def test_killed_at_any_moment_of_a_save_the_old_or_the_new_checkpoint_is_whole(out, monkeypatch):
+    write_synced, rename, mkdir, rmtree = common.write_synced, Path.rename, Path.mkdir, shutil.rmtree
+    moment = itertools.count()
+
+    def maybe_killed(leave=lambda: None):
+        if next(moment) == kill_at:
+            leave()
+            raise Killed
+
+    def tear(folder):
+        for f in sorted(Path(folder).glob("*"))[:2]:
+            f.unlink()
+
+    def arm():
+        monkeypatch.setattr(common, "write_synced", lambda path, write: (maybe_killed(lambda: path.write_bytes(b"torn")), write_synced(path, write)))
+        monkeypatch.setattr(Path, "rename", lambda self, target: (maybe_killed(), rename(self, target)))
+        monkeypatch.setattr(Path, "mkdir", lambda self, *a, **k: (maybe_killed(), mkdir(self, *a, **k)))
+        monkeypatch.setattr(shutil, "rmtree", lambda path, *a, **k: (maybe_killed(lambda: tear(path)), rmtree(path, *a, **k)))
+
+    for kill_at in range(100):
+        for name in list(out.path.glob("sft*")):
+            shutil.rmtree(name)
+        out.save(1)
+        moment = itertools.count()
+        arm()
+        try:
+            out.save(2)
+            finished = True
+        except Killed:
+            finished = False
+        monkeypatch.undo()
+        model, _, meta = load_checkpoint(out.path / "sft")
+        assert meta["step"] in ((2,) if finished else (1, 2)) and all((p == meta["step"]).all() for p in model.parameters())
+        out.save(3)                                                          # whatever lies about is no hindrance
+        assert load_checkpoint(out.path / "sft")[2]["step"] == 3 and [f.name for f in out.path.glob("sft*")] == ["sft"]
+        if finished:
+            break
+    assert 8 < kill_at < 99
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), RuntimeError("PytorchStreamWriter failed writing file")])
+@pytest.mark.parametrize("nth", [0, 1, 3])
+def test_a_full_disk_is_one_clear_error_and_the_old_checkpoint_stays(out, monkeypatch, error, nth):
+    out.save(1)
+    before, write_synced, calls = read_folder(out.path / "sft"), common.write_synced, itertools.count()
+
+    def write(path, write):
+        if next(calls) == nth:
+            raise error
+        write_synced(path, write)
+
+    monkeypatch.setattr(common, "write_synced", write)
+    with pytest.raises(OSError, match="sft: the checkpoint could not be written .*untouched.*disk space"):
+        out.save(2)
+    assert read_folder(out.path / "sft") == before and [f.name for f in out.path.glob("sft*")] == ["sft"]
+
+
+def test_a_machine_without_git_saves_as_well(out, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    out.save(1)
+    assert load_checkpoint(out.path / "sft")[2]["versions"]["commit"] is None
+
+
+# ---- set-up ----
+
+@dataclass
+class ToyConfig:
+    data: tuple = ()                  # files
+    steps: int = 5                    # steps, 100 % of them
+    eval_every: int = 2               # steps between evaluations
+    lr: float = 0.5                   # peak
+    name: str = "a"                   # a name
+    compile: bool = True              # compile it
+
+
+def test_flags_follow_the_config():
+    cfg = parse_config(ToyConfig, "doc", ["--data", "a", "b", "--steps", "7", "--lr", "1e-3", "--no-compile", "--name=-x"])
+    assert (cfg.data, cfg.steps, cfg.lr, cfg.compile, cfg.name, cfg.eval_every) == (["a", "b"], 7, 1e-3, False, "-x", 2)
+    assert parse_config(ToyConfig, "doc", []) == ToyConfig()
+
+
+@pytest.mark.parametrize("argv", [["--stepz", "1"], ["--step", "1"], ["--steps", "x"], ["--steps", "-1"], ["--eval_every", "0"], ["--lr", "nan"],
+                                  ["--lr", "inf"], ["--lr", "-1"], ["--steps"], ["extra"]])
+def test_a_wrong_flag_is_one_line_and_status_2(argv, capsys):
+    with pytest.raises(SystemExit) as e:
+        parse_config(ToyConfig, "doc", argv)
+    err = capsys.readouterr().err
+    assert e.value.code == 2 and err.startswith("error: ") and err.count("\n") == 1 and (argv[0] in err)
+
+
+def test_help_shows_every_comment_and_default(capsys):
+    with pytest.raises(SystemExit) as e:
+        parse_config(ToyConfig, "What it does.", ["--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert e.value.code == 0 and "What it does." in text
+    assert "steps, 100 % of them (default: 5)" in text and "--no-compile" in text and "files (default: none)" in text
+
+
+@pytest.mark.parametrize("error, status, text", [(ValueError("two\nlines"), 2, "error: two lines\n"), (FileNotFoundError("gone"), 2, "error: gone\n"),
+                                                 (OSError(errno.ENOSPC, "full"), 2, "error: [Errno 28] full\n"), (KeyboardInterrupt(), 130, "")])
+def test_what_a_user_can_cause_ends_without_a_traceback(error, status, text, capsys):
+    def main():
+        raise error
+    with pytest.raises(SystemExit) as e:
+        common.run(main)
+    assert e.value.code == status and capsys.readouterr().err == text
+    with pytest.raises(ZeroDivisionError):                                   # our own mistakes keep theirs
+        common.run(lambda: 1 / 0)
+
+
+@pytest.mark.parametrize("device, dtype, word", [("tpu", "auto", "--device tpu"), ("cpu", "float16", "--dtype float16")])
+def test_unknown_devices_and_dtypes(device, dtype, word):
+    with pytest.raises(ValueError, match=word):
+        setup(device, dtype)
+
+
+def test_the_first_signal_asks_for_a_stop_and_the_second_one_stops():
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        for number in before:
+            stop = StopSignal()
+            assert not stop.requested(ENV)
+            os.kill(os.getpid(), number)
+            assert stop.requested(ENV) and stop.number == number
+            assert signal.getsignal(number) == signal.SIG_DFL
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("rows_per_step, seq_len, world_size", [(8, 1024, 1), (256, 2048, 2), (7, 64, 1), (12, 100000, 3), (1, 512, 4)])
+def test_the_micro_batch_divides_a_ranks_share_of_the_step(rows_per_step, seq_len, world_size):
+    model = SimpleNamespace(config=SimpleNamespace(seq_len=seq_len))
+    n, share = largest_batch(model, rows_per_step, Env(ENV.device, ENV.dtype, 0, world_size)), max(1, rows_per_step // world_size)
+    assert share % n == 0 and (n == 1 or n * seq_len <= 8192)
