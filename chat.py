@@ -3,13 +3,15 @@ Talk to any checkpoint. Reads out/<stage>/ and out/tokenizer/; home of the infer
 
 terminal     python chat.py                            the newest stage in out/ (or --stage sft, or --stage path/to/folder)
 one answer   python chat.py -p "How many r are in strawberry?"          (-p - reads the prompt from standard input)
+browser      python chat.py --serve                    a page on http://127.0.0.1:8000, and the OpenAI protocol (serve.py)
+a file       python chat.py --batch prompts.jsonl --output answers.jsonl
 raw text     python chat.py --stage pretrain --base -p "def main("      continue text instead of answering
 
 Sizes in shape comments: B rows of the batch, T tokens, C channels (n_embd), H heads, D head size, V vocabulary.
 """
-import ast, codecs, itertools, operator, random, sys, time, warnings
+import ast, codecs, itertools, json, operator, random, signal, sys, time, warnings
 from collections import Counter, deque
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import torch
@@ -30,7 +32,8 @@ MAX_BITS = 512                    # of any integer on the way, so that no operat
 def run_python(code):
     """'12/60' -> '0.2', '"strawberry".count("r")' -> '3', '1/0' -> 'error: division by zero'. Never raises, takes < 1 ms."""
     try:
-        with warnings.catch_warnings(action="ignore"):                       # "\d" in a string makes Python warn on stderr
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")                                  # "\d" in a string makes Python warn on stderr
             tree = ast.parse(code.strip()[:MAX_CODE + 1], mode="eval")
         if len(code.strip()) > MAX_CODE:
             return f"error: more than {MAX_CODE} characters"
@@ -216,6 +219,7 @@ class Generation:
     copy: int = 0                 # the how-manieth sample of the same prompt and seed
     finish: str = ""
     cached: int = 0               # how many of the ids the cache row holds
+    reused: int = 0               # how many of them an earlier text left there
     code: list = None             # ids since <|python_start|>
 
     def __post_init__(self):
@@ -243,6 +247,7 @@ class Engine:
             self.decoder = Decoder(model, dtype)
         self.waiting, self.active = deque(), []
         self.kept, self.max_kept, self.clock = [], 8, itertools.count()      # kept: (time, ids) of each row after the active ones
+        self.min_shared = 16                                                 # fewer ids in common are not worth a copy
         self.prefill_tokens = 512                                            # a step's share for new prompts: bounds others' wait
         # What may be sampled: in a text the model can open Python or end; in code it can close it. It can never open an output.
         self.specials = torch.full((3, len(tok.specials)), -torch.inf, device=self.decoder.device)
@@ -324,7 +329,7 @@ class Engine:
             rows = [t.ids[:t.cached] for t in self.active] + [ids for _, ids in self.kept]
             shared = [common_prefix(ids, prompt) for ids in rows]
             best = max(range(len(rows)), key=shared.__getitem__, default=None)
-            if best is not None and shared[best] < 16:                       # not worth a copy
+            if best is not None and shared[best] < self.min_shared:
                 best = None
             if best is not None and best > n:                                # text becomes row n; what is kept there moves away
                 self.decoder.move(best, n, max(len(rows[best]), len(rows[n])), swap=True)
@@ -335,7 +340,7 @@ class Engine:
             del self.kept[:1]
             if best is not None and best < n:
                 self.decoder.move(best, n, shared[best])
-            text.cached = shared[best] if best is not None else 0
+            text.cached = text.reused = shared[best] if best is not None else 0
             self.active.append(text)
 
     def retire(self):
@@ -355,6 +360,10 @@ class Engine:
                 self.kept[oldest] = self.kept[-1]
                 self.kept.pop()
 
+    def reset(self):
+        """Forget everything, after an error that left the rows in an unknown state."""
+        self.waiting, self.active, self.kept = deque(), [], []
+
     def generate(self, prompts, max_tokens, progress=None, raw=False, **sampling):
         """prompts: lists of ids -> one list of ids each: the answer, tool outputs included, <|assistant_end|> at its end if the
         model ended by itself (without it, max_tokens or the context cut it off).
@@ -373,9 +382,9 @@ class Engine:
                         progress(done)
         return [text.answer for text in texts]
 
-    def stream(self, prompt, max_tokens, raw=False, **sampling):
+    def stream(self, prompt, max_tokens, raw=False, copy=0, **sampling):
         """Yield the ids of one answer as they come; closing the generator cancels it."""
-        text = self.submit(prompt, max_tokens, Sampling(**sampling), raw)
+        text = self.submit(prompt, max_tokens, Sampling(**sampling), raw, copy)
         try:
             while not text.finish:
                 for _, new in self.step():
@@ -427,6 +436,13 @@ def parse_answer(tok, ids):
 # The terminal
 
 STAGES = ["pretrain", "midtrain", "sft", "dpo", "distill"]
+HELP = """\
+/retry           answer the last question once more, differently       /undo      forget the last question and answer
+/reset           start a new conversation                              /stats     speed and context of the last answer
+/system TEXT     set the system message; without TEXT: remove it       /help      this list
+/temperature X   0 is greedy; now {temperature}                        /seed N    now {seed}
+/save FILE       write the conversation as JSON                        /load FILE go on with a saved one
+A line that ends with \\ goes on. Ctrl-C stops an answer, Ctrl-D ends."""
 
 
 @dataclass
@@ -436,6 +452,8 @@ class Config:
     prompt: str = ""              # answer this one prompt and exit, also as -p PROMPT; - reads standard input
     base: bool = False            # continue raw text instead of answering
     system: str = ""              # a system message
+    batch: str = ""               # .jsonl file: answer each line's "prompt" or "messages", as many at once as fit
+    output: str = ""              # .jsonl file for the answers of --batch, in order; run again, it goes on where it was
     max_tokens: int = 512         # of each answer, tool outputs included
     temperature: float = 0.7      # 0: always the likeliest token
     top_k: int = 0                # only the k likeliest tokens, 0: all
@@ -443,8 +461,16 @@ class Config:
     min_p: float = 0.0            # only tokens at least this times as likely as the likeliest
     repetition_penalty: float = 1.0   # above 1: tokens that stand in the text already become less likely
     seed: int = 0                 # the same seed gives the same answers
+    max_rows: int = 64            # answers decoded at once by --batch and --serve; each takes memory for its keys and values
+    serve: bool = False           # open a chat page and the OpenAI protocol on http://HOST:PORT
+    host: str = "127.0.0.1"       # address to listen on; 0.0.0.0: every network of this machine
+    port: int = 8000              # 0: any free one
+    api_key: str = ""             # what clients of --serve must send as Authorization: Bearer KEY; empty: nothing
+    allow_host: str = ""          # names, comma-separated, under which --serve may be reached besides localhost and addresses
+    max_queue: int = 128          # answers running or waiting at once; further requests get status 429
+    time_limit: float = 120.0     # seconds until an answer of --serve is cut off
     device: str = "auto"          # auto, cpu, cuda or mps
-    dtype: str = "auto"           # auto (float32 on a CPU, else bfloat16 where the hardware has it), float32 or bfloat16
+    dtype: str = "auto"           # float32 or bfloat16; auto: float32 on a CPU, else what the hardware multiplies fastest
 
 
 def find_checkpoint(out, stage):
@@ -458,6 +484,204 @@ def find_checkpoint(out, stage):
     raise FileNotFoundError(f"{missing} in {out}: train one first (bash run.sh), or name another folder with --out")
 
 
+def fit(tok, messages, room):
+    """-> (ids of the conversation in at most `room` tokens, number of oldest turns left out). The system message stays."""
+    system, turns = (messages[:1], messages[1:]) if messages[0]["role"] == "system" else ([], messages)
+    for dropped in range(0, len(turns), 2):
+        ids = tok.render_for_completion({"messages": system + turns[dropped:]})
+        if len(ids) <= room:
+            return ids, dropped // 2
+    raise ValueError(f"the message takes {len(ids)} tokens, there is room for {room}: shorten it")
+
+
+CONTROL = {i: "\ufffd" for i in [*range(32), *range(127, 160)] if chr(i) not in "\n\t"}   # else an answer could steer the terminal
+
+
+def show(tok, ids):
+    """Print an answer as its ids come; tool calls and results stand in brackets, on a terminal in colour. Returns all ids."""
+    parts, seen, type = PartStream(tok), [], "text"
+    start, end = ("\033[36m", "\033[0m") if sys.stdout.isatty() else ("", "")
+    opening, closing = {"text": "", "python": f"{start}[python: ", "python_output": f"{start}[= "}, f"]{end}"
+
+    def write(new, text):
+        nonlocal type
+        if text == "" or new != type:
+            print((closing if type != "text" else "") + opening[new], end="")
+            type = new
+        print(text.translate(CONTROL), end="", flush=True)
+
+    for id in ids:
+        seen.append(id)
+        for new, text in parts.feed(id):
+            write(new, text)
+    for new, text in parts.flush():
+        write(new, text)
+    print(closing if type != "text" else "")
+    return seen
+
+
+def answer(engine, tok, messages, max_tokens, settings, copy=0):
+    """Stream one answer to the terminal; Ctrl-C ends it and not the program. -> (content parts, a line of statistics)."""
+    ids, dropped = fit(tok, messages, engine.max_len - min(max_tokens, engine.max_len // 4))
+    if dropped:
+        print(f"(the context of {engine.max_len} tokens is full: the oldest {dropped} turns are left out)")
+    stop, times = [], []
+    before = signal.signal(signal.SIGINT, lambda *_: stop.append(True))      # between two steps the engine is whole
+
+    text = engine.submit(ids, max_tokens, Sampling(**settings), copy=copy)
+
+    def new_ids():
+        while not text.finish and not stop:
+            for _, new in engine.step():
+                times.append(time.perf_counter())
+                yield from new
+    start = time.perf_counter()
+    try:
+        new = show(tok, new_ids())
+    finally:
+        engine.cancel(text)
+        signal.signal(signal.SIGINT, before)
+    if text.finish != "stop":
+        print("(stopped)" if stop else "(cut off: --max_tokens or the context is used up)")
+    rate = (len(new) - 1) / (times[-1] - times[0]) if len(times) > 1 else 0
+    stats = (f"{len(new)} tokens, {rate:.0f} tokens/s, the first after {1e3 * (times[0] - start):.0f} ms; context "
+             f"{len(text.ids)} of {engine.max_len} tokens, {text.reused} of them known from earlier turns")
+    return parse_answer(tok, new), stats
+
+
+def terminal(engine, tok, cfg, settings, title):
+    """Read, answer, until Ctrl-D."""
+    try:
+        import readline                                                      # arrow keys and history in input(); not on Windows
+    except ImportError:
+        pass
+    system, messages, stats, retries = cfg.system, [], "no answer yet", 0
+    print(f"{title}\n/help lists the commands, Ctrl-D ends.")
+    bold = "\001\033[1m\002{}\001\033[0m\002" if sys.stdout.isatty() else "{}"   # \001 \002: no width, for readline
+    while True:
+        try:
+            line = input("\n" + bold.format("you  "))
+            while line.endswith("\\"):
+                line = line[:-1] + "\n" + input("     ")
+        except EOFError:
+            print()
+            return
+        except KeyboardInterrupt:                                            # drops the line that was being typed
+            continue
+        word, _, rest = line.strip().partition(" ")
+        rest, ask = rest.strip(), False
+        try:
+            if not word.startswith("/"):
+                if line.strip():
+                    messages, retries, ask = messages + [{"role": "user", "content": line}], 0, True
+            elif word == "/help":
+                print(HELP.format(**settings))
+            elif word == "/stats":
+                print(stats)
+            elif word == "/reset":
+                messages = []
+            elif word in ("/undo", "/retry") and not messages:
+                print("nothing was asked yet")
+            elif word == "/undo":
+                messages = messages[:-2]
+            elif word == "/retry":
+                messages, retries, ask = messages[:-1], retries + 1, True
+            elif word == "/system":
+                system = rest
+            elif word in ("/temperature", "/seed"):
+                new = settings | {word[1:]: float(rest) if word == "/temperature" else int(rest)}
+                Sampling(**new)                                              # ValueError if out of range
+                settings = new
+            elif word == "/save":
+                record = {"messages": ([{"role": "system", "content": system}] if system else []) + messages}
+                Path(rest).expanduser().write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+            elif word == "/load":
+                loaded = read_messages(tok, json.loads(Path(rest).expanduser().read_text(encoding="utf-8")))
+                system = loaded[0]["content"] if loaded[0]["role"] == "system" else ""
+                messages = loaded[1:] if system else loaded
+                if messages[-1]["role"] == "user":
+                    ask = True
+            else:
+                print(f"{word}: no such command; /help lists them")
+            if ask:
+                print("bot  ", end="", flush=True)
+                full = ([{"role": "system", "content": system}] if system else []) + messages
+                content, stats = answer(engine, tok, full, cfg.max_tokens, settings, retries)
+                messages = messages + [{"role": "assistant", "content": content}]
+        except (ValueError, OSError) as e:
+            print(f"error: {e}")
+            if ask:
+                messages = messages[:-1]
+
+
+def read_messages(tok, record):
+    """Check what a file holds: {"prompt": text} or a conversation record -> its messages; ValueError that says what is wrong."""
+    try:
+        messages = [{"role": "user", "content": record["prompt"]}] if "prompt" in record else record["messages"]
+        tok.render_conversation({"messages": messages})
+        return messages
+    except (TypeError, KeyError, AttributeError) as e:
+        raise ValueError(f'expected {{"prompt": text}} or {{"messages": [{{"role": ..., "content": text}}, ...]}} '
+                         f"({type(e).__name__}: {e})") from None
+
+# ---------------------------------------------------------------------------------------------------------------------
+# A file of prompts
+
+def batch(engine, tok, cfg, settings, stage):
+    """Answer every line of cfg.batch into cfg.output, a conversation record a line, in order. Lines that are there stay."""
+    if not cfg.output:
+        raise ValueError("--batch needs --output FILE for the answers")
+    prompts = []                                                             # all are checked before the first is answered
+    with open(cfg.batch, encoding="utf-8") as f:
+        for number, line in enumerate(f, 1):
+            try:
+                messages = read_messages(tok, json.loads(line))
+                prompts.append((messages, tok.render_for_completion({"messages": messages})))
+                if len(prompts[-1][1]) >= engine.max_len:
+                    raise ValueError(f"{len(prompts[-1][1])} tokens, this model takes up to {engine.max_len - 1}")
+                if messages[-1]["role"] != "user":
+                    raise ValueError("the last message is not the user's")
+            except ValueError as e:
+                raise ValueError(f"{cfg.batch}:{number}: {e}") from None
+    made_by = dict(stage=stage, max_tokens=cfg.max_tokens, **settings)
+    with open(cfg.output, "a+b") as f:
+        f.seek(0)
+        *lines, torn = f.read().split(b"\n")
+        f.truncate(f.tell() - len(torn))                                     # a line that was cut off is made again
+        for number, line in enumerate(lines):
+            old = json.loads(line)
+            if number >= len(prompts) or old["messages"][:-1] != prompts[number][0] or old["made_by"] != made_by:
+                raise ValueError(f"{cfg.output}:{number + 1} answers another prompt or was made with other settings: give "
+                                 f"the same flags to go on, or another --output to start afresh")
+        seen, running, start = Counter(tuple(ids) for _, ids in prompts[:len(lines)]), deque(), time.time()
+        done = submitted = len(lines)
+        while done < len(prompts):
+            while submitted < len(prompts) and len(running) < 2 * engine.max_rows:      # so that no row ever waits for work
+                ids = prompts[submitted][1]
+                running.append(engine.submit(ids, cfg.max_tokens, Sampling(**settings), copy=seen[tuple(ids)]))
+                seen[tuple(ids)] += 1
+                submitted += 1
+            engine.step()
+            while running and running[0].finish:
+                text = running.popleft()
+                content = parse_answer(tok, text.answer)
+                record = {"messages": prompts[done][0] + [{"role": "assistant", "content": content}],
+                          "finish": text.finish, "tokens": len(text.answer), "made_by": made_by}
+                f.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
+                f.flush()
+                done += 1
+                progress(done, len(prompts), (done - len(lines)) / (time.time() - start))
+    print(f"{cfg.output}: {len(prompts)} answers, {len(prompts) - len(lines)} of them new", flush=True)
+
+
+def progress(done, total, rate):
+    """One line on standard error that rewrites itself; nothing where that is no terminal."""
+    if sys.stderr.isatty():
+        bar = "#" * (30 * done // total)
+        print(f"\r[{bar:30}] {done} of {total}, {rate:.1f}/s, {(total - done) / rate:.0f} s left ", end="" if done < total else "\n",
+              file=sys.stderr, flush=True)
+
+
 def main():
     argv = sys.argv[1:]
     if "-p" in argv[:-1]:                                                    # one token, so that a prompt may begin with a dash
@@ -465,48 +689,29 @@ def main():
         argv[i:i + 2] = [f"--prompt={argv[i + 1]}"]
     cfg = parse_config(Config, __doc__, argv)
     path = find_checkpoint(cfg.out, cfg.stage)
-    env = setup(cfg.device, "float32" if cfg.dtype == "auto" and cfg.device in ("auto", "cpu") and not torch.cuda.is_available()
-                else cfg.dtype)
+    env = setup(cfg.device, cfg.dtype)
     model, tok, meta = load_checkpoint(path, env.device)
-    engine = Engine(model, tok, dtype=env.dtype)
-    settings = dict(temperature=cfg.temperature, top_k=cfg.top_k, top_p=cfg.top_p, min_p=cfg.min_p,
-                    repetition_penalty=cfg.repetition_penalty, seed=cfg.seed)
+    model.compute_dtype = env.dtype
+    engine = Engine(model, tok, cfg.max_rows, None if cfg.dtype == "auto" else env.dtype)
+    settings = {f.name: getattr(cfg, f.name) for f in fields(Sampling)}
+    Sampling(**settings)                                                     # ValueError before anything else happens
+    sys.stdout.reconfigure(errors="replace")                                 # a terminal that can't show a character shows ?
     prompt = sys.stdin.read() if cfg.prompt == "-" else cfg.prompt
-    if cfg.base:
-        ids = [tok.special("<|bos|>")] + tok.encode(prompt)
-        print(prompt, end="", flush=True)
-        show(tok, engine.stream(ids, cfg.max_tokens, raw=True, **settings))
-        return
-    messages = [{"role": "system", "content": cfg.system}] if cfg.system else []
-    if not cfg.prompt:
-        print(f"{path}: {model.num_params() / 1e6:.1f} million parameters on {env.device}. Ctrl-D ends.")
-    while True:
-        if not cfg.prompt:
-            try:
-                prompt = input("\nyou  ")
-            except EOFError:
-                break
-            print("bot  ", end="", flush=True)
-        messages.append({"role": "user", "content": prompt})
-        answer = show(tok, engine.stream(tok.render_for_completion({"messages": messages}), cfg.max_tokens, **settings))
-        messages.append({"role": "assistant", "content": parse_answer(tok, answer)})
-        if cfg.prompt:
-            break
-
-
-def show(tok, ids):
-    """Print an answer as its ids come; tool calls and results stand in brackets. Returns all ids."""
-    parts, seen, type = PartStream(tok), [], "text"
-    marks = {"text": ("", ""), "python": ("[python: ", "]"), "python_output": ("[= ", "]")}
-    for id in ids:
-        seen.append(id)
-        before = parts.type
-        for new, text in parts.feed(id):
-            print(marks[new][0] if text == "" else text, end="", flush=True)
-        if before != "text" and parts.type != before:
-            print(marks[before][1], end="", flush=True)
-    print("".join(text for _, text in parts.flush()), flush=True)
-    return seen
+    messages = ([{"role": "system", "content": cfg.system}] if cfg.system else []) + [{"role": "user", "content": prompt}]
+    if cfg.serve:
+        from serve import serve                                              # in a file of its own, which imports this one
+        serve(engine, tok, cfg, settings, path.name)
+    elif cfg.batch:
+        batch(engine, tok, cfg, settings, str(path))
+    elif cfg.base:
+        print(prompt.translate(CONTROL), end="", flush=True)
+        show(tok, engine.stream([tok.special("<|bos|>")] + tok.encode(prompt), cfg.max_tokens, raw=True, **settings))
+    elif cfg.prompt:
+        ids, _ = fit(tok, messages, engine.max_len - 1)
+        show(tok, engine.stream(ids, cfg.max_tokens, **settings))
+    else:
+        terminal(engine, tok, cfg, settings, f"{path}: {model.num_params() / 1e6:.1f} million parameters, context "
+                                             f"{engine.max_len} tokens, on {env.device}")
 
 
 if __name__ == "__main__":

@@ -167,10 +167,14 @@ def test_samples_of_one_prompt_differ_from_the_first_token_on():
 
 
 class Scripted:
-    """Stands in for Decoder: row b of a batch says the next of its scripted ids, whatever it is given."""
+    """Stands in for Decoder: a row says the ids of the script one after the other, whatever it is given.
+
+    n_prompt: ids before the answer; None: the answer begins after the last <|assistant_start|>.
+    """
+    delay = 0                                                                # seconds a step
 
     def __init__(self, engine, script, n_prompt):
-        self.script, self.n_prompt, self.V = script, n_prompt, engine.tok.vocab_size
+        self.script, self.n_prompt, self.engine = script, n_prompt, engine
 
     def reserve(self, rows, size):
         pass
@@ -181,10 +185,11 @@ class Scripted:
     def forward(self, ids, start, row=0, logits=True):
         if logits is False:
             return None
-        out = torch.zeros(len(ids), self.V)
+        time.sleep(self.delay)
+        out = torch.zeros(len(ids), self.engine.tok.vocab_size)
         for b, position in enumerate(start):
-            i = position + 1 - self.n_prompt
-            out[b, self.script[min(i, len(self.script) - 1)]] = 9.0
+            i = position + 1 - (self.n_prompt or self.engine.active[b].n_prompt)
+            out[b, self.script[max(0, min(i, len(self.script) - 1))]] = 900.0
         return out
 
 
@@ -332,7 +337,7 @@ def test_prompt_from_stdin_and_chat(out):
 
 def test_errors_are_one_line(out, tmp_path):
     for flags, words in [(("--stage", "dpo"), "no dpo checkpoint"), (("--nonsense",), "--nonsense"),
-                         (("-p", "x" * 300), "a prompt of 30"), (("-p", "a", "--temperature", "-1"), "temperature")]:
+                         (("-p", "x" * 300), "the message takes 304 tokens"), (("-p", "a", "--temperature", "-1"), "temperature")]:
         result = terminal(out, *flags)
         assert result.returncode == 2 and result.stderr.startswith("error: ") and result.stderr.count("\n") == 1
         assert words in result.stderr

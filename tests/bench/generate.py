@@ -1,0 +1,133 @@
+"""
+How fast chat.py generates: time to first token and tokens/s, alone and in batches, beside transformers with the same weights.
+
+python tests/bench/generate.py                                   random weights, depth 4, vocabulary 8192 (`pip install -e '.[export]'`)
+python tests/bench/generate.py --stage out/sft --batch 1,64      a checkpoint
+python tests/bench/generate.py --depth 20 --vocab_size 65536 --seq_len 2048 --device cuda
+
+Greedy, every answer exactly --new_tokens long. Each number is the median of --repeats runs after one run to warm up; the two
+sides take turns, so that a busy machine slows both.
+"""
+import statistics
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent.parent))
+import torch
+
+from chat import Engine
+from common import GPT, SPECIAL_TOKENS, fail, load_checkpoint, model_config, parse_config, run, setup, versions
+
+
+@dataclass
+class Config:
+    stage: str = ""               # path of a checkpoint; empty: random weights of --depth
+    depth: int = 4                # layers; width is 64 times that
+    vocab_size: int = 8192        # of the random model
+    seq_len: int = 512            # of the random model
+    batch: str = "1,16,64"        # prompts at once, comma-separated
+    prompt_tokens: int = 64       # random ids
+    new_tokens: int = 256         # of each answer
+    repeats: int = 3              # timed runs of each
+    transformers: bool = True     # also run transformers (pip install -e '.[export]')
+    threads: int = 0              # of torch; 0: all cores
+    device: str = "auto"          # auto, cpu, cuda or mps
+    dtype: str = "float32"        # of weights and cache, for both sides: float32 or bfloat16
+
+
+class NoTokenizer:
+    """All that Engine asks of a tokenizer while it continues raw ids."""
+
+    def __init__(self, vocab_size):
+        self.specials = {name: vocab_size - len(SPECIAL_TOKENS) + i for i, name in enumerate(SPECIAL_TOKENS)}
+        self.special = self.specials.__getitem__
+
+
+def our_run(model, dtype, vocab_size):
+    """-> function(prompts, new_tokens) -> (seconds to the first token of all, seconds to the last)."""
+    engine = Engine(model, NoTokenizer(vocab_size), dtype=dtype)
+    engine.specials[2] = -torch.inf                                          # never <|bos|>: every answer has its full length
+    engine.min_shared = 10 ** 9                                              # no reuse of the prompts of the run before
+
+    def generate(prompts, new_tokens):
+        start, first = time.perf_counter(), None
+        texts = [engine.submit(p, new_tokens, raw=True) for p in prompts]
+        while not all(t.finish for t in texts):
+            engine.step()
+            if first is None and all(len(t.ids) > t.n_prompt for t in texts):
+                first = time.perf_counter() - start
+        assert all(len(t.answer) == new_tokens for t in texts)
+        return first, time.perf_counter() - start
+    return generate
+
+
+def transformers_run(model, dtype):
+    """The same with Qwen3ForCausalLM.generate. The time to the first token is that of generating one."""
+    try:
+        from transformers import Qwen3Config, Qwen3ForCausalLM
+    except ImportError:
+        fail("the comparison needs the package transformers: pip install -e '.[export]', or --no-transformers")
+    from export import model_json, stock_weights
+    config = model_json(model.config, NoTokenizer(model.config.vocab_size), "float32")
+    reference = Qwen3ForCausalLM(Qwen3Config(**config))
+    reference.load_state_dict(stock_weights(model))
+    reference.to(model.embed.device, dtype).eval()
+    reference.generation_config.eos_token_id = None
+
+    @torch.inference_mode()
+    def generate(prompts, new_tokens):
+        ids, seconds = torch.tensor(prompts, device=model.embed.device), []
+        for n in (1, new_tokens):
+            start = time.perf_counter()
+            out = reference.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=n, min_new_tokens=n, do_sample=False)
+            out.tolist()                                                     # waits for the device
+            seconds.append(time.perf_counter() - start)
+            assert out.size(1) == ids.size(1) + n
+        return seconds
+    return generate
+
+
+def main():
+    cfg = parse_config(Config, __doc__)
+    env = setup(cfg.device, cfg.dtype)
+    if cfg.threads:
+        torch.set_num_threads(cfg.threads)
+    if cfg.stage:
+        model, _, _ = load_checkpoint(cfg.stage, env.device)
+    else:
+        model = GPT(model_config(cfg.depth, cfg.vocab_size, cfg.seq_len))
+        model.init_weights(0)
+        with torch.no_grad():                                                # zeros would do too, but flatter the float unit
+            for p in model.parameters():
+                p.normal_(0, p.size(1) ** -0.5)
+        model.to(env.device).eval()
+    c = model.config
+    print(f"torch {versions()['torch']}, {env.device} with {torch.get_num_threads()} threads, {cfg.dtype}; depth {c.n_layer}, width "
+          f"{c.n_embd}, vocabulary {c.vocab_size}; {cfg.prompt_tokens} prompt + {cfg.new_tokens} new tokens, greedy", flush=True)
+    sides = {"tok2chat": our_run(model, env.dtype, c.vocab_size)}
+    if cfg.transformers:
+        import transformers
+        sides[f"transformers {transformers.__version__}"] = transformers_run(model, env.dtype)
+    for B in map(int, cfg.batch.split(",")):
+        prompts = torch.randint(0, c.vocab_size - len(SPECIAL_TOKENS), (B, cfg.prompt_tokens),
+                                generator=torch.Generator().manual_seed(0)).tolist()
+        times = {name: [] for name in sides}
+        for i in range(cfg.repeats + 1):
+            for name, generate in sides.items():
+                seconds = generate(prompts, cfg.new_tokens if i else min(8, cfg.new_tokens))
+                if i:
+                    times[name].append(seconds)
+        rates = {}
+        for name, runs in times.items():
+            first, total = (statistics.median(column) for column in zip(*runs))
+            rates[name] = B * cfg.new_tokens / total
+            print(f"batch {B:3}  {name:20}  first token {1e3 * first:7.1f} ms  {rates[name]:9.0f} tokens/s", flush=True)
+        if len(rates) == 2:
+            ours, theirs = rates.values()
+            print(f"batch {B:3}  ratio {ours / theirs:.2f}", flush=True)
+
+
+if __name__ == "__main__":
+    run(main)
