@@ -1,0 +1,256 @@
+"""data/rows.py: packing loses, mixes and crops nothing; a batch is a pure function of its number; files that are not ours."""
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from common import Env
+from data.rows import (LEARN, PAD, Rows, describe_sources, micro_batches, my_share, pack_conversations, pack_documents,
+                       step_indices)
+from toy import chat, write_tokenizer
+
+ENV = Env(torch.device("cpu"), torch.float32)
+
+
+@pytest.fixture(scope="module")
+def tok(tmp_path_factory):
+    return write_tokenizer(tmp_path_factory.mktemp("tok"))
+
+
+def random_texts(n, longest, seed=0):
+    """Empty, short, long and non-ASCII documents."""
+    rng = np.random.default_rng(seed)
+    return ["".join(rng.choice(list("ab é🙂\n"), rng.integers(0, longest))) for _ in range(n)]
+
+
+def pack_texts(path, texts, tok, seq_len, env=ENV, **made_from):
+    return pack_documents(path, lambda: iter(texts), tok, seq_len, made_from, env)
+
+
+def pack_chats(path, chats, tok, seq_len, env=ENV, **kwargs):
+    return pack_conversations(path, lambda: iter(chats), tok, seq_len, {}, env, **kwargs)
+
+
+# ---- documents ----
+
+@pytest.mark.parametrize("seq_len, longest", [(1, 5), (7, 20), (16, 4), (64, 300), (64, 30)])
+def test_documents_lose_nothing_keep_their_order_and_every_row_starts_with_bos(tok, tmp_path, seq_len, longest):
+    texts, bos = random_texts(300, longest), tok.special("<|bos|>")
+    rows = pack_texts(tmp_path / "x.rows", texts, tok, seq_len)
+    ids = rows.records["ids"]
+    assert ids.shape[1] == seq_len + 1 and (ids[:, 0] == bos).all() and rows.records.dtype.names == ("ids",)
+    everything = [id for text in texts for id in tok.encode(text)]
+    kept = [id for row in ids.tolist() for id in row if id != bos]
+    assert kept == everything[:len(kept)] and len(everything) - len(kept) <= seq_len       # less than one row at the very end
+    batch, targets = rows.batch([0, 1])
+    assert torch.equal(batch[:, 1:], targets[:, :-1]) and (targets >= 0).all()             # every token is a target, also <|bos|>
+
+
+def test_documents_begin_where_bos_stands(tok, tmp_path):
+    """Of documents shorter than a row, what stands between two <|bos|> is one document, or the end of one in a new row."""
+    texts = [f"document {i:02}" for i in range(50)]
+    ids, bos = pack_texts(tmp_path / "x.rows", texts, tok, 39).records["ids"], tok.special("<|bos|>")
+    pieces = [tok.decode(piece) for row in ids.tolist() for piece in _split(row, bos)]
+    whole = [piece for piece in pieces if piece in texts]
+    assert whole == sorted(whole, key=texts.index) and len(whole) > 30
+    assert all(any(piece in text for text in texts) for piece in pieces)
+
+
+def _split(row, bos):
+    """[bos, 1, 2, bos, 3] -> [[1, 2], [3]]."""
+    pieces = []
+    for id in row:
+        if id == bos:
+            pieces.append([])
+        else:
+            pieces[-1].append(id)
+    return pieces
+
+
+# ---- conversations ----
+
+def random_chats(n, longest, seed=0):
+    rng = np.random.default_rng(seed)
+    return [chat(f"{i} " + "q" * rng.integers(0, longest), "a" * rng.integers(0, longest)) for i in range(n)]
+
+
+def conversations_in(rows, tok):
+    """Every conversation of the rows: (ids, mask), padding left out."""
+    bos, out = tok.special("<|bos|>"), []
+    for ids, mask in zip(rows.records["ids"].tolist(), rows.records["mask"].tolist()):
+        n = len(ids) - mask.count(PAD)
+        assert PAD not in mask[:n] and ids[n:] == [bos] * (len(ids) - n) and ids[0] == bos
+        starts = [i for i in range(n) if ids[i] == bos] + [n]
+        out += [(ids[a:b], mask[a:b]) for a, b in zip(starts, starts[1:])]
+    return out
+
+
+@pytest.mark.parametrize("seq_len, n", [(79, 50), (255, 5000)])              # more than one window of the packer, too
+def test_every_conversation_that_fits_is_there_exactly_once_and_whole(tok, tmp_path, seq_len, n):
+    chats = random_chats(n, 30)
+    rows = pack_chats(tmp_path / "x.rows", chats, tok, seq_len)
+    expected = [tok.render_conversation(c) for c in chats]
+    assert max(len(ids) for ids, _ in expected) <= seq_len + 1
+    assert sorted(conversations_in(rows, tok)) == sorted(expected)
+    assert rows.header["stats"]["conversations"] == n and rows.header["stats"]["cut"] == 0
+    assert rows.header["stats"]["supervised"] == sum(sum(mask) for _, mask in expected)
+    padding = (rows.records["mask"] == PAD).mean()
+    assert rows.header["stats"]["padded"] == pytest.approx(padding, abs=1e-4)
+    assert seq_len < 100 or padding < 0.01                                   # a row of real length wastes under 1 %
+
+
+def test_conversations_longer_than_a_row_are_cut_without_an_end_to_learn(tok, tmp_path):
+    """T5: no endless search for a row that could hold them; T3: a cut answer does not teach the model to stop there."""
+    chats = random_chats(40, 200) + [chat("q" * 100, "lost")]
+    rows = pack_chats(tmp_path / "x.rows", chats, tok, 31)
+    expected = [tok.render_conversation(c, max_tokens=32) for c in chats]
+    assert sorted(conversations_in(rows, tok)) == sorted(expected)
+    n_cut = sum(len(tok.render_conversation(c)[0]) > 32 for c in chats)
+    assert rows.header["stats"]["cut"] == n_cut > 20
+    learned = pack_chats(tmp_path / "y.rows", chats, tok, 31, need_target=True)
+    assert sorted(conversations_in(learned, tok)) == sorted((ids, mask) for ids, mask in expected if any(mask))
+    assert learned.header["stats"]["without_target"] == sum(not any(mask) for _, mask in expected) > 0
+
+
+def test_targets_are_the_next_ids_where_their_mask_says_so_and_never_padding(tok, tmp_path):
+    rows = pack_chats(tmp_path / "x.rows", random_chats(60, 40), tok, 95)
+    everyone = np.arange(len(rows))
+    record_ids, record_mask = rows.records["ids"].astype(int), rows.records["mask"]
+    for only_learned in True, False:
+        ids, targets = rows.batch(everyone, only_learned)
+        assert ids.dtype == targets.dtype == torch.int64 and ids.shape == targets.shape == (len(rows), 95)
+        for r in everyone:
+            for t in range(95):
+                counts = record_mask[r, t + 1] == LEARN if only_learned else record_mask[r, t + 1] != PAD
+                assert ids[r, t] == record_ids[r, t] and targets[r, t] == (record_ids[r, t + 1] if counts else -1)
+    learned = rows.batch(everyone, only_learned=True)[1]
+    assert (learned != tok.special("<|bos|>")).all() and int((learned >= 0).sum()) == rows.header["stats"]["supervised"]
+    ends = int((learned == tok.special("<|assistant_end|>")).sum())          # every answer's end is learned (T3)
+    assert ends == 60 and (learned != tok.special("<|assistant_start|>")).all()
+
+
+@pytest.mark.parametrize("vocab_size, dtype", [(65536, "uint16"), (65537, "uint32")])
+def test_the_largest_ids_survive(tmp_path, vocab_size, dtype):
+    big = SimpleNamespace(vocab_size=vocab_size, fingerprint="big", special=lambda name: vocab_size - 9,
+                          encode_batch=lambda texts: [[vocab_size - 1, 0, 256] for _ in texts])
+    rows = pack_texts(tmp_path / "x.rows", ["x"] * 10, big, 3)
+    assert rows.header["dtype"] == dtype and rows.records["ids"][0].tolist() == [vocab_size - 9, vocab_size - 1, 0, 256]
+
+
+# ---- the file ----
+
+def test_equal_inputs_give_equal_bytes_and_a_finished_file_is_used_again(tok, tmp_path, capsys):
+    chats = random_chats(100, 30)
+    for name in "a", "b":
+        pack_chats(tmp_path / name, chats, tok, 79)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    capsys.readouterr()
+
+    def never():
+        raise AssertionError("packed again")
+    rows = pack_conversations(tmp_path / "a", never, tok, 79, {}, ENV)
+    assert len(rows) == len(Rows(tmp_path / "b")) and "packed before" in capsys.readouterr().out
+
+
+def test_another_tokenizer_length_or_source_packs_again(tok, tmp_path, tmp_path_factory):
+    texts = random_texts(50, 30)
+    other = write_tokenizer(tmp_path_factory.mktemp("other"), pattern=r"\S|\s")
+    path = tmp_path / "x.rows"
+    before = None
+    for t, seq_len, made_from in (tok, 15, {"v": 1}), (other, 15, {"v": 1}), (other, 16, {"v": 1}), (other, 16, {"v": 2}):
+        rows = pack_texts(path, texts, t, seq_len, **made_from)
+        assert rows.header["made_from"] == dict(made_from, tokenizer=t.fingerprint, seq_len=seq_len, kind="documents") != before
+        before = rows.header["made_from"]
+
+
+@pytest.mark.parametrize("spoil", [lambda b: b"", lambda b: b[:10], lambda b: b[:40], lambda b: b[:-1], lambda b: b[:5000], lambda b: b + b"x",
+                                   lambda b: b"a picture of a cat" + b[18:], lambda b: b[:8] + b"\x02" + b[9:], lambda b: bytes(len(b))])
+def test_torn_and_foreign_files_are_packed_again_and_never_read(tok, tmp_path, spoil):
+    texts, path = random_texts(50, 30), tmp_path / "x.rows"
+    pack_texts(path, texts, tok, 15)
+    good = path.read_bytes()
+    path.write_bytes(spoil(good))
+    with pytest.raises(ValueError, match="x.rows is not a finished file of rows"):
+        Rows(path)
+    pack_texts(path, texts, tok, 15)
+    assert path.read_bytes() == good
+
+
+def test_an_error_while_packing_leaves_no_file(tok, tmp_path):
+    def texts():
+        yield "a" * 100
+        raise ValueError("line 2 is broken")
+    with pytest.raises(ValueError, match="line 2 is broken"):
+        pack_documents(tmp_path / "rows/x.rows", texts, tok, 7, {}, ENV)
+    for nothing in [], ["", ""], ["abc"]:
+        with pytest.raises(ValueError, match=r"tokens of documents do not fill one row of 8.*--data"):
+            pack_texts(tmp_path / "rows/x.rows", nothing, tok, 7)
+    assert not list((tmp_path / "rows").iterdir())
+
+
+def test_sources_are_described_by_what_can_change_them(tmp_path):
+    a, b = tmp_path / "a.txt", tmp_path / "b.txt"
+    a.write_text("one"), b.write_text("two")
+    first = describe_sources([a, b])
+    assert describe_sources([a, b]) == first == json.loads(json.dumps(first)) != describe_sources([b, a])
+    assert describe_sources([a]) != first != describe_sources([a, b], mixture="x")
+    b.write_text("three")
+    assert describe_sources([a, b]) != first
+    folder = describe_sources([tmp_path])
+    (tmp_path / "c.txt").write_text("")
+    assert folder["n_files"] == 2 and describe_sources([tmp_path]) != folder
+    assert describe_sources(mixture="x") == describe_sources(mixture="x") != describe_sources(mixture="y")
+
+
+# ---- batches ----
+
+@pytest.mark.parametrize("n_rows, rows_per_step", [(10, 4), (7, 7), (3, 8), (1, 5), (100, 1)])
+def test_each_epoch_visits_every_row_once_in_a_new_order(n_rows, rows_per_step):
+    n_steps = 3 * n_rows
+    stream = np.concatenate([step_indices(n_rows, step, rows_per_step, seed=5) for step in range(n_steps)])
+    epochs = stream[:len(stream) // n_rows * n_rows].reshape(-1, n_rows)
+    assert (np.sort(epochs, axis=1) == np.arange(n_rows)).all()
+    assert n_rows < 7 or len({tuple(epoch) for epoch in epochs}) == len(epochs)
+
+
+def test_a_step_is_a_pure_function_of_its_number_and_the_seed():
+    forward = [step_indices(50, step, 8, seed=1) for step in range(40)]
+    backward = [step_indices(50, step, 8, seed=1) for step in reversed(range(40))][::-1]
+    assert all((a == b).all() for a, b in zip(forward, backward))
+    assert any((a != step_indices(50, step, 8, seed=2)).any() for step, a in enumerate(forward))
+    coarse = [step_indices(50, step, 16, seed=1) for step in range(20)]      # a larger step takes the same rows in the same order
+    assert (np.concatenate(forward) == np.concatenate(coarse)).all()
+
+
+@pytest.mark.parametrize("world_size, batch_size", [(1, 8), (1, 3), (1, 1), (2, 4), (4, 1), (8, 1)])
+def test_ranks_and_micro_batches_cut_the_same_step(tok, tmp_path, world_size, batch_size):
+    rows = pack_chats(tmp_path / "x.rows", random_chats(60, 30), tok, 79)
+    whole = step_indices(len(rows), 3, 8, seed=0)
+    shares = [my_share(whole, Env(ENV.device, ENV.dtype, rank, world_size)) for rank in range(world_size)]
+    assert (np.concatenate(shares) == whole).all()
+    cut = [micro_batches(rows, 3, 8, batch_size, Env(ENV.device, ENV.dtype, rank, world_size), 0, True) for rank in range(world_size)]
+    ids, targets = rows.batch(whole, True)
+    assert torch.equal(torch.cat([ids for batches, _ in cut for ids, _ in batches]), ids)
+    assert torch.equal(torch.cat([targets for batches, _ in cut for _, targets in batches]), targets)
+    assert {n for _, n in cut} == {int((targets >= 0).sum())}                # every rank divides by the count of the whole step (T6)
+    assert all(len(ids) <= batch_size for batches, _ in cut for ids, _ in batches)
+
+
+def test_a_step_without_targets_divides_by_1(tok, tmp_path):
+    rows = pack_chats(tmp_path / "x.rows", [chat("q" * 40, "a")] * 8, tok, 15)
+    batches, n_target = micro_batches(rows, 0, 8, 4, ENV, 0, only_learned=True)
+    assert n_target == 1 and all((targets == -1).all() for _, targets in batches)
+
+
+def test_a_long_corpus_is_read_as_a_stream(tok, tmp_path):
+    """Packing holds a window of documents, never the corpus: the next text is asked for only when rows came of those before."""
+    asked, path = [], tmp_path / "x.rows"
+
+    def texts():
+        for i in range(4000):
+            asked.append(path.with_name("x.rows.tmp").stat().st_size)
+            yield "text " * 50
+    pack_documents(path, texts, tok, 63, {}, ENV)
+    assert asked[-1] > 0.5 * path.stat().st_size and asked == sorted(asked)
