@@ -106,7 +106,7 @@ def model_json(c, tok, dtype):
             "rope_theta": c.rope_theta, "rms_norm_eps": 1e-6, "hidden_act": "silu", "attention_bias": False,
             "attention_dropout": 0.0, "use_sliding_window": False, "tie_word_embeddings": False, "use_cache": True,
             "bos_token_id": tok.special("<|bos|>"), "eos_token_id": tok.special("<|assistant_end|>"),
-            "pad_token_id": tok.special("<|bos|>"), "torch_dtype": dtype}
+            "pad_token_id": tok.special("<|assistant_end|>"), "torch_dtype": dtype}
 
 
 def export(model, tok, path, dtype="float32"):
@@ -120,7 +120,8 @@ def export(model, tok, path, dtype="float32"):
     finish_replace(path)
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir(parents=True)
-    specials = {"bos_token": "<|bos|>", "eos_token": "<|assistant_end|>", "pad_token": "<|bos|>"}
+    # generate() without an attention mask takes every pad token of the prompt for padding, unless it is the end token
+    specials = {"bos_token": "<|bos|>", "eos_token": "<|assistant_end|>", "pad_token": "<|assistant_end|>"}
     tokens = [tok.enc.decode_single_token_bytes(i) for i in range(tok.vocab_size - len(tok.specials))]
     ids = {key + "_id": tok.special(name) for key, name in specials.items()}
     files = {"config.json": model_json(model.config, tok, dtype), "generation_config.json": ids,

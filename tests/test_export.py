@@ -1,0 +1,113 @@
+"""export.py: the folder against transformers, tokenizers and safetensors."""
+import base64, json, subprocess, sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from chat import Engine
+from common import Tokenizer
+from export import export
+from test_chat import byte_tokenizer, out, tiny_model
+from tokenizer import PATTERNS, train_bpe
+
+torch.set_num_threads(1)
+TEXTS = ["hello world, 12345 times", "def f(x):\n    return x  # naïve café", "  spaces   and\n\n\ttabs ", "日本語 emoji 😀👍🏽 e\u0301", "'s 'LL don't",
+         "mixed\r\nlines\r", "a" * 50, ""]
+CONVERSATION = {"messages": [
+    {"role": "system", "content": "Be kind."}, {"role": "user", "content": "What is 6*7?"},
+    {"role": "assistant", "content": [{"type": "text", "text": "It is "}, {"type": "python", "text": "6*7"},
+                                      {"type": "python_output", "text": "42"}, {"type": "text", "text": "."}]},
+    {"role": "user", "content": " and 2+2? \n"}, {"role": "assistant", "content": "4"}, {"role": "user", "content": "thanks"}]}
+
+
+def trained_tokenizer(pattern="default"):
+    corpus = [" ".join(TEXTS) * 3, Path(__file__).read_text() * 2]
+    tokens = train_bpe(corpus, 600, PATTERNS[pattern])
+    return Tokenizer(b"".join(base64.b64encode(t) + b" %d\n" % i for i, t in enumerate(tokens)), PATTERNS[pattern])
+
+
+@pytest.fixture(scope="module", params=[1, 2])
+def exported(request, tmp_path_factory):
+    tok = trained_tokenizer()
+    model = tiny_model(seed=1, n_kv_head=request.param, vocab_size=tok.vocab_size, seq_len=256)
+    path = tmp_path_factory.mktemp("export") / "model"
+    export(model, tok, path)
+    return model, tok, path
+
+
+def test_logits_are_equal_in_transformers(exported):
+    transformers = pytest.importorskip("transformers")
+    model, tok, path = exported
+    reference, loading = transformers.AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, output_loading_info=True)
+    assert type(reference).__name__ == "Qwen3ForCausalLM" and not any(loading.values()), loading
+    ids = torch.randint(0, tok.vocab_size, (2, 200), generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        assert (reference(ids).logits - model(ids)).abs().max() < 1e-4 and model(ids).std() > 0.5
+
+
+def test_greedy_text_is_the_same_token_for_token(exported):
+    transformers = pytest.importorskip("transformers")
+    model, tok, path = exported
+    reference = transformers.AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
+    hf = transformers.AutoTokenizer.from_pretrained(path)
+    ids = hf.apply_chat_template(CONVERSATION["messages"], add_generation_prompt=True, tokenize=True, return_dict=False)
+    assert ids == tok.render_for_completion(CONVERSATION)
+    never = [i for name, i in tok.specials.items() if name != "<|assistant_end|>"]        # transformers has no tool to run
+    engine = Engine(model, tok)
+    engine.specials[0, list(tok.specials).index("<|python_start|>")] = -torch.inf
+    theirs = reference.generate(torch.tensor([ids]), max_new_tokens=100, do_sample=False, suppress_tokens=never)[0, len(ids):].tolist()
+    ours = engine.generate([ids], 100)[0]
+    assert ours == theirs and hf.decode(theirs) == tok.decode(ours)
+
+
+def test_chat_template_renders_every_kind_of_message(exported):
+    transformers = pytest.importorskip("transformers")
+    _, tok, path = exported
+    hf = transformers.AutoTokenizer.from_pretrained(path)
+    for n in range(2, 7):                                                    # messages; an odd number ends with an answer
+        part = {"messages": CONVERSATION["messages"][:n]}
+        ids = hf.apply_chat_template(part["messages"], add_generation_prompt=n % 2 == 0, tokenize=True, return_dict=False)
+        assert ids == (tok.render_conversation(part)[0] if n % 2 else tok.render_for_completion(part))
+
+
+@pytest.mark.parametrize("pattern", list(PATTERNS))
+def test_the_tokenizer_gives_the_same_ids(pattern, tmp_path):
+    tokenizers = pytest.importorskip("tokenizers")
+    tok = trained_tokenizer(pattern)
+    export(tiny_model(vocab_size=tok.vocab_size), tok, tmp_path / "m")
+    hf = tokenizers.Tokenizer.from_file(str(tmp_path / "m" / "tokenizer.json"))
+    for text in TEXTS:
+        assert hf.encode(text).ids == tok.encode(text) and hf.decode(tok.encode(text)) == text
+    assert hf.encode("<|bos|>x<|output_end|>").ids == [tok.special("<|bos|>"), *tok.encode("x"), tok.special("<|output_end|>")]
+
+
+def test_safetensors_reads_the_weights(exported):
+    safetensors = pytest.importorskip("safetensors.torch")
+    model, tok, path = exported
+    tensors = safetensors.load_file(path / "model.safetensors")
+    assert torch.equal(tensors["lm_head.weight"], model.head) and tensors["model.layers.1.self_attn.q_norm.weight"].eq(1).all()
+    rms = tensors["model.embed_tokens.weight"].square().mean(-1).sqrt()
+    assert torch.allclose(rms, torch.ones_like(rms), atol=1e-4)
+
+
+def test_other_types_and_refusals(tmp_path):
+    safetensors = pytest.importorskip("safetensors.torch")
+    tok, model = byte_tokenizer(), tiny_model()
+    export(model, tok, tmp_path / "m", "bfloat16")
+    assert safetensors.load_file(tmp_path / "m" / "model.safetensors")["lm_head.weight"].dtype == torch.bfloat16
+    export(model, tok, tmp_path / "m")                                       # over an older export
+    assert json.loads((tmp_path / "m" / "config.json").read_text())["torch_dtype"] == "float32"
+    with pytest.raises(ValueError, match="int8"):
+        export(model, tok, tmp_path / "n", "int8")
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious" / "file").write_text("x")
+    with pytest.raises(ValueError, match="precious exists and is no exported model"):
+        export(model, tok, tmp_path / "precious")
+    assert (tmp_path / "precious" / "file").exists()
+
+
+def test_the_script(out):
+    result = subprocess.run([sys.executable, "export.py", "--out", str(out)], capture_output=True, text=True, cwd=Path(__file__).parent.parent)
+    assert result.returncode == 0 and (out / "huggingface" / "model.safetensors").exists() and "huggingface" in result.stdout
+    assert not (out / "huggingface.tmp").exists()
