@@ -653,19 +653,22 @@ def largest_batch(model, rows_per_step, env):
 
 
 class StopSignal:
-    """Ctrl-C and SIGTERM set .number; the loop then saves and exits with the usual status. A second one stops at once."""
+    """After Ctrl-C or SIGTERM the loop saves and exits with the usual status. A second one stops at once.
 
+    received: the signal that this rank got; number: the one that all ranks agreed on at the start of a step.
+    """
     def __init__(self):
-        self.number = 0
+        self.received = self.number = 0
         for s in (signal.SIGINT, signal.SIGTERM):
             signal.signal(s, self.handle)
 
     def handle(self, number, frame):
-        self.number = number
+        self.received = number
         signal.signal(number, signal.SIG_DFL)
 
     def requested(self, env):
         """True on all ranks as soon as one of them got a signal."""
+        self.number = self.received                                          # one that comes while ranks agree counts next time
         if env.world_size > 1:
             number = torch.tensor(self.number, device=env.device)
             dist.all_reduce(number, op=dist.ReduceOp.MAX)                    # torchrun passes a signal on to all ranks

@@ -1,0 +1,198 @@
+"""Several ranks: two gloo processes under torchrun on the CPU give what one process gives. This file is also what they run."""
+import copy, json, os, signal, subprocess, sys
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]                              # as a script under torchrun
+
+from common import GPT, GPTConfig, Env, Optimizer, evaluate_loss, save_checkpoint, setup, start_or_resume
+from data.rows import Rows, micro_batches, pack_conversations
+from toy import chat, run_script, write_data, write_tokenizer
+
+ROWS_PER_STEP = 8
+
+
+def ragged_chats():
+    """Answers of 0 to 60 characters, so that some rows hold many targets, some few, and one none."""
+    return [chat("q" * (1 + 7 * i % 40), "a" * (i * i % 61)) for i in range(40)] + [chat("q" * 61, "")]
+
+
+def tiny_model():
+    model = GPT(GPTConfig(265, 63, 2, 2, 1, 32, 48))
+    rng = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.copy_(torch.randn(p.shape, generator=rng) * p.size(1) ** -0.5)
+    return model
+
+
+def gradients(model, rows, step, batch_size, env):
+    """As the stages do it: the summed loss of each micro-batch over the targets of the whole step. -> loss, count, gradients
+    of this rank alone."""
+    batches, n_target = micro_batches(rows, step, ROWS_PER_STEP, batch_size, env, seed=3, only_learned=True)
+    total = 0.0
+    for ids, targets in batches:
+        loss = model(ids, targets, isolate=True) / n_target
+        loss.backward()
+        total += loss.item()
+    return total, n_target, [p.grad for p in model.parameters()]
+
+
+def new_optimizer(model, env):
+    """Muon's bfloat16 iteration blows up what rounding leaves in the small singular values: a plain step shows the sharding."""
+    optimizer = Optimizer(model, env, 0.05, 0.3, 0.01, 0.1)
+    optimizer.orthogonalize = lambda g: g / g.norm(dim=(1, 2), keepdim=True)
+    return optimizer
+
+
+def train(model, optimizer, rows, steps, batch_size, env):
+    """-> the loss and gradient norm of each step, as logged."""
+    logged = []
+    for step in steps:
+        loss = gradients(model, rows, step, batch_size, env)[0]
+        norm = optimizer.step(0.5, 0.95).item()
+        logged.append([env.all_sum(torch.tensor(loss)).item(), norm])
+    return logged
+
+
+def main(folder):
+    """What each of the two ranks does; rank 0 writes the results for the test."""
+    folder, env = Path(folder), setup("cpu", "float32")
+    torch.set_num_threads(1)
+    assert env.world_size == 2
+    model, rows = tiny_model(), Rows(folder / "x.rows")
+    loss, n_target, grads = gradients(model, rows, 0, 4, env)
+    result = dict(loss=env.all_sum(torch.tensor(loss)).item(), n_target=n_target, grads=[env.all_sum(g) for g in grads],
+                  uneven=evaluate_loss(model, rows, write_tokenizer(folder / str(env.rank)), env, 2, 5))
+
+    model = tiny_model()
+    optimizer = new_optimizer(model, env)
+    result["logged"] = train(model, optimizer, rows, range(3), 2, env)
+    result["weights"] = {name: p.detach().clone() for name, p in model.named_parameters()}
+    result["state"] = copy.deepcopy(optimizer.state_dict())
+    save_checkpoint(folder / "two.part", model, dict(step=3, settings={}), [], optimizer, env)
+
+    model = tiny_model()
+    optimizer = new_optimizer(model, env)
+    result["resumed_at"] = start_or_resume(folder, "one", {}, True, model, optimizer, env)[0]
+    result["after_one"] = train(model, optimizer, rows, range(3, 5), 2, env)
+    result["after_one_weights"] = {name: p.detach() for name, p in model.named_parameters()}
+    same = [p.detach().clone() for p in model.parameters()]                  # all ranks hold the same weights to the bit
+    for p in same:
+        torch.distributed.broadcast(p, 0)
+    result["equal_on_all_ranks"] = int(env.all_sum(torch.tensor(int(all(map(torch.equal, same, model.parameters()))))))
+    if env.rank == 0:
+        torch.save(result, folder / "result.pt")
+    torch.distributed.destroy_process_group()
+
+
+def torchrun(*args, **kwargs):
+    return subprocess.Popen([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", *map(str, args)],
+                            env=dict(os.environ, OMP_NUM_THREADS="1"), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **kwargs)
+
+
+# ---- the tests ----
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    """What one process computes, and what two ranks made of the same: (one, two), dicts of results."""
+    torch.set_num_threads(1)
+    folder, env = tmp_path_factory.mktemp("ranks"), Env(torch.device("cpu"), torch.float32)
+    rows = pack_conversations(folder / "x.rows", ragged_chats, write_tokenizer(folder), 63, {}, env)
+    model = tiny_model()
+    optimizer = new_optimizer(model, env)
+    one = dict(logged=train(model, optimizer, rows, range(3), 8, env))
+    one["weights"] = {name: p.detach().clone() for name, p in model.named_parameters()}
+    one["state"] = copy.deepcopy(optimizer.state_dict())
+    save_checkpoint(folder / "one.part", model, dict(step=3, settings={}), [], optimizer, env)
+    one["after"] = train(model, optimizer, rows, range(3, 5), 8, env)
+    one["after_weights"] = {name: p.detach().clone() for name, p in model.named_parameters()}
+    process = torchrun(__file__, folder)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output[-3000:]
+    return folder, rows, one, torch.load(folder / "result.pt", weights_only=True)
+
+
+def close(a, b, rel):
+    assert (a - b).norm() <= rel * b.norm(), (a - b).norm() / b.norm()
+
+
+def test_gradients_do_not_depend_on_micro_batches_or_ranks(two):
+    """T6: 1 x 8 rows, 8 x 1, 2 x 4 and 2 ranks x 4 rows; ragged rows, one without any target."""
+    _, rows, _, ranks = two
+    env = Env(torch.device("cpu"), torch.float32)
+    counts = [int((rows.batch([i], True)[1] >= 0).sum()) for i in range(len(rows))]
+    assert min(counts) < 5 < 40 < max(counts)
+    loss, n_target, whole = gradients(tiny_model(), rows, 0, 8, env)
+    for batch_size in 1, 2, 4, 3:
+        other_loss, other_n, grads = gradients(tiny_model(), rows, 0, batch_size, env)
+        assert other_n == n_target and other_loss == pytest.approx(loss, rel=1e-5)
+        for g, expected in zip(grads, whole):
+            close(g, expected, 1e-5)
+    assert ranks["n_target"] == n_target and ranks["loss"] == pytest.approx(loss, rel=1e-5)
+    for g, expected in zip(ranks["grads"], whole):
+        close(g, expected, 1e-5)
+
+
+def test_two_ranks_train_as_one(two):
+    _, _, one, ranks = two
+    for a, b in zip(ranks["logged"], one["logged"]):
+        assert a == pytest.approx(b, rel=1e-5)
+    for name, p in one["weights"].items():
+        close(ranks["weights"][name], p, 1e-5)
+    assert ranks["equal_on_all_ranks"] == 2
+
+
+def test_the_optimizers_state_is_cut_anew_for_another_number_of_ranks(two):
+    folder, rows, one, ranks = two
+    assert ranks["state"].keys() == one["state"].keys() and ranks["state"]["count"] == 3
+    for name, tensors in one["state"]["state"].items():
+        for ours, theirs in zip(ranks["state"]["state"][name], tensors, strict=True):
+            for a, b in zip(ours, theirs, strict=True):
+                assert a.shape == b.shape
+                close(a, b, 1e-4)
+    assert ranks["resumed_at"] == 3                                          # one rank saved, two went on
+    for name, p in one["after_weights"].items():
+        close(ranks["after_one_weights"][name], p, 1e-5)
+    model, env = tiny_model(), Env(torch.device("cpu"), torch.float32)       # two saved, one goes on
+    optimizer = new_optimizer(model, env)
+    assert start_or_resume(folder, "two", {}, True, model, optimizer, env)[0] == 3
+    train(model, optimizer, rows, range(3, 5), 8, env)
+    for name, p in model.named_parameters():
+        close(p, one["after_weights"][name], 1e-5)
+
+
+def test_ranks_with_unequal_shares_of_the_evaluation_agree_and_do_not_wait_forever(two):
+    folder, rows, _, ranks = two                                             # T29: 5 rows, 2 ranks, batches of 2
+    expected = evaluate_loss(tiny_model(), rows, write_tokenizer(folder), Env(torch.device("cpu"), torch.float32), 4, 5)
+    assert ranks["uneven"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_stage_under_torchrun_stops_on_sigterm_and_one_process_goes_on(tmp_path):
+    data, outs = write_data(tmp_path / "data"), [tmp_path / "one", tmp_path / "two"]
+    flags = ["--data", data.documents, "--depth", 1, "--seq_len", 64, "--tokens_per_step", 512, "--dtype", "float32", "--no-compile",
+             "--steps", 200, "--eval_every", 100, "--sample_every", 200, "--save_every", 200]
+    for out in outs:
+        write_tokenizer(out)
+    one = run_script("pretrain.py", "--out", outs[0], *flags, log=tmp_path / "one")
+    process, lines = torchrun(ROOT / "pretrain.py", "--out", outs[1], *flags), []
+    for line in process.stdout:
+        lines.append(line)
+        if line.startswith("step     5/"):
+            process.send_signal(signal.SIGTERM)                              # torchrun hands it on to both ranks
+    assert process.wait(60) != 0 and len([line for line in lines if "stopped by SIGTERM" in line]) == 1, "".join(lines[-40:])
+    stopped = json.loads((outs[1] / "pretrain.part/meta.json").read_text())["step"]
+    assert 5 < stopped < 200
+    result = run_script("pretrain.py", "--out", outs[1], "--resume", *flags, log=tmp_path / "two")
+    assert one.status == result.status == 0, result.stderr
+    logged = [[json.loads(line) for line in (out / "pretrain/metrics.jsonl").read_text().splitlines()] for out in outs]
+    a, b = ([m["loss"] for m in metrics if "loss" in m] for metrics in logged)
+    assert len(a) == len(b) == 200 and b[0] == pytest.approx(a[0], rel=1e-5) and b[1:6] == pytest.approx(a[1:6], rel=1e-2)
+    assert sum(b[-20:]) == pytest.approx(sum(a[-20:]), rel=0.05)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
