@@ -313,13 +313,13 @@ def evaluate_loss(model, rows, tok, env, batch_size, max_rows, only_learned=Fals
 
     bpb counts the targets that stand for text: their nats over the bytes they stand for; special tokens count in neither.
     """
-    sums, token_bytes = torch.zeros(4, dtype=torch.float64, device=env.device), torch.from_numpy(tok.token_bytes).to(env.device)
+    sums, token_bytes = torch.zeros(4, device=env.device), torch.from_numpy(tok.token_bytes).to(env.device)
     indices = np.arange(min(max_rows, len(rows)))[env.rank::env.world_size]
     for at in range(0, len(indices), batch_size):
         ids, targets = (t.to(env.device) for t in rows.batch(indices[at:at + batch_size], only_learned))
         losses = model(ids, targets, reduction="none", isolate=only_learned)
         n_bytes = token_bytes[targets.clamp(min=0)] * (targets >= 0)
-        sums += torch.stack([losses.sum(), (targets >= 0).sum(), (losses * (n_bytes > 0)).sum(), n_bytes.sum()]).double()
+        sums += torch.stack([losses.sum(), (targets >= 0).sum(), (losses * (n_bytes > 0)).sum(), n_bytes.sum()])
     nats, n_target, text_nats, n_bytes = env.all_sum(sums).tolist()
     return {"loss": nats / max(1, n_target), "bpb": text_nats / math.log(2) / max(1, n_bytes)}
 
@@ -578,6 +578,11 @@ class Env:
             dist.all_reduce(tensor)
         return tensor
 
+    def all_max(self, tensor):
+        if self.world_size > 1:
+            dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
+        return tensor
+
     def barrier(self):
         self.all_sum(torch.zeros(1, device=self.device))
 
@@ -648,7 +653,8 @@ def largest_batch(model, rows_per_step, env):
             model.zero_grad(set_to_none=True)
         torch.cuda.empty_cache()
         fixed = 3 * 4 * model.num_params() / env.world_size + 4 * model.num_params()    # optimizer state and update, gradients
-        most = int(max(1, (0.9 * torch.cuda.mem_get_info()[0] - fixed - peaks[0]) / max(1, peaks[1] - peaks[0]) + 1))
+        most = max(1, (0.9 * torch.cuda.mem_get_info()[0] - fixed - peaks[0]) / max(1, peaks[1] - peaks[0]) + 1)
+        most = -env.all_max(torch.tensor(-most, device=env.device)).item()   # what fits on every rank
     return max(n for n in range(1, rows + 1) if rows % n == 0 and n <= most)
 
 
@@ -670,9 +676,7 @@ class StopSignal:
         """True on all ranks as soon as one of them got a signal."""
         self.number = self.received                                          # one that comes while ranks agree counts next time
         if env.world_size > 1:
-            number = torch.tensor(self.number, device=env.device)
-            dist.all_reduce(number, op=dist.ReduceOp.MAX)                    # torchrun passes a signal on to all ranks
-            self.number = int(number)
+            self.number = int(env.all_max(torch.tensor(self.number, device=env.device)))
         return self.number > 0
 
 

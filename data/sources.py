@@ -1,16 +1,26 @@
 """
 Conversations by name: `--mixture "spelling_bee:8000,arithmetic:12000,identity*2"` is 8,000 letter countings, 12,000 sums and
-the identity conversations twice, shuffled. All sources are lazy; each is a file of its own in this folder.
+the identity conversations twice, shuffled. All sources are lazy; each is a file of its own in this folder. The first five are
+made on this machine; python data/download.py fetches the others.
 """
+import re
+
+from data.arc import ARCChallenge, ARCEasy
 from data.arithmetic import Arithmetic
 from data.conversations import read_conversations, read_preferences
+from data.gsm8k import GSM8K
+from data.hh import HH
 from data.identity import Identity
 from data.mixture import Mixture
+from data.mmlu import MMLU
 from data.python_questions import PythonQuestions
+from data.smoltalk import SmolTalk
 from data.spelling import SimpleSpelling, SpellingBee
+from data.ultrafeedback import UltraFeedback
 
 TASKS = {"spelling_bee": SpellingBee, "simple_spelling": SimpleSpelling, "arithmetic": Arithmetic,
-         "python_questions": PythonQuestions, "identity": Identity}
+         "python_questions": PythonQuestions, "identity": Identity, "smoltalk": SmolTalk, "gsm8k": GSM8K, "mmlu": MMLU,
+         "arc_easy": ARCEasy, "arc_challenge": ARCChallenge, "ultrafeedback": UltraFeedback, "hh": HH}
 
 
 class Pairs:
@@ -30,11 +40,11 @@ def parse_mixture(spec):
     """"identity*2,arithmetic:500" -> [("identity", None), ("identity", None), ("arithmetic", 500)]."""
     entries = []
     for entry in filter(None, (e.strip() for e in spec.split(","))):
-        name, _, times = entry.partition("*")
-        name, _, size = name.partition(":")
-        if name not in TASKS or not (size or "1").isdigit() or not (times or "1").isdigit():
+        match = re.fullmatch(r"(\w+)(?::([1-9]\d*))?(?:\*([1-9]\d*))?", entry)
+        if not match or match[1] not in TASKS:
             raise ValueError(f"--mixture: cannot read {entry!r}; expected name, name:size or name*times, "
                              f"names are {', '.join(TASKS)}")
+        name, size, times = match.groups()
         entries += [(name, int(size) if size else None)] * int(times or 1)
     if not entries:
         raise ValueError(f"--mixture is empty; names are {', '.join(TASKS)}")
@@ -44,7 +54,7 @@ def parse_mixture(spec):
 def conversations(spec, split, paths=(), limit=None):
     """Conversation records: those of the files `paths` if any are given, else the mixture. limit caps each source's size."""
     if paths:
-        return held_out(read_conversations(paths), split)
+        return held_out(read_conversations(paths, need_answer=split != "prompts"), split)
     return Mixture([TASKS[name](split, min(filter(None, (size, limit)), default=None)) for name, size in parse_mixture(spec)])
 
 

@@ -50,7 +50,7 @@ def write_data(folder):
         documents=write_jsonl(folder / "documents.jsonl", documents),
         conversations=write_jsonl(folder / "conversations.jsonl", [chat(q, a) for q, a in questions]),
         pairs=write_jsonl(folder / "pairs.jsonl", [dict(prompt=q, chosen=a, rejected="who knows") for q, a in questions]),
-        prompts=write_jsonl(folder / "prompts.jsonl", [chat("say " + q, a) for q, a in questions]))
+        prompts=write_jsonl(folder / "prompts.jsonl", [{"prompt": "say " + q} for q, a in questions]))
 
 
 def in_child(script, argv, log, before):
