@@ -367,7 +367,7 @@ def commands():
 
 
 def load(script):
-    spec = importlib.util.spec_from_file_location("script_" + Path(script).stem, ROOT / script)
+    spec = importlib.util.spec_from_file_location("script_" + script.removesuffix(".py").replace("/", "_"), ROOT / script)
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module                                          # inspect.getsource asks for it
     spec.loader.exec_module(module)
