@@ -31,9 +31,9 @@ class Config:
     batch_size: int = 0               # rows a micro-batch and rank; 0: what fits into memory
     epochs: float = 1.0               # horizon in passes over the pairs
     steps: int = 0                    # horizon in optimizer steps; 0: from epochs
-    matrix_lr: float = 0.001          # peak learning rate of Muon, for the matrices of the blocks
-    embed_lr: float = 0.003          # peak learning rate of AdamW for the embedding, at 256 channels (falls as 1/sqrt)
-    head_lr: float = 0.0001            # the same for the head
+    matrix_lr: float = 0.0003         # peak learning rate of Muon, for the matrices of the blocks
+    embed_lr: float = 0.001           # peak learning rate of AdamW for the embedding, at 256 channels (falls as 1/sqrt)
+    head_lr: float = 0.00005           # the same for the head
     weight_decay: float = 0.0         # of the matrices, decoupled, times the learning rate
     warmup: float = 0.02              # share of the steps in which the learning rate climbs from 0
     warmdown: float = 0.9             # share of the steps in which it falls to 0 again
@@ -103,8 +103,10 @@ def reference_logps(model, rows, batch_size, env):
     pairs = rows.header["seq_len"] // 2
     logps, is_pair = torch.zeros(len(rows), pairs, 2, device=env.device), torch.zeros(len(rows), pairs, device=env.device)
     for at in range(env.rank * batch_size, len(rows), batch_size * env.world_size):
-        ids, targets = (t.to(env.device) for t in rows.batch(slice(at, at + batch_size), only_learned=True))
-        logps[at:at + batch_size], is_pair[at:at + batch_size] = answer_logps(model, ids, targets)
+        indices = np.arange(at, at + batch_size).clip(max=len(rows) - 1)     # always a full batch: one compiled graph
+        ids, targets = (t.to(env.device) for t in rows.batch(indices, only_learned=True))
+        logps[indices], there = answer_logps(model, ids, targets)
+        is_pair[indices] = there.float()                                     # a sum over ranks needs numbers
     return env.all_sum(logps).cpu(), env.all_sum(is_pair).cpu().bool()
 
 
@@ -113,9 +115,10 @@ def evaluate_pairs(model, rows, reference, batch_size, max_rows, beta, env):
     """-> the means over the pairs of the first max_rows rows, as dpo_loss names them."""
     sums, n = {}, min(max_rows, len(rows))
     for at in range(env.rank * batch_size, n, batch_size * env.world_size):
-        indices = slice(at, min(n, at + batch_size))
+        indices = np.arange(at, at + batch_size).clip(max=len(rows) - 1)
         ids, targets = (t.to(env.device) for t in rows.batch(indices, only_learned=True))
         logps, is_pair = answer_logps(model, ids, targets)
+        is_pair &= torch.from_numpy(np.arange(at, at + batch_size) < n).to(env.device)[:, None]
         for key, value in dpo_loss(logps, reference[0][indices].to(env.device), is_pair, beta)[1].items():
             sums[key] = sums.get(key, 0) + value
     zero = torch.zeros((), device=env.device)

@@ -107,8 +107,9 @@ def document_rows(token_lists, bos, row_len):
 
 def conversation_rows(rendered, bos, row_len, window=2048):
     """Best-fit decreasing within windows of conversations: the longest first, each into the fullest row that still holds it.
-    Nothing is cut here; what is longer than a row was cut when it was rendered. What stays free is padding."""
-    rendered = iter(rendered)
+    Nothing is cut here; what is longer than a row was cut when it was rendered. What stays free is padding. The rows of a
+    window come out shuffled, so that the first rows of a file are like the others, not the longest conversations alone."""
+    rendered, shuffle = iter(rendered), np.random.default_rng(0)
     while batch := list(itertools.islice(rendered, window)):
         batch.sort(key=lambda pair: -len(pair[0]))
         rows, free = [], []                                     # free: (free tokens, row number), sorted
@@ -121,7 +122,8 @@ def conversation_rows(rendered, bos, row_len, window=2048):
             rows[number][0].extend(ids)
             rows[number][1].extend(mask)
             bisect.insort(free, (room - len(ids), number))
-        for ids, mask in rows:
+        for number in shuffle.permutation(len(rows)):
+            ids, mask = rows[number]
             pad = row_len - len(ids)
             yield np.array(ids + [bos] * pad), np.array(mask + [PAD] * pad)
 
