@@ -99,7 +99,7 @@ def main():
 
     # ---- model: one dial, the rest follows ----
     n_tokens = len(train_rows) * seq_len
-    tokens_per_param = cfg.tokens_per_param or (12 if on_gpu else 0.9 if env.dtype == torch.bfloat16 else 0.6)
+    tokens_per_param = cfg.tokens_per_param or (12 if on_gpu else 0.65 if env.dtype == torch.bfloat16 else 0.26)
     depth = cfg.depth or (choose_depth(n_tokens, tokens_per_param, tok.vocab_size, seq_len) if on_gpu else 4)
     config = model_config(depth, tok.vocab_size, seq_len, cfg.n_kv_head)
     rows_per_step = max(1, (cfg.tokens_per_step or (524288 if on_gpu else 8192)) // seq_len)

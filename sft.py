@@ -23,10 +23,10 @@ from data.sources import conversations
 class Config:
     out: str = "out"                  # folder in which the stages find each other
     data: tuple = ()                  # .jsonl files of conversations; none: the mixture
-    mixture: str = "spelling_bee:6000,simple_spelling:4000,arithmetic:6000,python_questions,identity:4000"  # name:size*times, ...
+    mixture: str = "spelling_bee:4000,simple_spelling:12000,arithmetic:5000,python_questions:2000,identity:12000"  # name:size*times, ...
     tokens_per_step: int = 0          # tokens an optimizer step, over all ranks; 0: 8192 on a CPU, 524288 on a GPU
     batch_size: int = 0               # rows a micro-batch and rank; 0: what fits into memory
-    epochs: float = 1.0               # horizon in passes over the conversations
+    epochs: float = 0.0               # horizon in passes over the conversations; 0: 1, for the demo on a CPU without bfloat16 0.4
     steps: int = 0                    # horizon in optimizer steps; 0: from epochs
     matrix_lr: float = 0.01           # peak learning rate of Muon, for the matrices of the blocks
     embed_lr: float = 0.15            # peak learning rate of AdamW for the embedding, at 256 channels (falls as 1/sqrt)
@@ -67,7 +67,8 @@ def main():
     model.train().compute_dtype = env.dtype
     compiled = torch.compile(model, dynamic=False) if cfg.compile and can_compile(env.device) else model
     rows_per_step = max(1, (cfg.tokens_per_step or (524288 if on_gpu else 8192)) // seq_len)
-    steps = cfg.steps or math.ceil(cfg.epochs * len(train_rows) / rows_per_step)
+    epochs = cfg.epochs or (0.4 if not cfg.data and env.device.type == "cpu" and env.dtype == torch.float32 else 1.0)
+    steps = cfg.steps or math.ceil(epochs * len(train_rows) / rows_per_step)
     batch_size = cfg.batch_size or largest_batch(model, rows_per_step, env)
     if rows_per_step % (batch_size * env.world_size):
         raise ValueError(f"{rows_per_step} rows a step cannot be cut into micro-batches of --batch_size {batch_size} on "
