@@ -15,9 +15,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 
-from common import load_checkpoint, parse_config, rms_norm, rotary_table, run, setup
+from common import load_checkpoint, parse_config, run, setup
+from decode import make_decoder
 
 # ---------------------------------------------------------------------------------------------------------------------
 # The tool: a calculator that also counts letters. It walks the syntax tree, so nothing but the listed operations can run
@@ -70,87 +70,6 @@ def bounded(value):
     if type(value) not in (int, float) or value != value:                    # (-8)**0.5 is complex, inf-inf is nan
         raise ValueError("not a real number")
     return value
-
-# ---------------------------------------------------------------------------------------------------------------------
-# The model once more, for generation: GPT.forward with a KV cache, and with everything left out that only training needs
-
-class Decoder:
-    """The weights of a GPT, each kind of product fused and transposed once, and the keys and values of up to max_rows texts.
-
-    A test holds it to GPT.forward: the same logits, whether the tokens come at once, in chunks or one by one, alone or in a
-    batch. Row r of the cache belongs to one text; positions past its end hold leftovers that no query looks at.
-    """
-
-    def __init__(self, model, dtype):
-        c = self.config = model.config
-        self.device, self.dtype, self.head_size = model.embed.device, dtype, c.n_embd // c.n_head
-        fuse = lambda *weights: torch.cat([w.detach() for w in weights]).to(dtype).T.contiguous()   # (in, sum of out)
-        self.layers = [(fuse(b.attn.wq, b.attn.wk, b.attn.wv), fuse(b.attn.wo), fuse(b.mlp.gate, b.mlp.up), fuse(b.mlp.down))
-                       for b in model.blocks]
-        self.embed, self.head = rms_norm(model.embed.detach()).to(dtype), fuse(model.head)
-        cos, sin = rotary_table(torch.arange(c.seq_len, device=self.device), self.head_size, c.rope_theta)
-        self.cos = torch.cat([cos, cos], -1).view(c.seq_len, 1, -1)          # (seq_len, 1, D): both halves of a head at once
-        self.sin = torch.cat([-sin, sin], -1).view(c.seq_len, 1, -1)
-        self.rows = self.size = 0                                            # of the cache: texts, tokens each
-        self.cache = None
-
-    def reserve(self, rows, size):
-        """Make the cache at least so large; it doubles, so that growing costs little on average, and keeps what it holds."""
-        if rows <= self.rows and size <= self.size:
-            return
-        old, c = self.cache, self.config
-        new_rows = rows if rows <= self.rows or not self.rows else max(rows, 2 * self.rows)
-        new_size = min(c.seq_len, max(size, 2 * self.size if size > self.size else self.size))
-        # zeros and not empty: a masked position adds 0 times its value, and 0 times a leftover NaN would be NaN
-        self.cache = torch.zeros(c.n_layer, max(new_rows, self.rows), new_size, 2 * c.n_kv_head, self.head_size,
-                                 dtype=self.dtype, device=self.device)
-        if old is not None:
-            self.cache[:, :self.rows, :self.size] = old
-        self.rows, self.size = self.cache.shape[1:3]
-
-    def forward(self, ids, start, row=0, logits=True):
-        """Put ids (B, T) into the cache rows row..row+B-1 at positions start[b]..start[b]+T-1.
-
-        start: B ints. Returns the logits of the last position (B, V) float32, of all (B, T, V) with logits="all", or None.
-        """
-        c, D, kv_heads = self.config, self.head_size, self.config.n_kv_head
-        B, T = len(ids), len(ids[0])
-        ids = torch.as_tensor(ids, device=self.device)
-        first = torch.as_tensor(start, device=self.device)[:, None]
-        positions = first + torch.arange(T, device=self.device)              # (B, T)
-        end = max(start) + T                                                 # nothing past it is written or looked at
-        slots = ((row + torch.arange(B, device=self.device))[:, None] * self.size + positions).flatten()
-        mask = None
-        if B * T > 1:                                                        # True: this query may look at that key
-            mask = (torch.arange(end, device=self.device) <= positions[..., None])[:, None]      # (B, 1, T, end)
-        cos, sin = self.cos[positions.flatten()], self.sin[positions.flatten()]                  # (B*T, 1, D)
-        x = self.embed[ids.flatten()]                                        # (B*T, C)
-        for (wqkv, wo, gate_up, down), cache in zip(self.layers, self.cache):
-            qkv = torch.mm(rms_norm(x), wqkv).view(B * T, -1, D)             # (B*T, H + 2 Hkv, D)
-            qk = rms_norm(qkv[:, :c.n_head + kv_heads]).float()
-            qkv[:, :c.n_head + kv_heads] = torch.addcmul(qk * cos, qk.roll(D // 2, -1), sin)
-            q, kv = qkv[:, :c.n_head], qkv[:, c.n_head:]
-            cache.view(-1, 2 * kv_heads, D).index_copy_(0, slots, kv)
-            k, v = cache[row:row + B, :end].transpose(1, 2).chunk(2, dim=1)  # each (B, Hkv, end, D)
-            y = F.scaled_dot_product_attention(q.view(B, T, -1, D).transpose(1, 2), k, v, attn_mask=mask,
-                                               enable_gqa=c.n_head != kv_heads)
-            x = torch.addmm(x, y.transpose(1, 2).reshape(B * T, -1), wo)
-            gate, up = torch.mm(rms_norm(x), gate_up).chunk(2, dim=-1)
-            x = torch.addmm(x, F.silu(gate) * up, down)
-        if not logits:
-            return None
-        x = x.view(B, T, -1) if logits == "all" else x.view(B, T, -1)[:, -1]
-        return torch.matmul(rms_norm(x), self.head).float()
-
-    def move(self, source, target, length, swap=False):
-        """Copy the first `length` positions of row `source` to row `target`, or exchange the two rows."""
-        a, b = self.cache[:, source, :length], self.cache[:, target, :length]
-        if swap:
-            a_copy = a.clone()
-            a.copy_(b)
-            b.copy_(a_copy)
-        else:
-            b.copy_(a)
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Sampling
@@ -238,13 +157,13 @@ class Engine:
     conversation finds its beginning already computed.
     """
 
-    def __init__(self, model, tok, max_rows=64, dtype=None):
+    def __init__(self, model, tok, max_rows=64, dtype=None, compile=True):
         """dtype of weights and cache; None: float32 on a CPU (small products gain nothing from bfloat16 there), else model's."""
         if dtype is None:
             dtype = torch.float32 if model.embed.device.type == "cpu" else model.compute_dtype
         self.tok, self.max_rows, self.max_len = tok, max_rows, model.config.seq_len
         with torch.inference_mode():
-            self.decoder = Decoder(model, dtype)
+            self.decoder = make_decoder(model, dtype, compile)
         self.waiting, self.active = deque(), []
         self.kept, self.max_kept, self.clock = [], 8, itertools.count()      # kept: (time, ids) of each row after the active ones
         self.min_shared = 16                                                 # fewer ids in common are not worth a copy
@@ -280,7 +199,7 @@ class Engine:
         for row, text in enumerate(self.active):
             ids = text.ids[text.cached:-1][:budget]
             if ids:
-                self.decoder.forward([ids], [text.cached], row, logits=False)
+                self.decoder.forward([ids], [text.cached], row, logits=None)
                 text.cached += len(ids)
                 budget -= len(ids)
         # The last id of every text, all rows as one batch. A text still in prefill runs along; its leftovers are overwritten.
@@ -470,6 +389,7 @@ class Config:
     max_queue: int = 128          # answers running or waiting at once; further requests get status 429
     time_limit: float = 120.0     # seconds until an answer of --serve is cut off
     device: str = "auto"          # auto, cpu, cuda or mps
+    compile: bool = True          # use decode.c where there is a C compiler, CUDA graphs on a GPU
     dtype: str = "auto"           # float32 or bfloat16; auto: float32 on a CPU, else what the hardware multiplies fastest
 
 
@@ -692,7 +612,7 @@ def main():
     env = setup(cfg.device, cfg.dtype)
     model, tok, meta = load_checkpoint(path, env.device)
     model.compute_dtype = env.dtype
-    engine = Engine(model, tok, cfg.max_rows, None if cfg.dtype == "auto" else env.dtype)
+    engine = Engine(model, tok, cfg.max_rows, None if cfg.dtype == "auto" else env.dtype, cfg.compile)
     settings = {f.name: getattr(cfg, f.name) for f in fields(Sampling)}
     Sampling(**settings)                                                     # ValueError before anything else happens
     sys.stdout.reconfigure(errors="replace")                                 # a terminal that can't show a character shows ?

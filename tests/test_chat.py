@@ -8,6 +8,7 @@ import torch
 
 import chat
 from chat import Engine, Sampling, parse_answer, run_python
+from decode import Decoder, make_decoder
 from common import GPT, GPTConfig, Tokenizer, save_checkpoint, setup
 
 torch.set_num_threads(1)
@@ -67,21 +68,24 @@ def test_run_python_results_are_bounded():
 
 # ---- the decoder ----
 
+@pytest.mark.parametrize("kind", ["PyTorch", "decode.c"])
 @pytest.mark.parametrize("n_kv_head", [1, 2])
-def test_cached_batched_chunked_and_plain_forward_agree(n_kv_head):
+def test_cached_batched_chunked_and_plain_forward_agree(n_kv_head, kind):
     model = tiny_model(n_kv_head=n_kv_head)
     rng = torch.Generator().manual_seed(1)
     texts = [torch.randint(0, 265, (n,), generator=rng).tolist() for n in (40, 23, 31)]
     with torch.inference_mode():
         plain = [model(torch.tensor([ids]))[0] for ids in texts]
-        decoder = chat.Decoder(model, torch.float32)
+        decoder = make_decoder(model, torch.float32, compile=kind == "decode.c")
+        if kind == "decode.c" and type(decoder) is Decoder:
+            pytest.skip("no C compiler on this machine")
         for row, (ids, logits) in enumerate(zip(texts, plain)):              # at once; the cache grows on the way
             decoder.reserve(row + 1, len(ids))
             assert torch.allclose(decoder.forward([ids], [0], row, logits="all")[0], logits, atol=1e-4)
         chunked = [decoder.forward([texts[0][i:i + 7]], [i], 1, logits="all")[0] for i in range(0, 40, 7)]
         assert torch.allclose(torch.cat(chunked), plain[0], atol=1e-4)
         for row, ids in enumerate(texts):                                    # ragged rows, one token each, as one batch
-            decoder.forward([ids[:-10]], [0], row, logits=False)
+            decoder.forward([ids[:-10]], [0], row, logits=None)
         for i in range(10, 0, -1):
             logits = decoder.forward([[ids[-i]] for ids in texts], [len(ids) - i for ids in texts])
             assert torch.allclose(logits, torch.stack([p[-i] for p in plain]), atol=1e-4)
@@ -182,8 +186,8 @@ class Scripted:
     def move(self, *args, **kwargs):
         pass
 
-    def forward(self, ids, start, row=0, logits=True):
-        if logits is False:
+    def forward(self, ids, start, row=0, logits="last"):
+        if logits is None:
             return None
         time.sleep(self.delay)
         out = torch.zeros(len(ids), self.engine.tok.vocab_size)

@@ -1,0 +1,196 @@
+// Tokens of any number of texts through the whole model on a CPU, in float32, with the keys and values of earlier tokens cached.
+//
+// The same arithmetic as Decoder.compute in decode.py (a test compares them). What it saves is everything around the
+// arithmetic: some 20 calls into PyTorch a layer, which for a single text cost more than reading the weights. decode.py
+// compiles it once with the C compiler of the machine and calls it through ctypes; where there is none, PyTorch does it all.
+//
+// A weight matrix (K inputs, N outputs) is packed in panels: TILE outputs side by side, all inputs below each other, so that
+// a panel streams through the vector unit in one piece: packed[N / TILE][K][TILE]. The last panel is filled up with zeros.
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
+
+#if defined(__AVX512F__)
+enum { WIDTH = 16, VECTORS = 4 };               // floats in a vector; vectors in a panel's row
+#elif defined(__AVX2__)
+enum { WIDTH = 8, VECTORS = 2 };
+#else
+enum { WIDTH = 4, VECTORS = 4 };
+#endif
+enum { TILE = WIDTH * VECTORS, ROWS = 6 };      // ROWS texts at a time: ROWS * VECTORS sums stay in registers
+typedef float vector __attribute__((vector_size(WIDTH * 4), aligned(4), may_alias));
+#define INLINE static inline __attribute__((always_inline))
+
+typedef struct {
+    int64_t n_layer, n_embd, n_head, n_kv_head, head_size, n_ff, vocab_size, max_size, cache_rows, cache_size;
+    const float *embed, *head, *cos, *sin;      // embed (V, C) normalised, head packed, cos and sin (positions, D / 2)
+    const float **wqkv, **wo, **gate_up, **down;        // packed, a pointer for each layer; gate_up: panels of gate and up take turns
+    float *cache;                               // (n_layer, cache_rows, cache_size, 2 * n_kv_head, head_size)
+    float *x, *qkv, *y, *hidden, *scores;       // room for (N, C), (N, (H + 2 Hkv) D), (N, H D), (N, F), (threads, max_size)
+} Model;
+
+typedef struct { int64_t id, row, position; } Token;            // position `position` of the text in cache row `row`
+
+int tile(void) { return TILE; }
+int width(void) { return WIDTH; }
+
+// Ask for pages of 2 MB instead of 4 KB: looking up addresses costs as much as reading them otherwise. Only ever a hint.
+void use_huge_pages(char *start, int64_t bytes) {
+    #ifdef MADV_HUGEPAGE
+    char *first = (char *)(((uintptr_t)start + 4095) & ~(uintptr_t)4095);
+    if (start + bytes > first) madvise(first, start + bytes - first, MADV_HUGEPAGE);
+    #endif
+}
+
+INLINE float dot(const float *a, const float *b, int64_t n) {
+    float s = 0;
+    #pragma omp simd reduction(+:s)             // many partial sums: otherwise one addition would wait for the other
+    for (int64_t i = 0; i < n; i++) s += a[i] * b[i];
+    return s;
+}
+
+INLINE float inverse_rms(const float *x, int64_t n) { return 1.0f / sqrtf(dot(x, x, n) / n + 1e-6f); }
+
+// e^x by 2^n * 2^f with |f| <= 1/2; Taylor's polynomial for 2^f, relative error below 3e-7. Written so that a loop vectorises.
+INLINE float exponential(float x) {
+    float t = fmaxf(x, -87.0f) * 1.44269504f, n = floorf(t + 0.5f), f = (t - n) * 0.693147181f;
+    float p = 1 + f * (1 + f * (0.5f + f * (1.66666667e-1f + f * (4.16666667e-2f + f * (8.33333333e-3f + f * 1.38888889e-3f)))));
+    union { int32_t i; float f; } power = { ((int32_t)n + 127) << 23 };
+    return p * power.f;
+}
+
+// One panel times `rows` texts: out[r][0..TILE) = sum over k of x[r][k] * w[k][0..TILE). rows is a constant after inlining.
+INLINE void panel_rows(int rows, const float *x, int64_t K, const float *w, float out[ROWS][TILE]) {
+    vector s[ROWS][VECTORS] = {{{0}}};
+    for (int64_t k = 0; k < K; k++, w += TILE) {
+        for (int v = 0; v < VECTORS; v++) __builtin_prefetch(w + K * TILE + v * WIDTH, 0, 2);      // the next panel
+        for (int r = 0; r < rows; r++)
+            for (int v = 0; v < VECTORS; v++) s[r][v] += x[r * K + k] * *(vector *)(w + v * WIDTH);
+    }
+    for (int r = 0; r < rows; r++)
+        for (int v = 0; v < VECTORS; v++) *(vector *)(out[r] + v * WIDTH) = s[r][v];
+}
+
+static void panel(int rows, const float *x, int64_t K, const float *w, float out[ROWS][TILE]) {
+    switch (rows) {
+        case 1: panel_rows(1, x, K, w, out); break;
+        case 2: panel_rows(2, x, K, w, out); break;
+        case 3: panel_rows(3, x, K, w, out); break;
+        case 4: panel_rows(4, x, K, w, out); break;
+        case 5: panel_rows(5, x, K, w, out); break;
+        default: panel_rows(6, x, K, w, out);
+    }
+}
+
+// out (B, N) = or += x (B, K) times a packed matrix, each row of x divided by its rms if `norm`. All threads share the panels.
+static void matmul(int B, const float *x, int64_t K, const float *w, int64_t N, int norm, int add, float *out) {
+    #pragma omp for schedule(static)
+    for (int64_t n = 0; n < N; n += TILE)
+        for (int b = 0; b < B; b += ROWS) {
+            float y[ROWS][TILE];
+            int rows = B - b < ROWS ? B - b : ROWS;
+            int64_t width = N - n < TILE ? N - n : TILE;
+            panel(rows, x + b * K, K, w + n * K, y);
+            for (int r = 0; r < rows; r++) {
+                float scale = norm ? inverse_rms(x + (b + r) * K, K) : 1, *to = out + (b + r) * N + n;
+                for (int i = 0; i < width; i++) to[i] = (add ? to[i] : 0) + scale * y[r][i];
+            }
+        }
+}
+
+// hidden (B, F) = silu(gate) * up of the normalised x
+static void swiglu(const Model *m, int B, const float *w) {
+    int64_t K = m->n_embd, F = m->n_ff;
+    #pragma omp for schedule(static)
+    for (int64_t n = 0; n < F; n += TILE)
+        for (int b = 0; b < B; b += ROWS) {
+            float gate[ROWS][TILE], up[ROWS][TILE];
+            int rows = B - b < ROWS ? B - b : ROWS;
+            int64_t width = F - n < TILE ? F - n : TILE;
+            panel(rows, m->x + b * K, K, w + 2 * n * K, gate);
+            panel(rows, m->x + b * K, K, w + (2 * n + TILE) * K, up);
+            for (int r = 0; r < rows; r++) {
+                float scale = inverse_rms(m->x + (b + r) * K, K), *to = m->hidden + (b + r) * F + n;
+                for (int i = 0; i < width; i++) {
+                    float g = scale * gate[r][i];
+                    to[i] = g / (1 + exponential(-g)) * scale * up[r][i];
+                }
+            }
+        }
+}
+
+// QK-norm and rotation of one head at its position
+INLINE void norm_rotate(const Model *m, float *head, int64_t position) {
+    int64_t D = m->head_size, half = D / 2;
+    const float *cos = m->cos + position * half, *sin = m->sin + position * half;
+    float scale = inverse_rms(head, D);
+    for (int64_t i = 0; i < half; i++) {
+        float a = head[i] * scale, b = head[i + half] * scale;
+        head[i] = a * cos[i] - b * sin[i];
+        head[i + half] = b * cos[i] + a * sin[i];
+    }
+}
+
+// Rotate the queries and keys of one token; its keys and values go into the cache.
+static void remember(const Model *m, int64_t layer, const Token *token, float *qkv) {
+    int64_t D = m->head_size, H = m->n_head, G = m->n_kv_head, width = 2 * G * D;
+    for (int64_t h = 0; h < H + G; h++) norm_rotate(m, qkv + h * D, token->position);
+    float *slot = m->cache + ((layer * m->cache_rows + token->row) * m->cache_size + token->position) * width;
+    memcpy(slot, qkv + H * D, width * sizeof(float));
+}
+
+// One head of one token looks at all positions of its text so far: y = softmax(q k / sqrt(D)) v.
+static void attend(const Model *m, int64_t layer, const Token *token, int64_t h, const float *q, float *y, float *scores) {
+    int64_t D = m->head_size, G = m->n_kv_head, stride = 2 * G * D, group = h / (m->n_head / G), n = token->position + 1;
+    const float *keys = m->cache + (layer * m->cache_rows + token->row) * m->cache_size * stride + group * D;
+    const float *values = keys + G * D;
+    float largest = -1e30f, total = 0, scale = 1 / sqrtf(D);
+    for (int64_t t = 0; t < n; t++) {
+        scores[t] = dot(q, keys + t * stride, D) * scale;
+        largest = fmaxf(largest, scores[t]);
+    }
+    #pragma omp simd reduction(+:total)
+    for (int64_t t = 0; t < n; t++) total += scores[t] = exponential(scores[t] - largest);
+    for (int64_t i = 0; i < D; i += 2 * WIDTH) {                                // two sums in registers through all positions
+        vector s[2] = {{0}};
+        for (int64_t t = 0; t < n; t++)
+            for (int v = 0; v < 2; v++) s[v] += scores[t] * *(vector *)(values + t * stride + i + v * WIDTH);
+        for (int v = 0; v < 2; v++) *(vector *)(y + i + v * WIDTH) = s[v] / total;
+    }
+}
+
+// N tokens, of as many texts as you like, through the model -> logits (n_wanted, V) of the tokens with the indices `wanted`.
+// The tokens of one text come in order and without a gap: a token looks at what the cache holds up to its own position.
+void decode(const Model *m, int64_t N, const Token *tokens, int64_t n_wanted, const int64_t *wanted, float *logits, int64_t threads) {
+    int64_t C = m->n_embd, H = m->n_head, D = m->head_size, width = (H + 2 * m->n_kv_head) * D;
+    #pragma omp parallel num_threads(threads)
+    {
+        int64_t thread = 0;
+        #ifdef _OPENMP
+        thread = omp_get_thread_num();
+        #endif
+        #pragma omp for schedule(static)
+        for (int64_t i = 0; i < N; i++) memcpy(m->x + i * C, m->embed + tokens[i].id * C, C * sizeof(float));
+        for (int64_t layer = 0; layer < m->n_layer; layer++) {
+            matmul(N, m->x, C, m->wqkv[layer], width, 1, 0, m->qkv);
+            #pragma omp for schedule(static)
+            for (int64_t i = 0; i < N; i++) remember(m, layer, tokens + i, m->qkv + i * width);
+            #pragma omp for schedule(dynamic)
+            for (int64_t i = 0; i < N * H; i++)
+                attend(m, layer, tokens + i / H, i % H, m->qkv + i / H * width + i % H * D, m->y + i * D,
+                       m->scores + thread * m->max_size);
+            matmul(N, m->y, H * D, m->wo[layer], C, 0, 1, m->x);
+            swiglu(m, N, m->gate_up[layer]);
+            matmul(N, m->hidden, m->n_ff, m->down[layer], C, 0, 1, m->x);
+        }
+        #pragma omp for schedule(static)
+        for (int64_t i = 0; i < n_wanted; i++) memcpy(m->y + i * C, m->x + wanted[i] * C, C * sizeof(float));
+        matmul(n_wanted, m->y, C, m->head, m->vocab_size, 1, 0, logits);
+    }
+}

@@ -1,0 +1,253 @@
+"""
+The model once more, for generation: GPT.forward with a cache of keys and values, and without what only training needs.
+
+Decoder runs on every device that PyTorch knows, on a GPU with CUDA graphs. NativeDecoder does the same arithmetic in decode.c,
+which takes a third of the time on a CPU: at these sizes PyTorch spends more on calling its operators than on reading the
+weights. make_decoder picks one. A test holds both to GPT.forward: the same logits, whether the tokens come at once, in chunks
+or one by one, alone or in a batch.
+
+Sizes in shape comments: B rows of the batch, T tokens, C channels (n_embd), H heads, D head size, V vocabulary.
+"""
+import ctypes
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import sysconfig
+import tempfile
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+
+from common import rms_norm, rotary_table
+
+
+class Decoder:
+    """The weights of a GPT, and the keys and values of many texts: row r of the cache belongs to one text.
+
+    Positions of a row past the end of its text hold leftovers that no query looks at, and that later tokens overwrite.
+    """
+
+    def __init__(self, model, dtype):
+        c = self.config = model.config
+        self.device, self.dtype, self.head_size = model.embed.device, dtype, c.n_embd // c.n_head
+        self.embed = rms_norm(model.embed.detach()).to(dtype)
+        cos, sin = rotary_table(torch.arange(c.seq_len, device=self.device), self.head_size, c.rope_theta)
+        self.cos, self.sin = cos.reshape(c.seq_len, 1, -1), sin.reshape(c.seq_len, 1, -1)        # (seq_len, 1, D / 2)
+        self.rows = self.size = 0                                            # of the cache: texts, tokens each
+        self.cache = None                                                    # (n_layer, rows, size, 2 Hkv, D): keys, then values
+        self.use_graphs, self.graphs = self.device.type == "cuda", {}        # (B, end) -> recorded step
+        self.load_weights(model)
+
+    def load_weights(self, model):
+        """Each kind of product fused and transposed once, to (in, sum of out)."""
+        fuse = lambda *weights: torch.cat([w.detach() for w in weights]).to(self.dtype).T.contiguous()
+        self.layers = [(fuse(b.attn.wq, b.attn.wk, b.attn.wv), fuse(b.attn.wo), fuse(b.mlp.gate, b.mlp.up), fuse(b.mlp.down))
+                       for b in model.blocks]
+        self.head = fuse(model.head)
+
+    def reserve(self, rows, size):
+        """Make the cache at least so large; it doubles, so that growing costs little on average, and keeps what it holds."""
+        if rows <= self.rows and size <= self.size:
+            return
+        c, old = self.config, self.cache
+        new_rows = max(rows, 2 * self.rows) if rows > self.rows else self.rows
+        new_size = min(c.seq_len, max(size, 2 * self.size)) if size > self.size else self.size
+        spare = 1 if self.device.type == "cuda" else 0                       # where the padding of a recorded step writes to
+        # zeros and not empty: a masked position adds 0 times its value, and 0 times a leftover NaN would be NaN
+        self.cache = torch.zeros(c.n_layer, new_rows + spare, new_size, 2 * c.n_kv_head, self.head_size,
+                                 dtype=self.dtype, device=self.device)
+        if self.rows:
+            self.cache[:, :self.rows, :self.size] = old[:, :self.rows]
+        self.rows, self.size = new_rows, new_size
+        self.graphs.clear()                                                  # they read the old cache
+
+    def forward(self, ids, start, row=0, logits="last"):
+        """Put ids (B, T) into the cache rows row..row+B-1 at positions start[b]..start[b]+T-1.
+
+        Returns logits, float32: of the last token (B, V), of "all" (B, T, V), or with None nothing.
+        """
+        B, T = len(ids), len(ids[0])
+        end = max(start) + T                                                 # no position from there on is written or looked at
+        if self.use_graphs and T == 1 and row == 0 and logits == "last":
+            return self.replay(ids, start, end)
+        positions = torch.tensor(start)[:, None] + torch.arange(T)           # (B, T)
+        slots = (row + torch.arange(B))[:, None] * self.size + positions
+        move = lambda t: t.to(self.device, non_blocking=True)
+        return self.compute(move(torch.tensor(ids)), move(positions), move(slots.flatten()), row, end, logits)
+
+    def compute(self, ids, positions, slots, row, end, logits):
+        """ids, positions (B, T); slots (B*T): the tokens' places in the cache, counted through all rows. Nothing here waits."""
+        c, D, kv_heads = self.config, self.head_size, self.config.n_kv_head
+        B, T = ids.shape
+        mask = None
+        if B * T > 1:                                                        # True: this query may look at that key
+            mask = (torch.arange(end, device=self.device) <= positions[..., None])[:, None]      # (B, 1, T, end)
+        cos, sin = self.cos[positions.flatten()], self.sin[positions.flatten()]                  # (B*T, 1, D / 2)
+        cos, sin = torch.cat([cos, cos], -1), torch.cat([-sin, sin], -1)     # for both halves of a head at once
+        x = self.embed[ids.flatten()]                                        # (B*T, C)
+        for (wqkv, wo, gate_up, down), cache in zip(self.layers, self.cache):
+            qkv = torch.mm(rms_norm(x), wqkv).view(B * T, -1, D)             # (B*T, H + 2 Hkv, D)
+            qk = rms_norm(qkv[:, :c.n_head + kv_heads]).float()
+            qkv[:, :c.n_head + kv_heads] = torch.addcmul(qk * cos, qk.roll(D // 2, -1), sin)
+            q, kv = qkv[:, :c.n_head], qkv[:, c.n_head:]
+            cache.view(-1, 2 * kv_heads, D).index_copy_(0, slots, kv)
+            k, v = cache[row:row + B, :end].transpose(1, 2).chunk(2, dim=1)  # each (B, Hkv, end, D)
+            y = F.scaled_dot_product_attention(q.view(B, T, -1, D).transpose(1, 2), k, v, attn_mask=mask,
+                                               enable_gqa=c.n_head != kv_heads)
+            x = torch.addmm(x, y.transpose(1, 2).reshape(B * T, -1), wo)
+            gate, up = torch.mm(rms_norm(x), gate_up).chunk(2, dim=-1)
+            x = torch.addmm(x, F.silu(gate) * up, down)
+        if logits is None:
+            return None
+        x = x.view(B, T, -1) if logits == "all" else x.view(B, T, -1)[:, -1]
+        return torch.matmul(rms_norm(x), self.head).float()
+
+    def replay(self, ids, start, end):
+        """One token for each of B texts from a CUDA graph: the GPU runs the recorded kernels, Python launches none of them.
+
+        A graph has fixed shapes, so B is rounded up to a power of two and the length to a multiple of 256. (Written by the
+        book and not measured: no GPU was at hand.)
+        """
+        B, rows = len(ids), 1 << (len(ids) - 1).bit_length()
+        self.reserve(rows, end)
+        padded_end = min(self.size, -(-end // 256) * 256)
+        if (rows, padded_end) not in self.graphs:
+            self.graphs[rows, padded_end] = self.record(rows, padded_end)
+        graph, inputs, out = self.graphs[rows, padded_end]
+        pad = [0] * (rows - B)
+        slots = [r * self.size + p for r, p in enumerate(start)] + [self.rows * self.size] * len(pad)    # the spare row
+        inputs.copy_(torch.tensor([[i for i, in ids] + pad, start + pad, slots]), non_blocking=True)
+        graph.replay()
+        return out[:B].clone()
+
+    def record(self, rows, end):
+        inputs = torch.zeros(3, rows, dtype=torch.long, device=self.device)  # ids, positions, slots
+        inputs[2] = self.rows * self.size                                    # the trial runs write to the spare row only
+        step = lambda: self.compute(inputs[0][:, None], inputs[1][:, None], inputs[2], 0, end, "last")
+        side = torch.cuda.Stream()                                           # libraries set themselves up before the recording
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            step()
+            step()
+        torch.cuda.current_stream().wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            out = step()
+        return graph, inputs, out
+
+    def move(self, source, target, length, swap=False):
+        """Copy the first `length` positions of row `source` to row `target`, or exchange the two rows."""
+        a, b = self.cache[:, source, :length], self.cache[:, target, :length]
+        if swap:
+            a_copy = a.clone()
+            a.copy_(b)
+            b.copy_(a_copy)
+        else:
+            b.copy_(a)
+
+# ---------------------------------------------------------------------------------------------------------------------
+# decode.c
+
+class Model(ctypes.Structure):
+    """struct Model of decode.c."""
+    _fields_ = [(name, ctypes.c_int64) for name in ("n_layer", "n_embd", "n_head", "n_kv_head", "head_size", "n_ff", "vocab_size",
+                                                    "max_size", "cache_rows", "cache_size")] + \
+               [(name, ctypes.c_void_p) for name in ("embed", "head", "cos", "sin", "wqkv", "wo", "gate_up", "down", "cache", "x",
+                                                     "qkv", "y", "hidden", "scores")]
+
+
+class NativeDecoder(Decoder):
+    """Decoder on a CPU in float32 by decode.c."""
+
+    def __init__(self, model, library):
+        self.library, self.tile = library, library.tile()
+        self.room = 0                                                        # tokens that the scratch buffers hold
+        super().__init__(model, torch.float32)
+
+    def large(self, tensor):
+        """The same numbers on large pages of memory, and safe to point at."""
+        copy = torch.empty(tensor.shape)
+        self.library.use_huge_pages(ctypes.c_void_p(copy.data_ptr()), ctypes.c_int64(4 * copy.numel()))
+        return copy.copy_(tensor)
+
+    def load_weights(self, model):
+        def panels(*weights):                                                # (out, in) -> (out / tile, in, tile); see decode.c
+            w = torch.cat([w.detach().float() for w in weights])
+            return F.pad(w, (0, 0, 0, -len(w) % self.tile)).view(-1, self.tile, w.size(1)).transpose(1, 2)
+
+        c = self.config
+        self.weights = {"embed": self.embed.contiguous(), "head": self.large(panels(model.head)),
+                        "cos": self.cos.contiguous(), "sin": self.sin.contiguous()}
+        self.layers = {"wqkv": [self.large(panels(b.attn.wq, b.attn.wk, b.attn.wv)) for b in model.blocks],
+                       "wo": [self.large(panels(b.attn.wo)) for b in model.blocks],
+                       "gate_up": [self.large(torch.stack([panels(b.mlp.gate), panels(b.mlp.up)], 1)) for b in model.blocks],
+                       "down": [self.large(panels(b.mlp.down)) for b in model.blocks]}
+        self.pointers = {name: (ctypes.c_void_p * c.n_layer)(*[w.data_ptr() for w in ws]) for name, ws in self.layers.items()}
+        self.model = Model(c.n_layer, c.n_embd, c.n_head, c.n_kv_head, self.head_size, c.n_ff, c.vocab_size, c.seq_len,
+                           **{name: w.data_ptr() for name, w in self.weights.items()},
+                           **{name: ctypes.addressof(p) for name, p in self.pointers.items()})
+
+    def reserve(self, rows, size):
+        before = self.cache
+        super().reserve(rows, size)
+        if self.cache is not before:
+            self.cache = self.large(self.cache)
+            self.model.cache, self.model.cache_rows, self.model.cache_size = self.cache.data_ptr(), self.rows, self.size
+
+    def forward(self, ids, start, row=0, logits="last"):
+        c, threads = self.config, torch.get_num_threads()
+        B, T = len(ids), len(ids[0])
+        if B * T > self.room:
+            self.room = 2 * B * T
+            widths = {"x": c.n_embd, "qkv": (c.n_head + 2 * c.n_kv_head) * self.head_size, "y": c.n_embd,
+                      "hidden": c.n_ff}
+            self.scratch = {name: torch.empty(self.room, width) for name, width in widths.items()}
+            self.scratch["scores"] = torch.empty(threads, c.seq_len)
+            for name, buffer in self.scratch.items():
+                setattr(self.model, name, buffer.data_ptr())
+        tokens = torch.tensor([[[id, row + b, start[b] + t] for t, id in enumerate(ids[b])] for b in range(B)])    # (B, T, 3)
+        wanted = {"last": torch.arange(1, B + 1) * T - 1, "all": torch.arange(B * T), None: torch.arange(0)}[logits]
+        out = torch.empty(len(wanted), c.vocab_size)
+        p = lambda tensor: ctypes.c_void_p(tensor.data_ptr())
+        n = ctypes.c_int64
+        self.library.decode(ctypes.byref(self.model), n(B * T), p(tokens), n(len(wanted)), p(wanted), p(out), n(threads))
+        return None if logits is None else out.view(B, T, -1) if logits == "all" else out
+
+
+def compiled_library():
+    """decode.c as a loaded library, compiled for this processor at the first use; None where there is no C compiler."""
+    source = Path(__file__).with_name("decode.c")
+    compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    if not compiler or sysconfig.get_platform().startswith("win"):
+        return None
+    key = hashlib.sha256(source.read_bytes() + f"{platform.uname()} {compiler}".encode()).hexdigest()[:16]
+    folder = source.parent / "__pycache__"                                   # where Python, too, puts what it has compiled
+    try:
+        folder.mkdir(exist_ok=True)
+        library = folder / f"decode-{key}.so"
+        if not library.exists():
+            with tempfile.TemporaryDirectory(dir=folder) as scratch:
+                for openmp in (["-fopenmp"], []):                            # without it (macOS): one thread
+                    command = [*compiler.split(), "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-ffinite-math-only",
+                               "-fno-signed-zeros", "-fopenmp-simd", *openmp, "-shared", "-fPIC", str(source), "-o",
+                               f"{scratch}/decode.so", "-lm"]
+                    if subprocess.run(command, capture_output=True).returncode == 0:
+                        break
+                os.replace(f"{scratch}/decode.so", library)
+        return ctypes.CDLL(str(library))
+    except OSError:                                                          # read-only folder, failed compiler: PyTorch does it
+        return None
+
+
+def make_decoder(model, dtype, compile=True):
+    """The fastest decoder for this device. compile=False: PyTorch's operators one by one, everywhere."""
+    if compile and model.embed.device.type == "cpu" and dtype == torch.float32:
+        library = compiled_library()
+        if library and model.config.n_embd // model.config.n_head % (2 * library.width()) == 0:
+            return NativeDecoder(model, library)
+    decoder = Decoder(model, dtype)
+    decoder.use_graphs &= compile
+    return decoder
