@@ -1,4 +1,4 @@
-"""common.py in its order: tokenizer and mask, model, loss, optimizer, checkpoints, set-up; each against a plain reference."""
+"""common.py in its order: tokenizer and mask, model, loss, optimizer, checkpoints, set-up, against plain references."""
 import base64, errno, itertools, json, math, os, shutil, signal
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +11,10 @@ import torch
 import torch.nn.functional as F
 
 import common
-from common import (CHUNK, GPT, GPTConfig, SPECIAL_TOKENS, Env, LinearCrossEntropy, Optimizer, StopSignal, Tokenizer, can_compile,
-                    evaluate_loss, largest_batch, load_checkpoint, model_config, orthogonalize, parse_config, rms_norm,
-                    save_checkpoint, setup, token_losses)
-from toy import read_folder, write_tokenizer
+from common import (CHUNK, GPT, GPTConfig, SPECIAL_TOKENS, Env, LinearCrossEntropy, Optimizer, StopSignal, Tokenizer,
+                    can_compile, evaluate_loss, largest_batch, load_checkpoint, model_config, orthogonalize,
+                    parse_config, rms_norm, save_checkpoint, setup, token_losses)
+from toy import chat, read_folder, write_tokenizer
 
 torch.set_num_threads(1)
 ENV = Env(torch.device("cpu"), torch.float32)
@@ -43,8 +43,9 @@ def byte_tok(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def merged(tmp_path_factory):
-    """A tokenizer with tokens across the boundaries of parts and turns ("?\\n", " = 1", "\\n#") and with non-ASCII ones."""
-    tokens = [bytes([i]) for i in range(256)] + [b" =", b" = ", b"12", b" = 12", b"\n#", b"##", b"50", b"?\n", b"<|", b"|>", b"\xc3\xa9"]
+    """A tokenizer with tokens across the boundaries of parts and turns ("?\\n", " = 12", "\\n#"), and "é"."""
+    merges = [b" =", b" = ", b"12", b" = 12", b"\n#", b"##", b"50", b"?\n", b"<|", b"|>", b"\xc3\xa9"]
+    tokens = [bytes([i]) for i in range(256)] + merges
     return write_tokenizer(tmp_path_factory.mktemp("merged"), pattern=r"[\s\S]+", tokens=tokens)
 
 
@@ -58,15 +59,17 @@ def test_ids_are_tiktokens_and_the_nine_special_tokens_come_last(merged):
     reference = tiktoken.Encoding("reference", pat_str=merged.pattern, special_tokens={},
                                   mergeable_ranks=tiktoken.load.load_tiktoken_bpe(str(merges)))
     text = "x = 12?\n## été 5050 <|bos|>"
-    assert merged.encode(text) == reference.encode(text) == merged.encode_batch(["", text])[1] and len(merged.encode(text)) < len(text)
+    assert merged.encode(text) == reference.encode(text) == merged.encode_batch(["", text])[1]
+    assert len(merged.encode(text)) < len(text)
     assert merged.decode(merged.encode(text)) == text
-    names = "bos user_start user_end assistant_start assistant_end python_start python_end output_start output_end".split()
-    assert [merged.special(f"<|{name}|>") for name in names] == list(range(267, 276)) and merged.vocab_size == 276
+    names = "bos user_start user_end assistant_start assistant_end python_start python_end output_start output_end"
+    assert [merged.special(f"<|{name}|>") for name in names.split()] == list(range(267, 276))
+    assert merged.vocab_size == 276
 
 
 def test_token_bytes_are_raw_bytes_and_0_for_special_tokens(tok):
     assert tok.token_bytes.dtype == np.int32 and len(tok.token_bytes) == tok.vocab_size
-    for i in range(tok.vocab_size - 9):                                      # 0x80 alone is one byte, not the 3 of U+FFFD
+    for i in range(tok.vocab_size - 9):                                    # 0x80 alone is one byte, not the 3 of U+FFFD
         assert tok.token_bytes[i] == len(tok.enc.decode_single_token_bytes(i))
     assert not tok.token_bytes[-9:].any()
     text = "naïve été 12 = 12 🙂"
@@ -88,11 +91,14 @@ def test_the_worked_example_renders_as_the_design_says(tok):
     ids, mask = tok.render_conversation(conversation)
     assert runs(tok, ids, mask) == [
         ("<|bos|>", 0), ("<|user_start|>", 0),
-        ("Weng earns $12 an hour for babysitting. Yesterday, she just did 50 minutes of babysitting. How much did she earn?", 0),
+        ("Weng earns $12 an hour for babysitting. Yesterday, she just did 50 minutes of babysitting. "
+         "How much did she earn?", 0),
         ("<|user_end|>", 0), ("<|assistant_start|>", 0), ("Weng earns 12/60 = ", 1),
-        ("<|python_start|>", 1), ("12/60", 1), ("<|python_end|>", 1), ("<|output_start|>", 0), ("0.2", 0), ("<|output_end|>", 0),
+        ("<|python_start|>", 1), ("12/60", 1), ("<|python_end|>", 1),
+        ("<|output_start|>", 0), ("0.2", 0), ("<|output_end|>", 0),
         (" per minute. Working 50 minutes, she earned 0.2*50 = ", 1),
-        ("<|python_start|>", 1), ("0.2*50", 1), ("<|python_end|>", 1), ("<|output_start|>", 0), ("10", 0), ("<|output_end|>", 0),
+        ("<|python_start|>", 1), ("0.2*50", 1), ("<|python_end|>", 1),
+        ("<|output_start|>", 0), ("10", 0), ("<|output_end|>", 0),
         (".\n#### 10", 1), ("<|assistant_end|>", 1)]
 
 
@@ -103,7 +109,7 @@ TWO_TURNS = {"messages": [{"role": "system", "content": "Be short."}, {"role": "
 
 def test_the_mask_selects_exactly_the_answers_and_their_ends(tok):
     ids, mask = tok.render_conversation(TWO_TURNS)
-    learned = [id for id, learn in zip(ids, mask) if learn]                  # the first token of an answer too (T1), and its end (T3)
+    learned = [id for id, learn in zip(ids, mask) if learn]    # the first token of an answer too (T1), and its end (T3)
     assert tok.decode(learned) == "\n# no<|assistant_end|>## 50 = 50<|assistant_end|>"
     assert len(learned) == len(tok.encode("\n# no")) + len(tok.encode("## 50 = 50")) + 2
     assert runs(tok, ids, mask)[:3] == [("<|bos|>", 0), ("<|user_start|>", 0), ("Be short.\n\n1 = 12?", 0)]
@@ -111,7 +117,7 @@ def test_the_mask_selects_exactly_the_answers_and_their_ends(tok):
 
 
 def test_every_piece_is_encoded_by_itself(merged):
-    ids, _ = merged.render_conversation(TWO_TURNS)                           # "?\n" and " = 12" would merge across pieces (T36)
+    ids, _ = merged.render_conversation(TWO_TURNS)                   # "?\n" and " = 12" would merge across pieces (T36)
     s = merged.special
     assert ids == [s("<|bos|>"), s("<|user_start|>"), *merged.encode("Be short.\n\n1 = 12?"), s("<|user_end|>"),
                    s("<|assistant_start|>"), *merged.encode("\n# no"), s("<|assistant_end|>"),
@@ -121,13 +127,14 @@ def test_every_piece_is_encoded_by_itself(merged):
 
 def test_special_tokens_that_somebody_types_stay_ordinary_text(tok):
     typed = "".join(SPECIAL_TOKENS) + "<|endoftext|>"
-    conversation = {"messages": [{"role": "system", "content": typed}, {"role": "user", "content": typed}, {"role": "assistant", "content": [
-        {"type": kind, "text": typed} for kind in ("text", "python", "python_output")]}]}
-    ids, mask = tok.render_conversation(conversation)
+    parts = [{"type": kind, "text": typed} for kind in ("text", "python", "python_output")]
+    ids, mask = tok.render_conversation({"messages": [
+        {"role": "system", "content": typed}, {"role": "user", "content": typed},
+        {"role": "assistant", "content": parts}]})
     first_special = tok.special("<|bos|>")
     order = [SPECIAL_TOKENS[id - first_special] for id in ids if id >= first_special]
-    assert order == ["<|bos|>", "<|user_start|>", "<|user_end|>", "<|assistant_start|>", "<|python_start|>", "<|python_end|>",
-                     "<|output_start|>", "<|output_end|>", "<|assistant_end|>"]
+    assert order == ["<|bos|>", "<|user_start|>", "<|user_end|>", "<|assistant_start|>", "<|python_start|>",
+                     "<|python_end|>", "<|output_start|>", "<|output_end|>", "<|assistant_end|>"]
     assert sum(mask) == 2 * len(tok.encode(typed)) + 3
 
 
@@ -140,8 +147,7 @@ def test_truncated_anywhere_it_is_a_prefix_without_an_end_to_learn(tok):
 
 def test_other_user_text_changes_no_target(tok):
     """T7: of two conversations that differ in what the user says, what is learned is the same."""
-    a, b = ({"messages": [{"role": "user", "content": text}, {"role": "assistant", "content": "yes"}]} for text in ("dogs", "cats"))
-    (ids, mask), (ids_2, mask_2) = tok.render_conversation(a), tok.render_conversation(b)
+    (ids, mask), (ids_2, mask_2) = (tok.render_conversation(chat(text, "yes")) for text in ("dogs", "cats"))
     assert ids != ids_2 and mask == mask_2
     assert [i for i, m in zip(ids, mask) if m] == [i for i, m in zip(ids_2, mask_2) if m]
 
@@ -150,14 +156,15 @@ def test_a_prompt_is_what_stood_before_the_answer_in_training(tok):
     ids, mask = tok.render_conversation(TWO_TURNS)
     prompt = tok.render_for_completion(TWO_TURNS)
     start = len(ids) - ids[::-1].index(tok.special("<|assistant_start|>"))
-    assert prompt == ids[:start] == tok.render_for_completion({"messages": TWO_TURNS["messages"][:-1]}) and mask[start] == 1
+    assert prompt == ids[:start] == tok.render_for_completion({"messages": TWO_TURNS["messages"][:-1]})
+    assert mask[start] == 1
 
 
-@pytest.mark.parametrize("roles", [[], ["assistant"], ["system"], ["system", "assistant"], ["user", "user"], ["user", "assistant", "assistant"],
-                                   ["user", "system"], ["user", "tool"]])
+@pytest.mark.parametrize("roles", ["", "assistant", "system", "system assistant", "user user", "user system",
+                                   "user tool", "user assistant assistant"])
 def test_a_role_out_of_order_is_an_error(byte_tok, roles):
     with pytest.raises(ValueError, match="expected"):
-        byte_tok.render_conversation({"messages": [{"role": role, "content": "x"} for role in roles]})
+        byte_tok.render_conversation({"messages": [{"role": role, "content": "x"} for role in roles.split()]})
 
 
 def test_the_fingerprint_follows_everything_that_decides_the_ids(byte_tok, merged):
@@ -217,7 +224,8 @@ def test_logits_equal_a_naive_loop_in_float64(n_kv_head, isolate):
     logits = model(ids, isolate=isolate)
     assert logits.dtype == torch.float32
     for row in range(2):
-        torch.testing.assert_close(logits[row].double(), naive_logits(model, ids[row].tolist(), isolate), rtol=1e-4, atol=2e-5)
+        expected = naive_logits(model, ids[row].tolist(), isolate)
+        torch.testing.assert_close(logits[row].double(), expected, rtol=1e-4, atol=2e-5)
 
 
 def test_rope_tells_far_positions_apart():
@@ -246,7 +254,7 @@ def test_a_later_token_changes_no_earlier_logit(dtype):
 def test_packed_conversations_do_not_see_each_other_to_the_bit(dtype, n_kv_head):
     model = tiny_model(n_head=2, n_kv_head=n_kv_head, n_embd=128)
     model.compute_dtype = dtype
-    starts, T = [0, 37, 80, 150], 170                                        # the rest is padding: one <|bos|> after the other
+    starts, T = [0, 37, 80, 150], 170                                 # the rest is padding: one <|bos|> after the other
     ids = random_ids(2, T)
     ids[:, starts + list(range(160, T))] = model.config.bos
     logits = model(ids, isolate=True)
@@ -258,8 +266,9 @@ def test_packed_conversations_do_not_see_each_other_to_the_bit(dtype, n_kv_head)
         assert torch.equal(changed[:, rest], logits[:, rest])
         assert not torch.equal(changed[:, start + 1:end], logits[:, start + 1:end])
         assert not torch.equal(model(other)[:, rest], model(ids)[:, rest])   # without isolate they do see each other
-        alone = model(ids[:, start:end])                                     # the same as in a row of its own, up to rounding
-        torch.testing.assert_close(alone, logits[:, start:end], rtol=0.05, atol=1e-3 if dtype is torch.float32 else 0.15)
+        alone = model(ids[:, start:end])                               # the same as in a row of its own, up to rounding
+        tolerance = 1e-3 if dtype is torch.float32 else 0.15
+        torch.testing.assert_close(alone, logits[:, start:end], rtol=0.05, atol=tolerance)
 
 
 def test_no_gradient_crosses_conversations():
@@ -293,7 +302,8 @@ def test_a_new_model_predicts_nothing_and_is_the_seeds_function():
     same, other = GPT(model.config), GPT(model.config)
     same.init_weights(3), other.init_weights(4)
     assert all(torch.equal(p, q) for p, q in zip(model.parameters(), same.parameters()))
-    assert not torch.equal(model.embed, other.embed) and not torch.equal(model.blocks[0].attn.wq, model.blocks[0].attn.wk)
+    assert not torch.equal(model.embed, other.embed)
+    assert not torch.equal(model.blocks[0].attn.wq, model.blocks[0].attn.wk)
     x = rms_norm(torch.randn(500, 128)) @ model.blocks[0].attn.wq.T
     assert x.std().item() == pytest.approx(1, rel=0.1)                       # activations keep rms 1
 
@@ -390,8 +400,8 @@ def test_the_losses_stay_finite_at_extreme_logits_and_near_float32_in_bfloat16()
 
 def test_bits_per_byte_counts_the_raw_bytes_of_the_text_alone(merged):
     model = tiny_model(vocab_size=merged.vocab_size)
-    ids = torch.tensor([[merged.special("<|bos|>")] + (merged.encode("été 12 = 12?\n## naïve 50") + [merged.special("<|bos|>")] * 33)[:32],
-                        [merged.special("<|bos|>")] + merged.encode("x" * 32)])
+    text, bos = "été 12 = 12?\n## naïve 50", merged.special("<|bos|>")
+    ids = torch.tensor([([bos] + merged.encode(text) + [bos] * 32)[:33], [bos] + merged.encode("x" * 32)])
     targets = ids[:, 1:].clone()
     targets[1, 20:] = -1
 
@@ -402,9 +412,10 @@ def test_bits_per_byte_counts_the_raw_bytes_of_the_text_alone(merged):
         def __len__(self):
             return 2
 
-    nats = F.cross_entropy(model(ids[:, :-1]).flatten(0, 1), targets.flatten(), ignore_index=-1, reduction="none").view(2, 32)
+    logits = model(ids[:, :-1]).flatten(0, 1)
+    nats = F.cross_entropy(logits, targets.flatten(), ignore_index=-1, reduction="none").view(2, 32)
     is_text = (targets >= 0) & (targets < merged.vocab_size - 9)
-    n_bytes = len("été 12 = 12?\n## naïve 50".encode()) + 20
+    n_bytes = len(text.encode()) + 20
     for batch_size in 1, 2:
         result = evaluate_loss(model, TwoRows(), merged, ENV, batch_size, 10)
         assert result["bpb"] == pytest.approx(nats[is_text].sum().item() / math.log(2) / n_bytes, rel=1e-5)
@@ -427,11 +438,12 @@ def polynomial(g):
 
 @pytest.mark.parametrize("shape", [(64, 64), (128, 32), (32, 128)])
 def test_orthogonalize_keeps_the_subspace_and_sets_singular_values_near_1(shape):
-    g = torch.randn(3, *shape, generator=torch.Generator().manual_seed(0)) * torch.tensor([1e-6, 1.0, 1e4])[:, None, None]
+    g = torch.randn(3, *shape, generator=torch.Generator().manual_seed(0))
+    g *= torch.tensor([1e-6, 1.0, 1e4])[:, None, None]
     x = orthogonalize(g)
     assert x.dtype == torch.float32
     s = torch.linalg.svdvals(x)
-    assert s[:, :-3].min() > 0.6 and s.max() < 1.25                          # a square Gaussian has a few singular values near 0
+    assert s[:, :-3].min() > 0.6 and s.max() < 1.25                          # a square Gaussian has a few values near 0
     u, _, vh = torch.linalg.svd(g, full_matrices=False)
     cosine = (x * (u @ vh)).sum((1, 2)) / x.norm(dim=(1, 2)) / (u @ vh).norm(dim=(1, 2))
     assert cosine.min() > 0.97
@@ -446,7 +458,8 @@ def test_muon_and_adamw_equal_plain_references():
     optimizer.orthogonalize = lambda g: torch.stack([polynomial(matrix) for matrix in g]).float()
     start = {name: p.detach().clone() for name, p in model.named_parameters()}
     embed, head = (torch.nn.Parameter(start[name].clone()) for name in ("embed", "head"))
-    adamw = torch.optim.AdamW([dict(params=[embed], lr=0.3), dict(params=[head], lr=0.01)], betas=(0.8, 0.95), eps=1e-10, weight_decay=0)
+    adamw = torch.optim.AdamW([dict(params=[embed], lr=0.3), dict(params=[head], lr=0.01)], betas=(0.8, 0.95),
+                              eps=1e-10, weight_decay=0)
     muon = {name: [p.double(), torch.zeros_like(p).double()] for name, p in start.items() if "blocks" in name}
     rng = torch.Generator().manual_seed(0)
     for step, (scale, momentum) in enumerate([(0.1, 0.85), (0.5, 0.9), (1.0, 0.95), (0.3, 0.95)]):
@@ -454,7 +467,7 @@ def test_muon_and_adamw_equal_plain_references():
         for name, p in model.named_parameters():
             p.grad = grads[name].clone()
         norm = optimizer.step(scale, momentum)
-        assert norm.item() == pytest.approx(math.sqrt(sum(g.double().square().sum().item() for g in grads.values())), rel=1e-5)
+        assert norm.item() == pytest.approx(math.sqrt(sum(g.square().sum().item() for g in grads.values())), rel=1e-5)
         assert all(p.grad is None for p in model.parameters())
         embed.grad, head.grad = grads["embed"], grads["head"]
         for group, lr in zip(adamw.param_groups, (0.3, 0.01)):
@@ -508,7 +521,8 @@ def test_the_shares_of_any_number_of_ranks_add_up_to_the_whole_state(world_size)
     for name, g in whole.groups.items():
         for i, state in enumerate(g["state"]):
             pieces = torch.cat([rank.groups[name]["state"][i] for rank in ranks])
-            assert torch.equal(pieces[:len(state)], state) and len(pieces) < len(state) + world_size and not pieces[len(state):].any()
+            assert torch.equal(pieces[:len(state)], state)
+            assert len(pieces) < len(state) + world_size and not pieces[len(state):].any()
 
 
 # ---- checkpoints ----
@@ -535,7 +549,8 @@ def test_a_checkpoint_is_plain_float32_tensors_json_and_nothing_else(out):
     assert list(weights) == [name for name, _ in tiny_model(n_layer=1).named_parameters()]
     assert {w.dtype for w in weights.values()} == {torch.float32}
     model, tok, meta = load_checkpoint(out.path / "sft")
-    assert not model.training and meta["step"] == 3 and meta["format"] == 1 and all((p == 3).all() for p in model.parameters())
+    assert not model.training and meta["step"] == 3 and meta["format"] == 1
+    assert all((p == 3).all() for p in model.parameters())
 
 
 class Killed(BaseException):
@@ -546,7 +561,7 @@ def test_killed_at_any_moment_of_a_save_the_old_or_the_new_checkpoint_is_whole(o
     write_synced, rename, mkdir, rmtree = common.write_synced, Path.rename, Path.mkdir, shutil.rmtree
     moment = itertools.count()
 
-    def maybe_killed(leave=lambda: None):
+    def maybe_killed(leave):
         if next(moment) == kill_at:
             leave()
             raise Killed
@@ -556,10 +571,12 @@ def test_killed_at_any_moment_of_a_save_the_old_or_the_new_checkpoint_is_whole(o
             f.unlink()
 
     def arm():
-        monkeypatch.setattr(common, "write_synced", lambda path, write: (maybe_killed(lambda: path.write_bytes(b"torn")), write_synced(path, write)))
-        monkeypatch.setattr(Path, "rename", lambda self, target: (maybe_killed(), rename(self, target)))
-        monkeypatch.setattr(Path, "mkdir", lambda self, *a, **k: (maybe_killed(), mkdir(self, *a, **k)))
-        monkeypatch.setattr(shutil, "rmtree", lambda path, *a, **k: (maybe_killed(lambda: tear(path)), rmtree(path, *a, **k)))
+        def watched(owner, name, original, leave=lambda path: None):
+            monkeypatch.setattr(owner, name, lambda *a, **k: (maybe_killed(lambda: leave(a[0])), original(*a, **k)))
+        watched(common, "write_synced", write_synced, lambda path: path.write_bytes(b"torn"))
+        watched(Path, "rename", rename)
+        watched(Path, "mkdir", mkdir)
+        watched(shutil, "rmtree", rmtree, tear)
 
     for kill_at in range(100):
         for name in list(out.path.glob("sft*")):
@@ -574,7 +591,8 @@ def test_killed_at_any_moment_of_a_save_the_old_or_the_new_checkpoint_is_whole(o
             finished = False
         monkeypatch.undo()
         model, _, meta = load_checkpoint(out.path / "sft")
-        assert meta["step"] in ((2,) if finished else (1, 2)) and all((p == meta["step"]).all() for p in model.parameters())
+        assert meta["step"] in ((2,) if finished else (1, 2))
+        assert all((p == meta["step"]).all() for p in model.parameters())
         out.save(3)                                                          # whatever lies about is no hindrance
         assert load_checkpoint(out.path / "sft")[2]["step"] == 3 and [f.name for f in out.path.glob("sft*")] == ["sft"]
         if finished:
@@ -582,7 +600,8 @@ def test_killed_at_any_moment_of_a_save_the_old_or_the_new_checkpoint_is_whole(o
     assert 8 < kill_at < 99
 
 
-@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), RuntimeError("PytorchStreamWriter failed writing file")])
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"),
+                                   RuntimeError("PytorchStreamWriter failed writing file")])
 @pytest.mark.parametrize("nth", [0, 1, 3])
 def test_a_full_disk_is_one_clear_error_and_the_old_checkpoint_stays(out, monkeypatch, error, nth):
     out.save(1)
@@ -618,18 +637,18 @@ class ToyConfig:
 
 
 def test_flags_follow_the_config():
-    cfg = parse_config(ToyConfig, "doc", ["--data", "a", "b", "--steps", "7", "--lr", "1e-3", "--no-compile", "--name=-x"])
+    cfg = parse_config(ToyConfig, "doc", "--data a b --steps 7 --lr 1e-3 --no-compile --name=-x".split())
     assert (cfg.data, cfg.steps, cfg.lr, cfg.compile, cfg.name, cfg.eval_every) == (["a", "b"], 7, 1e-3, False, "-x", 2)
     assert parse_config(ToyConfig, "doc", []) == ToyConfig()
 
 
-@pytest.mark.parametrize("argv", [["--stepz", "1"], ["--step", "1"], ["--steps", "x"], ["--steps", "-1"], ["--eval_every", "0"], ["--lr", "nan"],
-                                  ["--lr", "inf"], ["--lr", "-1"], ["--steps"], ["extra"]])
+@pytest.mark.parametrize("argv", ["--stepz 1", "--step 1", "--steps x", "--steps -1", "--eval_every 0", "--lr nan",
+                                  "--lr inf", "--lr -1", "--steps", "extra"])
 def test_a_wrong_flag_is_one_line_and_status_2(argv, capsys):
     with pytest.raises(SystemExit) as e:
-        parse_config(ToyConfig, "doc", argv)
+        parse_config(ToyConfig, "doc", argv.split())
     err = capsys.readouterr().err
-    assert e.value.code == 2 and err.startswith("error: ") and err.count("\n") == 1 and (argv[0] in err)
+    assert e.value.code == 2 and err.startswith("error: ") and err.count("\n") == 1 and argv.split()[0] in err
 
 
 def test_help_shows_every_comment_and_default(capsys):
@@ -640,8 +659,9 @@ def test_help_shows_every_comment_and_default(capsys):
     assert "steps, 100 % of them (default: 5)" in text and "--no-compile" in text and "files (default: none)" in text
 
 
-@pytest.mark.parametrize("error, status, text", [(ValueError("two\nlines"), 2, "error: two lines\n"), (FileNotFoundError("gone"), 2, "error: gone\n"),
-                                                 (OSError(errno.ENOSPC, "full"), 2, "error: [Errno 28] full\n"), (KeyboardInterrupt(), 130, "")])
+@pytest.mark.parametrize("error, status, text", [
+    (ValueError("two\nlines"), 2, "error: two lines\n"), (FileNotFoundError("gone"), 2, "error: gone\n"),
+    (OSError(errno.ENOSPC, "full"), 2, "error: [Errno 28] full\n"), (KeyboardInterrupt(), 130, "")])
 def test_what_a_user_can_cause_ends_without_a_traceback(error, status, text, capsys):
     def main():
         raise error
@@ -652,7 +672,8 @@ def test_what_a_user_can_cause_ends_without_a_traceback(error, status, text, cap
         common.run(lambda: 1 / 0)
 
 
-@pytest.mark.parametrize("device, dtype, word", [("tpu", "auto", "--device tpu"), ("cpu", "float16", "--dtype float16")])
+@pytest.mark.parametrize("device, dtype, word", [("tpu", "auto", "--device tpu"),
+                                                 ("cpu", "float16", "--dtype float16")])
 def test_unknown_devices_and_dtypes(device, dtype, word):
     with pytest.raises(ValueError, match=word):
         setup(device, dtype)
@@ -672,8 +693,10 @@ def test_the_first_signal_asks_for_a_stop_and_the_second_one_stops():
             signal.signal(number, handler)
 
 
-@pytest.mark.parametrize("rows_per_step, seq_len, world_size", [(8, 1024, 1), (256, 2048, 2), (7, 64, 1), (12, 100000, 3), (1, 512, 4)])
+@pytest.mark.parametrize("rows_per_step, seq_len, world_size", [(8, 1024, 1), (256, 2048, 2), (7, 64, 1),
+                                                                (12, 10 ** 5, 3), (1, 512, 4)])
 def test_the_micro_batch_divides_a_ranks_share_of_the_step(rows_per_step, seq_len, world_size):
     model = SimpleNamespace(config=SimpleNamespace(seq_len=seq_len))
-    n, share = largest_batch(model, rows_per_step, Env(ENV.device, ENV.dtype, 0, world_size)), max(1, rows_per_step // world_size)
+    n = largest_batch(model, rows_per_step, Env(ENV.device, ENV.dtype, 0, world_size))
+    share = max(1, rows_per_step // world_size)
     assert share % n == 0 and (n == 1 or n * seq_len <= 8192)

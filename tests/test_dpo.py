@@ -37,8 +37,8 @@ PAIRS = [pair_of(f"{i}?" * (1 + i % 4), "yes " * (1 + i % 3), "no" * (i % 5) + "
 
 
 def pack_pairs(tok, folder, pairs=PAIRS, seq_len=95):
-    return pack_conversations(folder / "pairs.rows", lambda: iter(pairs), tok, seq_len, {"pairs": digest(pairs)}, ENV, need_target=True,
-                              render=lambda pair: render_pair(pair, tok, seq_len + 1))
+    return pack_conversations(folder / "pairs.rows", lambda: iter(pairs), tok, seq_len, {"pairs": digest(pairs)}, ENV,
+                              need_target=True, render=lambda pair: render_pair(pair, tok, seq_len + 1))
 
 
 # ---- the loss ----
@@ -59,13 +59,15 @@ def test_the_loss_by_hand():
     assert {key: value.item() for key, value in sums.items()} == pytest.approx(
         dict(loss=loss.item(), accuracy=1, margin=0.5, chosen=0.5, rejected=0.0))
     alone, sums = dpo_loss(policy, reference, torch.tensor([True, False]), beta=0.5)
-    assert alone.item() == pytest.approx(math.log(1 + math.exp(-1)), rel=1e-6) and sums["margin"] == 1 and sums["accuracy"] == 1
+    assert alone.item() == pytest.approx(math.log(1 + math.exp(-1)), rel=1e-6)
+    assert sums["margin"] == 1 and sums["accuracy"] == 1
 
 
 def test_the_gradient_pushes_the_chosen_up_and_the_rejected_down_and_ignores_what_is_no_pair():
     policy = torch.zeros(1, 2, 2, requires_grad=True)
     dpo_loss(policy, torch.zeros(1, 2, 2), torch.tensor([[True, False]]), beta=0.2)[0].backward()
-    assert policy.grad[0, 0].tolist() == pytest.approx([-0.1, 0.1]) and not policy.grad[0, 1].any()    # beta * sigmoid(0)
+    assert policy.grad[0, 0].tolist() == pytest.approx([-0.1, 0.1])          # beta * sigmoid(0)
+    assert not policy.grad[0, 1].any()
 
 
 @pytest.mark.parametrize("gap", [1e3, -1e3, 1e6, -1e6])
@@ -100,9 +102,9 @@ def test_packed_logps_equal_a_loop_over_the_tokens_of_each_answer(tok, tmp_path)
     ids, targets = rows.batch(slice(None), only_learned=True)
     logps, is_pair = answer_logps(model, ids, targets)
     assert logps.dtype == torch.float32 and logps.shape == (len(rows), 47, 2) and is_pair.sum() == len(PAIRS)
-    expected = sorted([logp_token_by_token(model, tok, pair[side]) for side in ("chosen", "rejected")] for pair in PAIRS)
-    found = sorted(logps[is_pair].tolist())
-    assert [v for pair in found for v in pair] == pytest.approx([v for pair in expected for v in pair], rel=1e-4, abs=1e-3)
+    expected = [[logp_token_by_token(model, tok, pair[side]) for side in ("chosen", "rejected")] for pair in PAIRS]
+    torch.testing.assert_close(torch.tensor(sorted(logps[is_pair].tolist())), torch.tensor(sorted(expected)),
+                               rtol=1e-4, atol=1e-3)
     assert not logps[~is_pair].any()
 
 
@@ -115,10 +117,12 @@ def test_the_reference_is_the_same_in_any_batches_and_leaves_no_gradient(tok, tm
         assert torch.equal(cached_is_pair, is_pair) and not cached.requires_grad
     policy = tiny_model(seed=1)
     whole = evaluate_pairs(policy, rows, reference_logps(model, rows, 3, ENV), len(rows), len(rows), 0.1, ENV)
-    assert evaluate_pairs(policy, rows, reference_logps(model, rows, 2, ENV), 1, 999, 0.1, ENV) == pytest.approx(whole, rel=1e-3)
+    apart = evaluate_pairs(policy, rows, reference_logps(model, rows, 2, ENV), 1, 999, 0.1, ENV)
+    assert apart == pytest.approx(whole, rel=1e-3)
     found, _ = answer_logps(policy, *rows.batch(slice(None), only_learned=True))
     loss, sums = dpo_loss(found, logps, is_pair, 0.1)
-    assert whole["loss"] == pytest.approx(loss.item() / len(PAIRS), rel=1e-3) and whole["accuracy"] == sums["accuracy"].item() / len(PAIRS)
+    assert whole["loss"] == pytest.approx(loss.item() / len(PAIRS), rel=1e-3)
+    assert whole["accuracy"] == sums["accuracy"].item() / len(PAIRS)
 
 
 def test_every_pair_weighs_the_same_however_long(tok, tmp_path):
@@ -151,7 +155,8 @@ def test_both_sides_of_a_pair_have_one_prompt_and_its_mask_is_0(tok):
             assert all(not any(m[:len(prompt)]) and all(m[len(prompt):]) for _, m in sides)
 
 
-@pytest.mark.parametrize("question, chosen, rejected", [(5, 10, 200), (5, 200, 10), (5, 200, 200), (20, 30, 40), (38, 1, 1), (5, 0, 77)])
+@pytest.mark.parametrize("question, chosen, rejected", [(5, 10, 200), (5, 200, 10), (5, 200, 200), (20, 30, 40),
+                                                        (38, 1, 1), (5, 0, 77)])
 def test_pairs_longer_than_a_row_lose_the_end_of_the_longer_side(tok, question, chosen, rejected):
     pair = pair_of("q" * question, "c" * chosen, "r" * rejected)
     ids, mask, cut = render_pair(pair, tok, 96)
@@ -159,9 +164,10 @@ def test_pairs_longer_than_a_row_lose_the_end_of_the_longer_side(tok, question, 
     total = sum(len(ids) for ids, _ in whole)
     assert len(ids) == len(mask) == min(96, total) and cut == (total > 96)
     second = ids.index(tok.special("<|bos|>"), 1)
-    for (got, got_mask), (full, full_mask) in zip([(ids[:second], mask[:second]), (ids[second:], mask[second:])], whole):
+    halves = [(ids[:second], mask[:second]), (ids[second:], mask[second:])]
+    for (got, got_mask), (full, full_mask) in zip(halves, whole):
         assert got == full[:len(got)] and got_mask == full_mask[:len(got)] and any(got_mask)
-        assert len(got) == len(full) or len(got) >= 48                       # the shorter side is whole if it takes half a row at most
+        assert len(got) == len(full) or len(got) >= 48                       # what takes half a row at most stays whole
 
 
 def test_pairs_whose_answer_is_cut_away_are_left_out_and_counted(tok, tmp_path, capsys):

@@ -1,4 +1,4 @@
-"""data/rows.py: packing loses, mixes and crops nothing; a batch is a pure function of its number; files that are not ours."""
+"""data/rows.py: packing loses, mixes and crops nothing; a batch is a pure function of its number; foreign files."""
 import json
 from types import SimpleNamespace
 
@@ -43,13 +43,13 @@ def test_documents_lose_nothing_keep_their_order_and_every_row_starts_with_bos(t
     assert ids.shape[1] == seq_len + 1 and (ids[:, 0] == bos).all() and rows.records.dtype.names == ("ids",)
     everything = [id for text in texts for id in tok.encode(text)]
     kept = [id for row in ids.tolist() for id in row if id != bos]
-    assert kept == everything[:len(kept)] and len(everything) - len(kept) <= seq_len       # less than one row at the very end
+    assert kept == everything[:len(kept)] and len(everything) - len(kept) <= seq_len        # less than a row at the end
     batch, targets = rows.batch([0, 1])
-    assert torch.equal(batch[:, 1:], targets[:, :-1]) and (targets >= 0).all()             # every token is a target, also <|bos|>
+    assert torch.equal(batch[:, 1:], targets[:, :-1]) and (targets >= 0).all()   # every token is a target, also <|bos|>
 
 
 def test_documents_begin_where_bos_stands(tok, tmp_path):
-    """Of documents shorter than a row, what stands between two <|bos|> is one document, or the end of one in a new row."""
+    """Of short documents, what stands between two <|bos|> is one document, or the end of one in a new row."""
     texts = [f"document {i:02}" for i in range(50)]
     ids, bos = pack_texts(tmp_path / "x.rows", texts, tok, 39).records["ids"], tok.special("<|bos|>")
     pieces = [tok.decode(piece) for row in ids.tolist() for piece in _split(row, bos)]
@@ -159,14 +159,17 @@ def test_another_tokenizer_length_or_source_packs_again(tok, tmp_path, tmp_path_
     other = write_tokenizer(tmp_path_factory.mktemp("other"), pattern=r"\S|\s")
     path = tmp_path / "x.rows"
     before = None
-    for t, seq_len, made_from in (tok, 15, {"v": 1}), (other, 15, {"v": 1}), (other, 16, {"v": 1}), (other, 16, {"v": 2}):
+    for t, seq_len, version in (tok, 15, 1), (other, 15, 1), (other, 16, 1), (other, 16, 2):
+        made_from = {"version": version}
         rows = pack_texts(path, texts, t, seq_len, **made_from)
-        assert rows.header["made_from"] == dict(made_from, tokenizer=t.fingerprint, seq_len=seq_len, kind="documents") != before
+        expected = dict(made_from, tokenizer=t.fingerprint, seq_len=seq_len, kind="documents")
+        assert rows.header["made_from"] == expected != before
         before = rows.header["made_from"]
 
 
-@pytest.mark.parametrize("spoil", [lambda b: b"", lambda b: b[:10], lambda b: b[:40], lambda b: b[:-1], lambda b: b[:5000], lambda b: b + b"x",
-                                   lambda b: b"a picture of a cat" + b[18:], lambda b: b[:8] + b"\x02" + b[9:], lambda b: bytes(len(b))])
+@pytest.mark.parametrize("spoil", [
+    lambda b: b"", lambda b: b[:10], lambda b: b[:40], lambda b: b[:-1], lambda b: b[:5000], lambda b: b + b"x",
+    lambda b: b"a picture of a cat" + b[18:], lambda b: b[:8] + b"\x02" + b[9:], lambda b: bytes(len(b))])
 def test_torn_and_foreign_files_are_packed_again_and_never_read(tok, tmp_path, spoil):
     texts, path = random_texts(50, 30), tmp_path / "x.rows"
     pack_texts(path, texts, tok, 15)
@@ -220,7 +223,7 @@ def test_a_step_is_a_pure_function_of_its_number_and_the_seed():
     backward = [step_indices(50, step, 8, seed=1) for step in reversed(range(40))][::-1]
     assert all((a == b).all() for a, b in zip(forward, backward))
     assert any((a != step_indices(50, step, 8, seed=2)).any() for step, a in enumerate(forward))
-    coarse = [step_indices(50, step, 16, seed=1) for step in range(20)]      # a larger step takes the same rows in the same order
+    coarse = [step_indices(50, step, 16, seed=1) for step in range(20)]     # a larger step takes the same rows in order
     assert (np.concatenate(forward) == np.concatenate(coarse)).all()
 
 
@@ -230,11 +233,12 @@ def test_ranks_and_micro_batches_cut_the_same_step(tok, tmp_path, world_size, ba
     whole = step_indices(len(rows), 3, 8, seed=0)
     shares = [my_share(whole, Env(ENV.device, ENV.dtype, rank, world_size)) for rank in range(world_size)]
     assert (np.concatenate(shares) == whole).all()
-    cut = [micro_batches(rows, 3, 8, batch_size, Env(ENV.device, ENV.dtype, rank, world_size), 0, True) for rank in range(world_size)]
+    cut = [micro_batches(rows, 3, 8, batch_size, Env(ENV.device, ENV.dtype, rank, world_size), 0, True)
+           for rank in range(world_size)]
     ids, targets = rows.batch(whole, True)
     assert torch.equal(torch.cat([ids for batches, _ in cut for ids, _ in batches]), ids)
     assert torch.equal(torch.cat([targets for batches, _ in cut for _, targets in batches]), targets)
-    assert {n for _, n in cut} == {int((targets >= 0).sum())}                # every rank divides by the count of the whole step (T6)
+    assert {n for _, n in cut} == {int((targets >= 0).sum())}   # every rank divides by the count of the whole step (T6)
     assert all(len(ids) <= batch_size for batches, _ in cut for ids, _ in batches)
 
 
@@ -245,7 +249,7 @@ def test_a_step_without_targets_divides_by_1(tok, tmp_path):
 
 
 def test_a_long_corpus_is_read_as_a_stream(tok, tmp_path):
-    """Packing holds a window of documents, never the corpus: the next text is asked for only when rows came of those before."""
+    """Packing holds a window of documents, never the corpus: a text is asked for when rows came of those before."""
     asked, path = [], tmp_path / "x.rows"
 
     def texts():

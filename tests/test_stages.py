@@ -1,19 +1,23 @@
-"""The five training stages as processes: they learn, hand over, go on after any interruption, and refuse what cannot work."""
-import functools, importlib.util, json, math, os, re, resource, shlex, shutil, signal, sys
+"""The five training stages as processes: they learn, hand over, go on after any kill, and refuse what cannot work."""
+import functools, importlib.util, inspect, json, math, os, re, resource, shlex, shutil, signal, sys
 from pathlib import Path
 
 import pytest
 import torch
 
-from toy import ROOT, chat, fails_with_one_line, read_folder, run_script, succeed, write_data, write_jsonl, write_tokenizer
+from toy import (ROOT, chat, fails_with_one_line, read_folder, run_script, succeed, write_data, write_jsonl,
+                 write_tokenizer)
 
 STAGES = ["pretrain", "midtrain", "sft", "dpo", "distill"]
-COMMON = ["--steps", 20, "--tokens_per_step", 512, "--save_every", 5, "--eval_every", 5, "--dtype", "float32", "--no-compile"]
+COMMON = ["--steps", 20, "--tokens_per_step", 512, "--save_every", 5, "--eval_every", 5, "--dtype", "float32",
+          "--no-compile"]
 
 
 def flags(stage, data):
-    """The toy run of a stage: 20 steps of 8 rows of 64, more than one epoch of every data set."""
-    return COMMON + {"pretrain": ["--data", data.documents, "--depth", 1, "--seq_len", 64, "--sample_every", 20],
+    """The toy run of a stage: 20 steps of 8 rows of 64, at rates that do not follow the demo's."""
+    rates = (0.002, 0.003, 0.0005) if stage == "dpo" else (0.02, 0.3, 0.008)
+    rates = [arg for name, lr in zip(("matrix", "embed", "head"), rates) for arg in (f"--{name}_lr", lr)]
+    return COMMON + rates + {"pretrain": ["--data", data.documents, "--depth", 1, "--seq_len", 64, "--sample_every", 20],
                      "midtrain": ["--data", data.conversations], "sft": ["--data", data.conversations],
                      "dpo": ["--data", data.pairs],
                      "distill": ["--data", data.prompts, "--max_tokens", 40, "--temperature", 1]}[stage]
@@ -53,9 +57,10 @@ def test_a_stage_learns_and_leaves_a_whole_checkpoint(toy, stage):
     assert [step for step, _ in metrics(out, "step", "val_loss")] == [0, 5, 10, 15, 20]
     assert sum(losses[-5:]) < 0.9 * sum(losses[:5])
     val_losses = [loss for _, loss in metrics(out, "step", "val_loss")]
-    assert val_losses[-1] < val_losses[0] or stage == "distill"              # there it is two sampled answers of a toy teacher
+    assert val_losses[-1] < val_losses[0] or stage == "distill"              # there it is two answers of a toy teacher
     meta = json.loads((out / "meta.json").read_text())
-    assert meta["step"] == 20 and meta["stage"] == stage and meta["model"]["n_layer"] == 1 and meta["versions"]["torch"] == torch.__version__
+    assert meta["step"] == 20 and meta["stage"] == stage and meta["model"]["n_layer"] == 1
+    assert meta["versions"]["torch"] == torch.__version__
     weights = torch.load(out / "model.pt", weights_only=True)
     assert {w.dtype for w in weights.values()} == {torch.float32} and not any("_orig_mod" in name for name in weights)
 
@@ -79,6 +84,24 @@ def test_one_line_a_step(toy, stage):
     assert all("loss " in line and " ms " in line and "tok/s" in line and "left" in line for _, line in lines)
 
 
+def test_the_logged_speed_is_that_of_the_whole_step(toy):
+    for ms, tok_per_sec in metrics(toy.out / "pretrain", "ms", "tok_per_sec"):
+        assert tok_per_sec * ms / 1e3 == pytest.approx(512)
+
+
+def test_the_learning_rate_climbs_stays_and_falls_and_all_stages_share_the_schedule():
+    modules = [load(f"{stage}.py") for stage in STAGES]
+    assert len({inspect.getsource(module.lr_scale) for module in modules}) == 1
+    for module in modules:
+        cfg = module.Config()
+        for steps in 1, 2, 10, 1000:
+            scales = [module.lr_scale(step, cfg, steps) for step in range(steps)]
+            top = scales.index(max(scales))
+            assert 0 < min(scales) and max(scales) <= 1
+            assert scales == sorted(scales[:top]) + sorted(scales[top:], reverse=True)
+        assert scales[0] < 0.1 and max(scales) > 0.98 and scales[-1] < 0.01
+
+
 # ---- stopped anywhere, the run goes on to the same bits ----
 
 NEEDS = {"pretrain": [], "midtrain": ["pretrain"], "sft": ["midtrain"], "dpo": ["sft"], "distill": ["sft", "dpo"]}
@@ -92,8 +115,8 @@ def copy_of(toy, out, stages):
 
 
 def interrupt(place, n, number=signal.SIGKILL):
-    """Send this process a signal at the n-th optimizer step ("step"), file of a checkpoint, which is left torn ("write"), renaming
-    of a folder ("rename") or batch of the teacher's answers ("generate"), before it happens."""
+    """Send this process a signal before the n-th optimizer step ("step"), file of a checkpoint, which is left torn
+    ("write"), renaming of a folder ("rename") or batch of the teacher's answers ("generate")."""
     import chat, common
     owner, name = {"step": (common.Optimizer, "step"), "write": (common, "write_synced"), "rename": (Path, "rename"),
                    "generate": (chat.Engine, "generate")}[place]
@@ -109,10 +132,10 @@ def interrupt(place, n, number=signal.SIGKILL):
     setattr(owner, name, counted)
 
 
-# Saved after 5, 10, 15 and 20 steps: 4 files each; from the second time on 2 renamings, old aside, new in its place. The steps,
-# files and renamings are counted in each process anew. 20 steps of 8 rows are 0.8 to 2.5 epochs: see the test of the horizon.
+# Saved after 5, 10, 15 and 20 steps: 4 files each; from the second time on 2 renamings, old aside, new in its place.
+# Each process counts anew: steps, files, renamings. Another test checks that the 20 steps cross the end of an epoch.
 INTERRUPTIONS = {
-    "pretrain": [("step", 3), ("write", 6), ("rename", 2), ("rename", 7)],   # before any save; in one; between two renamings; at the end
+    "pretrain": [("step", 3), ("write", 6), ("rename", 2), ("rename", 7)],   # before any save ... between two renamings
     "midtrain": [("step", 3, signal.SIGTERM), ("step", 9), ("write", 1)],
     "sft": [("step", 12, signal.SIGINT), ("rename", 4)],
     "dpo": [("step", 8), ("step", 9, signal.SIGTERM)],
@@ -124,7 +147,7 @@ def test_resumed_after_any_interruption_it_ends_at_the_same_bits(toy, tmp_path, 
     out = copy_of(toy, tmp_path / "out", NEEDS[stage])
     for place, n, *number in INTERRUPTIONS[stage]:
         result = toy(stage, "--resume", out=out, before=functools.partial(interrupt, place, n, *number))
-        if number:                                                           # asked to stop: saves, says so, the usual status
+        if number:                                                          # asked to stop: saves, and the usual status
             assert result.status == 128 + number[0] and "go on with --resume" in result.stdout, result.stderr
             assert json.loads((out / f"{stage}.part/meta.json").read_text())["step"] % 5
         else:
@@ -165,7 +188,7 @@ def test_a_finished_stage_run_again_replaces_its_checkpoint_only_when_the_new_on
     result = toy("sft", "--seed", 1, out=out)                                # without --resume it starts afresh
     assert result.status == 0 and "step     0/20" in result.stdout and "interrupted run" in result.stdout, result.stderr
     assert read_folder(out / "sft")["model.pt"] != before["model.pt"] and not (out / "sft.part").exists()
-    assert toy("sft", "--seed", 1, "--resume", out=out).status == 0          # finished: nothing left to do, and no harm done
+    assert toy("sft", "--seed", 1, "--resume", out=out).status == 0          # finished: nothing left to do
 
 
 def test_resume_refuses_other_settings_and_another_previous_stage(toy, tmp_path):
@@ -188,49 +211,48 @@ def bad_file(toy, name, text):
 
 
 GOOD = '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}\n'
-BAD_LINES = {                                                    # stage -> (line 2 of the file, what the error must name)
+PAIR = '{"prompt": "a", "chosen": "b", "rejected": "c"}\n'
+BAD_LINES = {                                                                # stage -> line 2, what the error must name
     "pretrain": [('{"text": "abc"', "column"), ('{"title": "abc"}', '"text"'), ('{"text": 3}', "string"),
                  ('{"text": "a \\ud800"}', "surrogate"), ('{"text": "a \\u0000"}', "NUL")],
-    "midtrain": [('{"messages": [{"role": "user", "content": "a \\ud800"}, {"role": "assistant", "content": "b"}]}', "surrogate")],
+    "midtrain": [(GOOD.strip().replace('"a"', '"a \\ud800"'), "surrogate")],
     "sft": [('{"messages": [{"role": "user"', "column"), ('{"messages": "abc"}', "messages"),
             ('{"messages": [{"role": "assistant", "content": "b"}, {"role": "user", "content": "a"}]}', "assistant"),
-            ('{"messages": [{"role": "user", "content": "a"}, {"role": "user", "content": "a"}]}', "user"),
-            ('{"messages": [{"role": "user", "content": "a \\u0000"}, {"role": "assistant", "content": "b"}]}', "NUL")],
-    "dpo": [('{"prompt": "a", "chosen": "b"}', "rejected"), ('{"prompt": "a", "chosen": "b", "rejected": "b"}', "equal"),
-            ('{"prompt": "a", "chosen": "b \\ud800", "rejected": "c"}', "surrogate")],
+            (GOOD.strip().replace("assistant", "user"), "user"), (GOOD.strip().replace('"b"', '"b \\u0000"'), "NUL")],
+    "dpo": [('{"prompt": "a", "chosen": "b"}', "rejected"), (PAIR.strip().replace('"c"', '"b"'), "equal"),
+            (PAIR.strip().replace('"c"', '"c \\ud800"'), "surrogate")],
     "distill": [('nothing', "JSON")]}
 
 
 @pytest.mark.parametrize("stage, number", [(stage, i) for stage, lines in BAD_LINES.items() for i in range(len(lines))])
 def test_a_bad_line_is_named_with_file_and_number(toy, stage, number):
     line, word = BAD_LINES[stage][number]
-    first = {"pretrain": '{"text": "some text"}\n', "dpo": '{"prompt": "a", "chosen": "b", "rejected": "c"}\n'}.get(stage, GOOD)
+    first = {"pretrain": '{"text": "some text"}\n', "dpo": PAIR}.get(stage, GOOD)
     path = bad_file(toy, f"bad_{stage}_{number}.jsonl", first + line + "\n")
     before = {name: read_folder(toy.out / name) for name in STAGES}
     fails_with_one_line(toy(stage, "--data", path), f"{path}:2", word)
     assert before == {name: read_folder(toy.out / name) for name in STAGES}
 
 
-SETTINGS = [("pretrain", ["--eval_every", 0], "--eval_every 0"), ("pretrain", ["--sample_every", 0], "--sample_every 0"),
-            ("sft", ["--save_every", 0], "--save_every 0"), ("sft", ["--steps", -1], "--steps -1"),
-            ("pretrain", ["--seq_len", -64], "--seq_len -64"), ("pretrain", ["--depth", -3], "--depth -3"),
-            ("pretrain", ["--matrix_lr", "nan"], "--matrix_lr nan"), ("sft", ["--steps", 0, "--epochs", "inf"], "--epochs inf"),
-            ("pretrain", ["--depth", 2, "--n_kv_head", 3], "--n_kv_head 3"), ("sft", ["--batch_size", 3], "--batch_size 3"),
-            ("dpo", ["--batch_size", 16], "--batch_size 16"), ("sft", ["--dtype", "float16"], "--dtype float16"),
-            ("sft", ["--device", "tpu"], "--device tpu"), ("sft", ["--learning_rate", 1], "--learning_rate"),
-            ("sft", ["--steps", "many"], "--steps"), ("sft", ["--seed", -1], "--seed -1"),
-            ("sft", ["--data", "/nowhere/chats.jsonl"], "/nowhere/chats.jsonl"), ("pretrain", ["--data", "/nowhere"], "/nowhere")]
-
-
-@pytest.mark.parametrize("stage, more, word", SETTINGS)
-def test_an_impossible_setting_is_named(toy, stage, more, word):
+@pytest.mark.parametrize("stage, more", [
+    ("pretrain", "--eval_every 0"), ("pretrain", "--sample_every 0"), ("sft", "--save_every 0"), ("sft", "--steps -1"),
+    ("pretrain", "--seq_len -64"), ("pretrain", "--depth -3"), ("pretrain", "--matrix_lr nan"), ("sft", "--epochs inf"),
+    ("pretrain", "--n_kv_head 3"), ("sft", "--batch_size 3"), ("dpo", "--batch_size 16"), ("sft", "--dtype float16"),
+    ("sft", "--device tpu"), ("sft", "--learning_rate 1"), ("sft", "--steps many"), ("sft", "--seed -1"),
+    ("sft", "--data /nowhere/chats.jsonl"), ("pretrain", "--data /nowhere"), ("sft", "--mixture spelling:3"),
+    ("sft", "--mixture identity:0")])
+def test_an_impossible_setting_is_named(toy, stage, more):
     before = {name: read_folder(toy.out / name) for name in STAGES}
-    fails_with_one_line(toy(stage, *more), word)
+    flag, value = more.split()
+    result = toy(stage, *more.split()) if flag != "--mixture" else run_script(
+        f"{stage}.py", "--out", toy.out, *more.split(), log=toy.folder / "mixture")        # --data would take its place
+    fails_with_one_line(result, flag if flag != "--data" else value, *([value] if flag != "--learning_rate" else []))
     assert before == {name: read_folder(toy.out / name) for name in STAGES}
 
 
 def test_an_empty_corpus_and_one_too_small_for_a_row(toy):
-    empty, short, folder = bad_file(toy, "empty.txt", ""), bad_file(toy, "short.jsonl", '{"text": "ab"}\n{"text": "cd"}\n'), toy.folder / "empty"
+    empty, folder = bad_file(toy, "empty.txt", ""), toy.folder / "empty"
+    short = bad_file(toy, "short.jsonl", '{"text": "ab"}\n{"text": "cd"}\n')
     folder.mkdir()
     for path in empty, folder:
         fails_with_one_line(toy("pretrain", "--data", path), path)
@@ -293,9 +315,11 @@ def test_an_out_that_cannot_be_written_and_a_full_disk(toy, tmp_path):
     assert not list((out / "rows").iterdir())
     assert toy("sft", out=out, before=functools.partial(interrupt, "step", 8)).status == -signal.SIGKILL
     part = read_folder(out / "sft.part")
-    for n in 50_000, len(before["model.pt"]) + 50_000:                       # room for the rows; for the weights, but not more
-        fails_with_one_line(toy("sft", "--resume", out=out, before=functools.partial(limit_file_size, n)), out / "sft.part", "disk", "--resume")
-        assert read_folder(out / "sft") == before and read_folder(out / "sft.part") == part and not (out / "sft.part.tmp").exists()
+    for n in 50_000, len(before["model.pt"]) + 50_000:                     # room for the rows; for the weights, no more
+        result = toy("sft", "--resume", out=out, before=functools.partial(limit_file_size, n))
+        fails_with_one_line(result, out / "sft.part", "disk", "--resume")
+        assert read_folder(out / "sft") == before and read_folder(out / "sft.part") == part
+        assert not (out / "sft.part.tmp").exists()
     fails_with_one_line(toy("sft", out=toy.data.documents), toy.data.documents)
 
 
@@ -315,7 +339,8 @@ def spoil_step(n):
 @pytest.mark.parametrize("stage", ["pretrain", "sft", "dpo"])
 def test_a_gradient_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(toy, tmp_path, stage):
     out = copy_of(toy, tmp_path / "out", NEEDS[stage])
-    fails_with_one_line(toy(stage, out=out, before=functools.partial(spoil_step, 8)), "step 7", "nan", out / f"{stage}.part", "--resume")
+    result = toy(stage, out=out, before=functools.partial(spoil_step, 8))
+    fails_with_one_line(result, "step 7", "nan", out / f"{stage}.part", "--resume")
     assert json.loads((out / f"{stage}.part/meta.json").read_text())["step"] == 5
     assert toy(stage, "--resume", out=out).status == 0
     assert same(*(torch.load(folder / stage / "model.pt", weights_only=True) for folder in (out, toy.out)))
@@ -357,17 +382,18 @@ def test_a_compiled_run_saves_the_same_weights_under_the_names_of_the_source(toy
 
 def commands():
     """(file, script, flags) of every command of ours in the docstrings, the README and run.sh."""
-    for path in sorted(ROOT.glob("*.py")) + sorted(ROOT.glob("tests/bench/*.py")) + [ROOT / "README.md", ROOT / "run.sh"]:
-        if path.exists():
-            text = path.read_text()
-            text = text.split('"""')[1] if path.suffix == ".py" else text.replace("$python", "python")
-            command = r"""(?:python|torchrun[^`\n]*?) ((?:tests/bench/)?[a-z_]+\.py)((?: (?:"[^"\n]*"|'[^'\n]*'|[^\s"'`#(|>;·]+))*)"""
-            for script, rest in re.findall(command, text):                   # single spaces between words; two end the command
-                yield path.name, script, rest
+    word = r"""(?:"[^"\n]*"|'[^'\n]*'|[^\s"'`#(|>;·]+)"""
+    command = rf"(?:python|torchrun[^`\n]*?) ((?:tests/bench/)?[a-z_]+\.py)((?: {word})*)"  # two spaces end a command
+    for path in sorted([*ROOT.glob("*.py"), *ROOT.glob("tests/bench/*.py"), ROOT / "README.md", ROOT / "run.sh"]):
+        text = path.read_text()
+        text = text.split('"""')[1] if path.suffix == ".py" else text.replace("$python", "python")
+        for script, rest in re.findall(command, text):
+            yield path.name, script, rest
 
 
 def load(script):
-    spec = importlib.util.spec_from_file_location("script_" + script.removesuffix(".py").replace("/", "_"), ROOT / script)
+    name = "script_" + script.removesuffix(".py").replace("/", "_")
+    spec = importlib.util.spec_from_file_location(name, ROOT / script)
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module                                          # inspect.getsource asks for it
     spec.loader.exec_module(module)
@@ -378,15 +404,16 @@ def test_every_command_of_the_documentation_parses():
     from common import parse_config
     from data.sources import parse_mixture
     modules, found = {}, list(commands())
-    assert {script for _, script, _ in found} >= {"tokenizer.py", "chat.py", "evaluate.py", *(f"{stage}.py" for stage in STAGES)}
+    assert {script for _, script, _ in found} >= {f"{name}.py" for name in ["tokenizer", *STAGES, "chat", "evaluate"]}
     for where, script, rest in found:
         module = modules.get(script) or modules.setdefault(script, load(script))
         if not hasattr(module, "Config"):                                    # a bench with flags of its own
             assert script.startswith("tests/bench/"), script
             continue
         argv = [arg for arg in shlex.split(rest) if arg not in ("...", "…")]
-        argv = ["--prompt" if arg == "-p" else arg for arg in argv]
-        argv = [f"--prompt={argv[i + 1]}" if arg == "--prompt" else arg for i, arg in enumerate(argv) if i == 0 or argv[i - 1] != "--prompt"]
+        if "-p" in argv:                                                     # as chat.py's main does it
+            i = argv.index("-p")
+            argv[i:i + 2] = [f"--prompt={argv[i + 1]}"]
         try:
             cfg = parse_config(module.Config, module.__doc__, argv)
             if hasattr(cfg, "mixture"):
@@ -399,5 +426,6 @@ def test_every_command_of_the_documentation_parses():
 def test_help_names_every_flag_with_its_default(toy, script):
     result = succeed(script, "--help", log=toy.folder / "help")
     flags = re.findall(r"^  --(\w+)", result.stdout, re.M)
-    assert {"out", "data", "seed", "device", "compile", "resume", "steps", "batch_size", "eval_every", "save_every"} <= set(flags)
+    expected = "out data seed device compile resume steps batch_size eval_every save_every"
+    assert set(expected.split()) <= set(flags)
     assert result.stdout.count("(default:") == len(flags)

@@ -49,7 +49,7 @@ def write_data(folder):
     return SimpleNamespace(
         documents=write_jsonl(folder / "documents.jsonl", documents),
         conversations=write_jsonl(folder / "conversations.jsonl", [chat(q, a) for q, a in questions]),
-        pairs=write_jsonl(folder / "pairs.jsonl", [dict(prompt=q, chosen=a, rejected="who knows") for q, a in questions]),
+        pairs=write_jsonl(folder / "pairs.jsonl", [dict(prompt=q, chosen=a, rejected="well") for q, a in questions]),
         prompts=write_jsonl(folder / "prompts.jsonl", [{"prompt": "say " + q} for q, a in questions]))
 
 
@@ -66,12 +66,13 @@ def in_child(script, argv, log, before):
 
 
 def run_script(script, *argv, log, before=None):
-    """Run one script to its end -> exit status (-9 if killed), stdout, stderr. before: a function that the child calls first."""
+    """Run one script to its end -> exit status (-9 if killed), stdout, stderr. before: what the child calls first."""
     process = FORKSERVER.Process(target=in_child, args=(script, argv, log, before))
     process.start()
     process.join(120)
     assert process.exitcode is not None, f"{script} hangs"
-    return SimpleNamespace(status=process.exitcode, stdout=Path(f"{log}.stdout").read_text(), stderr=Path(f"{log}.stderr").read_text())
+    stdout, stderr = (Path(f"{log}.{name}").read_text() for name in ("stdout", "stderr"))
+    return SimpleNamespace(status=process.exitcode, stdout=stdout, stderr=stderr)
 
 
 def succeed(*args, **kwargs):
