@@ -169,12 +169,14 @@ class ByteStrings:
         self.count = np.zeros(1 << bits, np.int64)
 
     def add_slices(self, text, starts, ends, counts):
-        """Count text[start:end] for all starts and ends, counts[i] times each."""
+        """Count text[start:end] for all starts and ends; counts: an int64 for each, or 1."""
         length = ends - starts
         short = length <= 15
-        for start, end, n in zip(*(x[~short].tolist() for x in (starts, ends, counts))):
+        long = np.flatnonzero(~short)
+        each = np.broadcast_to(counts, len(starts))
+        for start, end, n in zip(starts[long].tolist(), ends[long].tolist(), each[long].tolist()):
             self.long[text[start:end]] += n
-        starts, length, counts = starts[short], length[short], counts[short]
+        starts, length, counts = starts[short], length[short], counts if np.ndim(counts) == 0 else counts[short]
         windows = np.ndarray(len(text) + 1, "V16", text + bytes(16), strides=1)         # 16 bytes from each place on
         key1, key2 = windows[starts].view(np.uint64).reshape(-1, 2).T
         self.add(key1 & self.KEEP[0].take(length), key2 & self.KEEP[1].take(length) | self.LENGTH.take(length), counts)
@@ -183,9 +185,10 @@ class ByteStrings:
         slot = self.first_slot(key1, key2)
         while len(slot):
             found = (self.key1.take(slot) == key1) & (self.key2.take(slot) == key2)
-            np.add.at(self.count, slot[found], counts[found])
+            np.add.at(self.count, slot[found], counts if np.ndim(counts) == 0 else counts[found])
             missed = np.flatnonzero(~found)
-            key1, key2, counts, slot = key1[missed], key2[missed], counts[missed], slot[missed]
+            key1, key2, slot = key1[missed], key2[missed], slot[missed]
+            counts = counts if np.ndim(counts) == 0 else counts[missed]
             if 3 * (self.n_used + len(slot)) > len(self.count):      # keep it two thirds empty, else the tries get many
                 self.make_room(len(slot))
                 slot = self.first_slot(key1, key2)
@@ -208,39 +211,43 @@ class ByteStrings:
             self.long = long
 
     def items(self):
-        used = np.flatnonzero(self.key2)
+        used = np.flatnonzero(self.count)
         return self.key1[used], self.key2[used], self.count[used]
 
 
-def count_job(blocks, pattern):
-    """Blocks of documents -> the short segments (key1, key2, count), and a Counter of the chunks of all others."""
-    rules, split, segments, chunks = CUT_RULES.get(pattern), regex.compile(pattern).findall, ByteStrings(), Counter()
+def count_blocks(blocks, pattern, segments, chunks):
+    """Count the segments in blocks of documents, or, where no cuts are certain, right away the chunks (in a Counter of str)."""
+    rules, split = CUT_RULES.get(pattern), regex.compile(pattern).findall
     for block in blocks:
-        if rules is None:                                            # no certain cuts known: the regex sees all, which is slow
+        if rules is None:
             chunks.update(chain.from_iterable(split(text.decode()) for text in block.split(END)))
         else:
-            starts, ends = find_segments(block, rules)
-            segments.add_slices(block, starts, ends, np.ones(len(starts), np.int64))
-    for segment, count in segments.long.items():
-        for chunk in split(segment.decode()):
-            chunks[chunk] += count
-    return segments.items(), chunks
+            segments.add_slices(block, *find_segments(block, rules), 1)
+
+
+def count_elsewhere(blocks, pattern):
+    """count_blocks in a process of its own -> what it has counted."""
+    segments, chunks = ByteStrings(bits=19), Counter()
+    count_blocks(blocks, pattern, segments, chunks)
+    return segments.items(), segments.long, chunks
 
 
 def read_blocks(texts, pattern, update):
     """Texts as bytes, each followed by END, in blocks of about BLOCK_BYTES; a long text is cut between a letter and a space."""
-    parts, size, total = [], 0, 0
+    parts, size, total, letter_space = [], 0, 0, re.compile(rb"[A-Za-z](?= )")
     for text in texts:
         try:
-            rest = text.encode()
+            data = text.encode()
         except UnicodeEncodeError:                                   # tiktoken's rule for lone surrogates
-            rest = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode()
-        while rest is not None:
-            long = pattern in CUT_RULES and len(rest) > 2 * BLOCK_BYTES
-            place = long and re.compile(rb"[A-Za-z] ").search(rest, BLOCK_BYTES)
-            part, rest = (rest[:place.start() + 1], rest[place.start() + 1:]) if place else (rest, None)
-            parts.append(part)
-            size += len(part)
+            data = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode()
+        start, end = 0, None
+        while end != len(data):
+            long = pattern in CUT_RULES and len(data) - start > 2 * BLOCK_BYTES
+            place = long and letter_space.search(data, start + BLOCK_BYTES)
+            end = place.end() if place else len(data)
+            parts.append(data[start:end])
+            size += end - start
+            start = end
             if size >= BLOCK_BYTES:
                 yield END.join(parts) + END
                 total += size
@@ -255,60 +262,65 @@ def count_chunks(texts, pattern, processes, progress):
 
     symbols: the bytes of all chunks, SEP before, between and behind them; weights: how often the chunk around it occurs.
     """
-    segments, chunks, running, most = ByteStrings(), Counter(), deque(), 2 * (processes - 1)
+    segments, chunks, split = ByteStrings(bits=20), Counter(), regex.compile(pattern).findall
 
-    def add(job):
-        segments.add(*job[0])
-        chunks.update(job[1])
+    def split_segments(counted):
+        for segment, n in counted:
+            for chunk in split(segment.decode()):
+                chunks[chunk] += n
 
-    blocks = read_blocks(texts, pattern, meter("read", "MB", None, progress))
-    with ProcessPoolExecutor(max(1, processes - 1), get_context("fork" if sys.platform == "linux" else "spawn")) as pool:
+    def take_result(job):
+        (key1, key2, count), long, others = job.result()
+        segments.add(key1, key2, count)
+        segments.long.update(long)
+        chunks.update(others)
+
+    blocks, running = read_blocks(texts, pattern, meter("read", "MB", None, progress)), deque()
+    start_method = "fork" if sys.platform == "linux" else "spawn"    # fork is unsafe on macOS and unknown to Windows
+    with ProcessPoolExecutor(max(1, processes - 1), get_context(start_method)) as pool:
         while job := list(islice(blocks, JOB_BLOCKS)):
             if running and running[0].done():
-                add(running.popleft().result())
-            if len(running) < most and len(job) == JOB_BLOCKS:
-                running.append(pool.submit(count_job, job, pattern))
-            else:                                                    # the others are busy (or there are none): count here
-                add(count_job(job, pattern))
+                take_result(running.popleft())
+            if len(running) < 2 * (processes - 1) and len(job) == JOB_BLOCKS:
+                running.append(pool.submit(count_elsewhere, job, pattern))
+            else:                                                    # the others have enough to do, or there are none
+                count_blocks(job, pattern, segments, chunks)
+            if len(segments.long) > 100_000:                         # Chinese, say: whole sentences hold no certain cut
+                split_segments(segments.long.items())
+                segments.long.clear()
         while running:
-            add(running.popleft().result())
+            take_result(running.popleft())
 
-    key1, key2, count = segments.items()
-    rows = np.stack((key1, key2), 1).view(np.uint8)                  # (n, 16): the bytes of a segment, zeros, its length
+    used = np.flatnonzero(segments.count)
+    rows = np.stack((segments.key1[used], segments.key2[used]), 1).view(np.uint8)      # (n, 16): bytes, zeros, and the length
     letters = np.frombuffer(rows.tobytes().translate(bytes(byte in LETTER for byte in range(256))), np.uint8)
-    is_word = letters.reshape(-1, 16).sum(1) + (rows[:, 0] == 32) == rows[:, 15]        # a chunk already, as " word"
-    split, other = regex.compile(pattern).findall, rows[~is_word].tobytes()
-    for i, (length, n) in enumerate(zip(rows[~is_word, 15].tolist(), count[~is_word].tolist())):
-        for chunk in split(other[16 * i:16 * i + length].decode()):
-            chunks[chunk] += n
-    words = ByteStrings()
-    words.add(key1[is_word], key2[is_word], count[is_word])
+    is_word = letters.reshape(-1, 16).sum(1) + (rows[:, 0] == 32) == rows[:, 15]       # like " word": it is a chunk as it is
+    other = rows[~is_word].tobytes()
+    split_segments((other[16 * i:16 * i + n], count) for i, (n, count) in
+                   enumerate(zip(rows[~is_word, 15].tolist(), segments.count[used[~is_word]].tolist())))
+    split_segments(segments.long.items())
+    segments.count[used[~is_word]] = 0                               # from here on `segments` holds chunks
+    segments.long.clear()
     encoded = [chunk.encode() for chunk in chunks]
     ends = np.cumsum([0] + [len(chunk) for chunk in encoded])
-    words.add_slices(b"".join(encoded), ends[:-1], ends[1:], np.array(list(chunks.values()), np.int64))
-    return flatten(words)
+    segments.add_slices(b"".join(encoded), ends[:-1], ends[1:], np.array(list(chunks.values()), np.int64))
+    return lay_out(*segments.items(), segments.long)
 
 
-def flatten(words):
-    """Counted byte strings -> symbols, weights: see count_chunks."""
-    key1, key2, count = words.items()
+def lay_out(key1, key2, count, long):
+    """Counted byte strings, the short ones as keys -> symbols, weights: see count_chunks."""
     rows = np.stack((key1, key2), 1).view(np.uint8)
-    order = np.argsort(rows.view(">u8")[:, 0].astype(np.uint64))     # by their first 8 bytes: then merges touch memory that
-    rows, count = rows[order].astype(np.int32), count[order]         # lies together, which saves a fifth of their time
-    length = rows[:, 15].copy()
-    rows[np.arange(len(rows)), length] = SEP
-    symbols = [np.array([SEP]), rows[np.arange(16) <= length[:, None]]]
-    weights = [np.array([0]), np.repeat(count, length + 1)]
-    if words.long:
-        ends = np.cumsum([len(string) + 1 for string in words.long])
-        symbols.append(np.frombuffer(b"\0".join(words.long) + b"\0", np.uint8).astype(np.int32))
-        symbols[-1][ends - 1] = SEP
-        weights.append(np.repeat(list(words.long.values()), np.diff(ends, prepend=0)))
-    symbols, weights = np.concatenate(symbols, dtype=np.int32), np.concatenate(weights)
-    if len(symbols) >= 2**31 or count.max(initial=0) >= 2**32:
-        raise ValueError(f"{len(symbols):,} bytes of distinct chunks, the commonest {count.max():,} times: at most 2**31 and 2**32 "
-                         f"can be counted. Read less: --max_chars")
-    return symbols, weights.astype(np.uint32)
+    order = np.argsort(rows.view(">u8")[:, 0].astype(np.uint64))     # by the first 8 bytes: merges then touch memory that lies
+    rows, count = rows[order], count[order]                          # together, which saves a fifth of their time
+    lengths = np.concatenate(([0], rows[:, 15], [len(string) for string in long]), dtype=np.int64, casting="unsafe") + 1
+    counts = np.concatenate(([0], count, list(long.values())), dtype=np.int64, casting="unsafe")
+    text = b"\0" + rows[np.arange(16) <= rows[:, 15:]].tobytes() + b"".join(string + b"\0" for string in long)
+    if len(text) >= 2**31 or counts.max() >= 2**32:
+        raise ValueError(f"{len(text):,} bytes of distinct chunks, the commonest {counts.max():,} times: that is more than the "
+                         f"2**31 bytes and 2**32 times that can be counted. Read less: --max_chars")
+    symbols = np.frombuffer(text, np.uint8).astype(np.int32)
+    symbols[np.cumsum(lengths) - 1] = SEP
+    return symbols, np.repeat(counts.astype(np.uint32), lengths)
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Merging, many pairs at a time, and still greedy.
@@ -390,9 +402,7 @@ def merge_chunks(symbols, weights, n_merges, progress):
     """Greedy BPE on counted chunks (see count_chunks) -> up to n_merges pairs (left id, right id), in the order of merging."""
     merges, update = [], meter("merged", "pairs", n_merges, progress)
     floor = max(1, int(weights.sum(dtype=np.int64)) // max(1, n_merges) // 16)
-    pair_at = np.full(len(symbols), NO_PAIR)
     while len(merges) < n_merges and floor:
-        symbols, weights = symbols[pair_at != INSIDE], weights[pair_at != INSIDE]
         scores, places, pair_at = index_pairs(symbols, weights, floor)
         width = np.ones(256 + n_merges + 1, np.int64)                # places that each token covers; at the end 1, for SEP
         lowest, threshold, batch_size = np.uint64(floor << 32), np.uint64(2**64 - 1), 16
@@ -414,8 +424,9 @@ def merge_chunks(symbols, weights, n_merges, progress):
 
             # ---- find the n occurrences of its members, member by member, and merge them ----
             at = np.concatenate([places[pair] for pair in batch], dtype=np.int64)
-            member = np.repeat(np.arange(len(batch)), [len(places[pair]) for pair in batch])
-            there = np.flatnonzero(pair_at[at] == batch[member])     # the others have gone into other merges
+            sizes = [len(places[pair]) for pair in batch]
+            member = np.repeat(np.arange(len(batch)), sizes)
+            there = np.flatnonzero(pair_at[at] == np.repeat(batch, sizes))             # the others have gone into other merges
             at, member = at[there], member[there]
             if left[0] == right[0]:
                 at = every_other(at, width[left[0]])
@@ -494,6 +505,7 @@ def merge_chunks(symbols, weights, n_merges, progress):
                 places[pair] = None
             merges += zip(left[:cut].tolist(), right[:cut].tolist())
             update(len(merges))
+        symbols, weights = symbols[pair_at != INSIDE], weights[pair_at != INSIDE]
     return merges
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -508,12 +520,16 @@ def token_parts(token, ranks):
     return parts
 
 
+def byte_letters():
+    """GPT-2's spelling of bytes, which Hugging Face kept: byte -> a printable letter, itself where it is one already."""
+    letters = {byte: chr(byte) for byte in [*range(33, 127), *range(161, 173), *range(174, 256)]}
+    return letters | {byte: chr(256 + i) for i, byte in enumerate(b for b in range(256) if b not in letters)}
+
+
 def hf_tokenizer_json(tokens, pattern, special_tokens):
-    """The same tokenizer as the content of a Hugging Face tokenizer.json, where each byte is spelled as a printable letter."""
-    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]               # GPT-2's table: these stand for themselves
-    letter = {byte: chr(byte) for byte in printable}
-    letter |= {byte: chr(256 + i) for i, byte in enumerate(b for b in range(256) if b not in letter)}
-    ranks, spell = {token: rank for rank, token in enumerate(tokens)}, lambda token: "".join(letter[byte] for byte in token)
+    """-> dict, the same tokenizer as the content of a Hugging Face tokenizer.json."""
+    letters, ranks = byte_letters(), {token: rank for rank, token in enumerate(tokens)}
+    spell = lambda token: "".join(letters[byte] for byte in token)
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
     split = {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
     return {
