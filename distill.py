@@ -28,7 +28,7 @@ from data.sources import conversations, held_out
 class Config:
     out: str = "out"                  # folder in which the stages find each other
     data: tuple = ()                  # .jsonl files of conversations, whose last user turn is answered; none: the mixture
-    mixture: str = "spelling_bee:800,simple_spelling:500,arithmetic:800,python_questions,identity:500"  # name:size*times, ...
+    mixture: str = "spelling_bee:700,simple_spelling:700,arithmetic:700,python_questions,identity:700"  # name:size*times, ...
     max_tokens: int = 256             # tokens an answer; one that does not end by then is left out
     temperature: float = 0.3          # of the teacher's sampling; 0 is greedy
     tokens_per_step: int = 0          # tokens an optimizer step, over all ranks; 0: 8192 on a CPU, 524288 on a GPU

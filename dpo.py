@@ -25,15 +25,15 @@ from data.sources import preferences
 class Config:
     out: str = "out"                  # folder in which the stages find each other
     data: tuple = ()                  # .jsonl files of preference pairs; none: the mixture
-    mixture: str = "spelling_bee:800,simple_spelling:500,arithmetic:800,python_questions,identity:500"  # name:size*times, ...
+    mixture: str = "spelling_bee:1000,simple_spelling:1000,arithmetic:1000,python_questions:200,identity:1000"  # name:size*times, ...
     beta: float = 0.1                 # larger holds the policy closer to the reference
     tokens_per_step: int = 0          # tokens an optimizer step, over all ranks; 0: 8192 on a CPU, 524288 on a GPU
     batch_size: int = 0               # rows a micro-batch and rank; 0: what fits into memory
     epochs: float = 1.0               # horizon in passes over the pairs
     steps: int = 0                    # horizon in optimizer steps; 0: from epochs
-    matrix_lr: float = 0.0003         # peak learning rate of Muon, for the matrices of the blocks
-    embed_lr: float = 0.001           # peak learning rate of AdamW for the embedding, at 256 channels (falls as 1/sqrt)
-    head_lr: float = 0.00005           # the same for the head
+    matrix_lr: float = 0.0006         # peak learning rate of Muon, for the matrices of the blocks
+    embed_lr: float = 0.002           # peak learning rate of AdamW for the embedding, at 256 channels (falls as 1/sqrt)
+    head_lr: float = 0.0001            # the same for the head
     weight_decay: float = 0.0         # of the matrices, decoupled, times the learning rate
     warmup: float = 0.02              # share of the steps in which the learning rate climbs from 0
     warmdown: float = 0.9             # share of the steps in which it falls to 0 again
