@@ -21,14 +21,15 @@ from common import (Optimizer, StopSignal, can_compile, digest, evaluate_loss, f
                     run, save_checkpoint, setup, start_or_resume)
 from data.conversations import read_conversations
 from data.rows import describe_sources, micro_batches, pack_conversations
-from data.sources import conversations, held_out
+from data.sources import choose_mixture, conversations, held_out
 
 
 @dataclass
 class Config:
     out: str = "out"                  # folder in which the stages find each other
     data: tuple = ()                  # .jsonl files of conversations, whose last user turn is answered; none: the mixture
-    mixture: str = "spelling_bee:700,simple_spelling:700,arithmetic:700,python_questions,identity:700"  # name:size*times, ...
+    mixture: str = "spelling_bee:700,simple_spelling:700,arithmetic:700,python_questions,identity:700"  # name:size*times, ... or downloads or demo
+    skip_bad_rows: bool = False       # leave bad rows of --data out, count and name them; else they stop the run
     max_tokens: int = 256             # tokens an answer; one that does not end by then is left out
     temperature: float = 0.3          # of the teacher's sampling; 0 is greedy
     tokens_per_step: int = 0          # tokens an optimizer step, over all ranks; 0: 8192 on a CPU, 524288 on a GPU
@@ -56,7 +57,7 @@ def lr_scale(step, cfg, steps):
     return min(1.0, (step + 1) / max(1, cfg.warmup * steps), (steps - step) / max(1, cfg.warmdown * steps))
 
 
-def teacher_answers(cfg, env, out, made_from):
+def teacher_answers(cfg, env, out, made_from, read):
     """Let the DPO model answer every prompt; -> the .jsonl with the conversations that it ended by itself.
 
     Each rank answers its share in batches and appends them, so an interrupted run goes on behind its last whole batch; rank 0
@@ -69,7 +70,7 @@ def teacher_answers(cfg, env, out, made_from):
     if path.exists() and path.open().readline().find(source) >= 0:
         env.print(f"answers    {path}, made before")
         return path
-    prompts, mine, size = conversations(cfg.mixture, "prompts", cfg.data), shares[env.rank], 64
+    prompts, mine, size = read(), shares[env.rank], 64
     lines = mine.read_text().splitlines(keepends=True) if mine.exists() else []
     done = sum(source in line and line.endswith("}\n") for line in lines) // size * size       # a kill can tear the last batch
     todo = list(range(env.rank, len(prompts), env.world_size))
@@ -115,8 +116,10 @@ def main():
     out, on_gpu = Path(cfg.out), env.device.type == "cuda"
 
     # ---- data: the teacher's answers -> rows on disk, once ----
-    made_from = describe_sources(cfg.data, mixture=cfg.mixture, max_tokens=cfg.max_tokens, temperature=cfg.temperature)
-    answers = teacher_answers(cfg, env, out, made_from)
+    mixture = choose_mixture("distill", cfg.mixture, Config.mixture, cfg.data, env)
+    made_from = describe_sources(cfg.data, mixture=mixture, skip_bad_rows=cfg.skip_bad_rows, max_tokens=cfg.max_tokens,
+                                 temperature=cfg.temperature)
+    answers = teacher_answers(cfg, env, out, made_from, lambda: conversations(mixture.train, "prompts", cfg.data, cfg.skip_bad_rows))
     model, tok, previous = load_checkpoint(out / "sft", env.device, f"run python sft.py --out {out} first")
     seq_len = model.config.seq_len
     made_from = describe_sources([answers])

@@ -18,14 +18,15 @@ import torch.nn.functional as F
 from common import (Optimizer, StopSignal, can_compile, digest, finish_run, largest_batch, load_checkpoint, parse_config,
                     run, save_checkpoint, setup, start_or_resume)
 from data.rows import describe_sources, my_share, pack_conversations, step_indices, to_device
-from data.sources import preferences
+from data.sources import choose_mixture, preferences
 
 
 @dataclass
 class Config:
     out: str = "out"                  # folder in which the stages find each other
     data: tuple = ()                  # .jsonl files of preference pairs; none: the mixture
-    mixture: str = "spelling_bee:1000,simple_spelling:1000,arithmetic:1000,python_questions:200,identity:1000"  # name:size*times, ...
+    mixture: str = "spelling_bee:1000,simple_spelling:1000,arithmetic:1000,python_questions:200,identity:1000"  # name:size*times, ... or downloads or demo
+    skip_bad_rows: bool = False       # leave bad rows of --data out, count and name them; else they stop the run
     beta: float = 0.1                 # larger holds the policy closer to the reference
     tokens_per_step: int = 0          # tokens an optimizer step, over all ranks; 0: 8192 on a CPU, 524288 on a GPU
     batch_size: int = 0               # rows a micro-batch and rank; 0: what fits into memory
@@ -138,11 +139,13 @@ def main():
 
     # ---- data: pairs -> rows on disk, once ----
     seq_len = model.config.seq_len
-    made_from = describe_sources(cfg.data, mixture=cfg.mixture)
+    mixture = choose_mixture("dpo", cfg.mixture, Config.mixture, cfg.data, env)
+    made_from = describe_sources(cfg.data, mixture=mixture, skip_bad_rows=cfg.skip_bad_rows)
+    read = lambda spec, split: preferences(spec, split, cfg.data, cfg.skip_bad_rows)
     row_of = dict(tok=tok, seq_len=seq_len, env=env, made_from=made_from, need_target=True,
                   render=lambda pair: render_pair(pair, tok, seq_len + 1))
-    train_rows = pack_conversations(out / "rows/dpo_train.rows", lambda: preferences(cfg.mixture, "pairs", cfg.data), **row_of)
-    val_rows = pack_conversations(out / "rows/dpo_val.rows", lambda: preferences(cfg.mixture, "test", cfg.data, 300), **row_of)
+    train_rows = pack_conversations(out / "rows/dpo_train.rows", lambda: read(mixture.train, "pairs"), **row_of)
+    val_rows = pack_conversations(out / "rows/dpo_val.rows", lambda: read(mixture.val, "test"), **row_of)
 
     # ---- model ----
     model.train().compute_dtype = env.dtype

@@ -16,14 +16,15 @@ import torch
 from common import (Optimizer, StopSignal, can_compile, digest, evaluate_loss, finish_run, largest_batch, load_checkpoint, parse_config,
                     run, save_checkpoint, setup, start_or_resume)
 from data.rows import describe_sources, micro_batches, pack_conversations
-from data.sources import conversations
+from data.sources import choose_mixture, conversations
 
 
 @dataclass
 class Config:
     out: str = "out"                  # folder in which the stages find each other
     data: tuple = ()                  # .jsonl files of conversations; none: the mixture
-    mixture: str = "spelling_bee:9000,simple_spelling:30000,arithmetic:8000,python_questions,identity:20000"  # name:size*times, ...
+    mixture: str = "spelling_bee:9000,simple_spelling:30000,arithmetic:8000,python_questions,identity:20000"  # name:size*times, ... or downloads or demo
+    skip_bad_rows: bool = False       # leave bad rows of --data out, count and name them; else they stop the run
     tokens_per_step: int = 0          # tokens an optimizer step, over all ranks; 0: 8192 on a CPU, 524288 on a GPU
     batch_size: int = 0               # rows a micro-batch and rank; 0: what fits into memory
     epochs: float = 0.0               # horizon in passes over the conversations; 0: 1, for the demo on a CPU without bfloat16 0.4
@@ -57,10 +58,12 @@ def main():
 
     # ---- data: conversations -> rows on disk, once ----
     seq_len = model.config.seq_len
-    made_from = describe_sources(cfg.data, mixture=cfg.mixture)
-    train_rows = pack_conversations(out / "rows/midtrain_train.rows", lambda: conversations(cfg.mixture, "train", cfg.data),
+    mixture = choose_mixture("midtrain", cfg.mixture, Config.mixture, cfg.data, env)
+    made_from = describe_sources(cfg.data, mixture=mixture, skip_bad_rows=cfg.skip_bad_rows)
+    read = lambda spec, split: conversations(spec, split, cfg.data, cfg.skip_bad_rows)
+    train_rows = pack_conversations(out / "rows/midtrain_train.rows", lambda: read(mixture.train, "train"),
                                     tok, seq_len, made_from, env)
-    val_rows = pack_conversations(out / "rows/midtrain_val.rows", lambda: conversations(cfg.mixture, "test", cfg.data, 1000),
+    val_rows = pack_conversations(out / "rows/midtrain_val.rows", lambda: read(mixture.val, "test"),
                                   tok, seq_len, made_from, env)
 
     # ---- model ----

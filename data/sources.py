@@ -1,74 +1,209 @@
 """
-Conversations by name: `--mixture "spelling_bee:8000,arithmetic:12000,identity*2"` is 8,000 letter countings, 12,000 sums and
-the identity conversations twice, shuffled. All sources are lazy; each is a file of its own in this folder. The first five are
-made on this machine; python data/download.py fetches the others.
+Conversations by name: `--mixture "spelling_bee:8000,mine.jsonl*2,smoltalk"` is 8,000 letter countings, your own file twice and
+all of SmolTalk, shuffled. All sources are lazy; each is a file of its own in this folder.
+
+The split says which rows a stage sees; no row of a source is in two of them:
+    train       midtrain.py and sft.py
+    pairs       dpo.py
+    prompts     distill.py; where nobody published such a split, every n-th training row is set aside for it
+    test        validation while training, and evaluate.py
 """
+import functools
+import hashlib
+import json
 import re
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
 
 from data.arc import ARCChallenge, ARCEasy
 from data.arithmetic import Arithmetic
 from data.conversations import read_conversations, read_preferences
 from data.gsm8k import GSM8K
 from data.hh import HH
+from data.humaneval import HumanEval
 from data.identity import Identity
-from data.mixture import Mixture
+from data.mixture import Mixture, View
 from data.mmlu import MMLU
 from data.python_questions import PythonQuestions
 from data.smoltalk import SmolTalk
+from data.source import DOWNLOADS, ROW_SUFFIXES, source_files
 from data.spelling import SimpleSpelling, SpellingBee
+from data.text import list_files
 from data.ultrafeedback import UltraFeedback
 
-TASKS = {"spelling_bee": SpellingBee, "simple_spelling": SimpleSpelling, "arithmetic": Arithmetic,
-         "python_questions": PythonQuestions, "identity": Identity, "smoltalk": SmolTalk, "gsm8k": GSM8K, "mmlu": MMLU,
-         "arc_easy": ARCEasy, "arc_challenge": ARCChallenge, "ultrafeedback": UltraFeedback, "hh": HH}
+MADE_HERE = {"spelling_bee": SpellingBee, "simple_spelling": SimpleSpelling, "arithmetic": Arithmetic,
+             "python_questions": PythonQuestions, "identity": Identity}
+DOWNLOADED = {"smoltalk": SmolTalk, "mmlu": MMLU, "arc_easy": ARCEasy, "arc_challenge": ARCChallenge, "gsm8k": GSM8K,
+              "ultrafeedback": UltraFeedback, "hh": HH, "humaneval": HumanEval}
+PROMPTS = {"smoltalk": 50, "gsm8k": 20,                          # every n-th training row
+           "mmlu": "validation", "arc_easy": "validation", "arc_challenge": "validation"}    # a split that no stage trains on
+NAMES = [*MADE_HERE, *DOWNLOADED]
+
+SPLITS = {"midtrain": "train", "sft": "train", "dpo": "pairs", "distill": "prompts"}
+
+# --mixture downloads: about 840,000 conversations for midtraining, 22,000 for SFT, 83,000 pairs, 16,000 prompts
+DOWNLOADS_MIXTURE = {
+    "midtrain": "smoltalk,mmlu,gsm8k,identity:1000*2,simple_spelling:200000,spelling_bee:80000",
+    "sft": "arc_easy,arc_challenge,gsm8k,smoltalk:10000,identity:1000,simple_spelling:300,spelling_bee:300",
+    "dpo": "ultrafeedback,hh:20000,spelling_bee:1000,identity:1000",
+    "distill": "smoltalk:9000,gsm8k,mmlu,arc_easy,arc_challenge,spelling_bee:2000,simple_spelling:1000,identity:1000",
+}
+DOWNLOADS_VALIDATION = {"midtrain": "smoltalk,mmlu:5200,gsm8k:420", "sft": "smoltalk,mmlu:5200,gsm8k:420",
+                        "dpo": "ultrafeedback,hh:2000", "distill": ""}   # distill.py validates with some of the answers
 
 
-class Pairs:
-    """The preference pairs of a task: item i -> {"chosen": conversation, "rejected": conversation}."""
+class Chosen(NamedTuple):
+    """What --mixture came to. Rows on disk are made from it, so it is plain data."""
+    train: str                  # specification of what to train on
+    val: str                    # of what to validate with
+    files: str                  # names the state of the files on disk that both read; "" if there are none
 
-    def __init__(self, task):
-        self.task = task
 
-    def __len__(self):
-        return len(self.task)
+def choose_mixture(stage, wanted, demo, paths, env, dest=DOWNLOADS):
+    """--mixture -> Chosen; says what was chosen and why. FileNotFoundError names the command for what is not on disk.
 
-    def __getitem__(self, i):
-        return self.task.pair(range(len(self))[i])
+    wanted: a specification, "demo" or "downloads"; demo: the stage's default. Without the flag (wanted == demo) it is the
+    downloads on a GPU that has them all on disk, as that is what they were fetched for, and else the demo: a CPU trains on
+    it in minutes, on the downloads in weeks.
+    """
+    if paths:                                                            # --data takes the place of the mixture
+        return Chosen(wanted, wanted, "")
+    split, lacking = SPLITS[stage], not_on_disk(DOWNLOADS_MIXTURE[stage], SPLITS[stage], dest)
+    if wanted == demo and env.device.type == "cuda" and not lacking:
+        wanted, why = "downloads", "as this is a GPU and all of it is on disk (--mixture demo: what the machine itself makes)"
+    elif wanted == demo:
+        fetch = f" after python data/download.py {' '.join(lacking)}" if lacking else ""
+        wanted, why = "demo", f"made on this machine, sized for a CPU (real conversations: --mixture downloads{fetch})"
+    else:
+        why = "as --mixture says"
+    train, val = {"demo": demo, "downloads": DOWNLOADS_MIXTURE[stage]}.get(wanted, wanted), DOWNLOADS_VALIDATION[stage]
+    if wanted != "downloads" and stage != "distill":
+        most = 300 if stage == "dpo" else 1000
+        val = ",".join(dict.fromkeys(f"{name}:{min(size or most, most)}" for name, size in parse_mixture(train)))
+    if lacking := {**not_on_disk(train, split, dest), **not_on_disk(val, "test", dest)}:
+        raise FileNotFoundError(f"--mixture {wanted}: no {', '.join(lacking.values())}. Download it: python data/download.py "
+                                f"{' '.join(lacking)}")
+    env.print(f"mixture    {wanted if wanted in ('demo', 'downloads') else train}, {why}")
+    return Chosen(train, val, describe_files(f"{train},{val}", dest))
 
 
 def parse_mixture(spec):
-    """"identity*2,arithmetic:500" -> [("identity", None), ("identity", None), ("arithmetic", 500)]."""
+    """"identity*2,my.jsonl:500" -> [("identity", None), ("identity", None), ("my.jsonl", 500)]."""
     entries = []
     for entry in filter(None, (e.strip() for e in spec.split(","))):
-        match = re.fullmatch(r"(\w+)(?::([1-9]\d*))?(?:\*([1-9]\d*))?", entry)
-        if not match or match[1] not in TASKS:
-            raise ValueError(f"--mixture: cannot read {entry!r}; expected name, name:size or name*times, "
-                             f"names are {', '.join(TASKS)}")
+        match = re.fullmatch(r"(.+?)(?::([1-9]\d*))?(?:\*([1-9]\d*))?", entry)
+        if not match or match[1] not in NAMES and not match[1].endswith(".jsonl"):
+            raise ValueError(f"--mixture: cannot read {entry!r}; expected name, name:size or name*times, names are demo, downloads, "
+                             f"{', '.join(NAMES)}, or a file.jsonl")
         name, size, times = match.groups()
         entries += [(name, int(size) if size else None)] * int(times or 1)
     if not entries:
-        raise ValueError(f"--mixture is empty; names are {', '.join(TASKS)}")
+        raise ValueError(f"--mixture is empty; names are demo, downloads, {', '.join(NAMES)}, or a file.jsonl")
     return entries
 
 
-def conversations(spec, split, paths=(), limit=None):
-    """Conversation records: those of the files `paths` if any are given, else the mixture. limit caps each source's size."""
-    if paths:
-        return held_out(read_conversations(paths, need_answer=split != "prompts"), split)
-    return Mixture([TASKS[name](split, min(filter(None, (size, limit)), default=None)) for name, size in parse_mixture(spec)])
+def published_split(name, split):
+    """The split of a downloaded source that holds the rows of our split; ValueError if the stage has no use for the source."""
+    files, aside = DOWNLOADED[name].files, PROMPTS.get(name)
+    if split == "prompts" and aside:
+        split = "train" if isinstance(aside, int) else aside
+    if split not in files:
+        stages = "dpo.py" if "pairs" in files else "midtrain.py, sft.py and distill.py" if "train" in files else "evaluate.py"
+        raise ValueError(f"--mixture: {name} has nothing for this stage, it is for {stages}")
+    return split
 
 
-def preferences(spec, split, paths=(), limit=None):
-    """Preference pairs, in the same way."""
+def not_on_disk(spec, split, dest=DOWNLOADS):
+    """What a specification needs and lacks: {name for data/download.py: a file like /train* in data/downloads/smoltalk}."""
+    lacking = {}
+    for name, _ in parse_mixture(spec) if spec else []:
+        if name in DOWNLOADED:
+            source = DOWNLOADED[name]
+            pattern = source.files[published_split(name, split)]
+            try:
+                source_files(source.name, pattern, dest)
+            except FileNotFoundError:
+                lacking[source.name] = f"file like {pattern} in {Path(dest, source.name)}"
+    return lacking
+
+
+def describe_files(spec, dest=DOWNLOADS):
+    """16 hex digits for path, size and time of all files that a specification reads: other files are packed anew."""
+    names, files = dict.fromkeys(name for name, _ in parse_mixture(spec)), []
+    for name in names:
+        if name.endswith(".jsonl"):
+            files += list_files([name])
+        elif name in DOWNLOADED:
+            files += sorted(f for f in Path(dest, DOWNLOADED[name].name).rglob("*") if f.name.endswith(ROW_SUFFIXES) and f.parent.name != "prepared")
+    listing = [[str(f.resolve()), f.stat().st_size, f.stat().st_mtime_ns] for f in files]
+    return hashlib.sha256(json.dumps(listing).encode()).hexdigest()[:16] if files else ""
+
+
+def open_source(name, split, size=None, dest=DOWNLOADS):
+    """One source by name: all its items of a split, or `size` of them."""
+    if name in MADE_HERE:
+        return MADE_HERE[name](split, size)
+    source, aside, published = DOWNLOADED[name], PROMPTS.get(name), published_split(name, split)
+    if isinstance(aside, int) and published == "train":
+        rows = every_nth(source("train", dest=dest), aside, taken=split == "prompts")
+        return View(rows, range(min(len(rows), size or len(rows))))
+    return source(published, size, dest)
+
+
+def conversations(spec, split, paths=(), skip_bad_rows=False, dest=DOWNLOADS):
+    """Conversation records, lazily and shuffled: those of the files `paths` if any are given, else of the mixture.
+    ValueError with file:line for the first bad row of a file, unless skip_bad_rows."""
+    def own(*paths):
+        rows = read_once(read_conversations, paths, skip_bad_rows, **({"need_answer": False} if split == "prompts" else {}))
+        return held_out(rows, split)
+
     if paths:
-        return held_out(read_preferences(paths), "test" if split == "test" else "train")
-    return Mixture([Pairs(TASKS[name](split, min(filter(None, (size, limit)), default=None)))
+        return own(*paths)
+    return Mixture([(own(name), size or 1 << 62) if name.endswith(".jsonl") else open_source(name, split, size, dest)
                     for name, size in parse_mixture(spec)])
 
 
+def preferences(spec, split, paths=(), skip_bad_rows=False, dest=DOWNLOADS):
+    """Preference pairs, in the same way."""
+    def own(*paths):
+        return held_out(read_once(read_preferences, paths, skip_bad_rows), split)
+
+    if paths:
+        return own(*paths)
+    return Mixture([(own(name), size or 1 << 62) if name.endswith(".jsonl") else Pairs(open_source(name, split, size, dest))
+                    for name, size in parse_mixture(spec)])
+
+
+@functools.lru_cache(4)
+def read_once(read, paths, skip_bad_rows, **options):
+    """Training and validation read the same files: their rows are checked, and bad ones named, once."""
+    return read(paths, skip_bad_rows, **options)
+
+
 def held_out(rows, split):
-    """Of a user's own rows every 50th, and at least the last, is held out for "test"; the others are for training."""
-    step = min(50, max(2, len(rows)))
-    if split == "test":
-        return rows[step - 1::step] if len(rows) > 1 else rows
-    return [rows[i] for i in range(len(rows)) if i % step != step - 1] if len(rows) > 1 else rows
+    """Of a user's own rows every 50th, and at least the last, is held out for "test"; the others are for training. As prompts
+    all count, and a single row is both."""
+    if len(rows) < 2 or split == "prompts":
+        return rows
+    return every_nth(rows, min(50, len(rows)), taken=split == "test")
+
+
+def every_nth(rows, n, taken):
+    """Every n-th row, or with taken=False all others; nothing is read: every_nth(list("abcdef"), 3, True) holds c and f."""
+    positions = np.arange(len(rows))
+    return View(rows, positions[positions % n == n - 1] if taken else positions[positions % n != n - 1])
+
+
+class Pairs:
+    """The preference pairs of a source: item i -> {"chosen": conversation, "rejected": conversation}."""
+
+    def __init__(self, source):
+        self.source = source
+
+    def __len__(self):
+        return len(self.source)
+
+    def __getitem__(self, i):
+        return self.source.pair(range(len(self))[i])
