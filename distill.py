@@ -17,11 +17,11 @@ from pathlib import Path
 import torch
 
 from chat import Engine, parse_answer
-from common import (Optimizer, StopSignal, can_compile, digest, evaluate_loss, finish_run, largest_batch, load_checkpoint, parse_config,
-                    run, save_checkpoint, setup, start_or_resume)
+from common import digest, load_checkpoint, parse_config, run, save_checkpoint, setup
 from data.conversations import read_conversations
 from data.rows import describe_sources, micro_batches, pack_conversations
 from data.sources import choose_mixture, conversations, held_out
+from training import Optimizer, StopSignal, can_compile, evaluate_loss, finish_run, largest_batch, start_or_resume
 
 
 @dataclass

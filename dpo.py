@@ -15,10 +15,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from common import (Optimizer, StopSignal, can_compile, digest, finish_run, largest_batch, load_checkpoint, parse_config,
-                    run, save_checkpoint, setup, start_or_resume)
+from common import digest, load_checkpoint, parse_config, run, save_checkpoint, setup
 from data.rows import describe_sources, my_share, pack_conversations, step_indices, to_device
 from data.sources import choose_mixture, preferences
+from training import Optimizer, StopSignal, can_compile, finish_run, largest_batch, start_or_resume
 
 
 @dataclass

@@ -18,9 +18,10 @@ from pathlib import Path
 import torch
 
 from chat import Engine, find_checkpoint, parse_answer
-from common import evaluate_loss, load_checkpoint, parse_config, run, setup, write_synced
+from common import load_checkpoint, parse_config, run, setup, write_synced
 from data.rows import Rows
 from data.sources import TASKS
+from training import evaluate_loss
 
 
 @dataclass

@@ -14,11 +14,11 @@ from pathlib import Path
 import torch
 
 from chat import Engine
-from common import (GPT, Optimizer, StopSignal, Tokenizer, can_compile, evaluate_loss, finish_run, largest_batch, model_config,
-                    parse_config, run, save_checkpoint, setup, start_or_resume)
+from common import GPT, Tokenizer, model_config, parse_config, run, save_checkpoint, setup
 from data import python_corpus
 from data.rows import describe_sources, micro_batches, pack_documents
 from data.text import read_documents
+from training import Optimizer, StopSignal, can_compile, evaluate_loss, finish_run, largest_batch, start_or_resume
 
 
 @dataclass

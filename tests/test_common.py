@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 
 import common
-from common import (CHUNK, GPT, GPTConfig, SPECIAL_TOKENS, Env, LinearCrossEntropy, Optimizer, StopSignal, Tokenizer,
-                    can_compile, evaluate_loss, largest_batch, load_checkpoint, model_config, orthogonalize,
-                    parse_config, rms_norm, save_checkpoint, setup, token_losses)
+from common import (CHUNK, GPT, GPTConfig, SPECIAL_TOKENS, Env, LinearCrossEntropy, Tokenizer, load_checkpoint,
+                    model_config, parse_config, rms_norm, save_checkpoint, setup, token_losses)
+from training import Optimizer, StopSignal, can_compile, evaluate_loss, largest_batch, orthogonalize
 from toy import chat, read_folder, write_tokenizer
 
 torch.set_num_threads(1)

@@ -8,7 +8,8 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]                              # as a script under torchrun
 
-from common import GPT, GPTConfig, Env, Optimizer, evaluate_loss, save_checkpoint, setup, start_or_resume
+from common import GPT, GPTConfig, Env, save_checkpoint, setup
+from training import Optimizer, evaluate_loss, start_or_resume
 from data.rows import Rows, micro_batches, pack_conversations
 from toy import chat, run_script, write_data, write_tokenizer
 

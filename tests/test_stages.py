@@ -117,8 +117,8 @@ def copy_of(toy, out, stages):
 def interrupt(place, n, number=signal.SIGKILL):
     """Send this process a signal before the n-th optimizer step ("step"), file of a checkpoint, which is left torn
     ("write"), renaming of a folder ("rename") or batch of the teacher's answers ("generate")."""
-    import chat, common
-    owner, name = {"step": (common.Optimizer, "step"), "write": (common, "write_synced"), "rename": (Path, "rename"),
+    import chat, common, training
+    owner, name = {"step": (training.Optimizer, "step"), "write": (common, "write_synced"), "rename": (Path, "rename"),
                    "generate": (chat.Engine, "generate")}[place]
     original, calls = getattr(owner, name), []
 
@@ -325,7 +325,7 @@ def test_an_out_that_cannot_be_written_and_a_full_disk(toy, tmp_path):
 
 def spoil_step(n):
     """Make the gradients of the n-th optimizer step not a number."""
-    from common import Optimizer
+    from training import Optimizer
     step, calls = Optimizer.step, []
 
     def spoiled(self, *args, **kwargs):
@@ -361,10 +361,11 @@ def test_micro_batches_do_not_change_the_logged_loss_and_gradient(toy, tmp_path)
 
 def compile_without_a_compiler():
     """torch.compile as the stages call it, but what it traced runs as it is: tracing without a minute of C++."""
-    import common, torch
+    import torch
+    import training
     compile = torch.compile
     torch.compile = lambda model, **kwargs: compile(model, backend="eager", **kwargs)
-    common.can_compile = lambda device: True
+    training.can_compile = lambda device: True
 
 
 @pytest.mark.parametrize("stage", ["sft", "dpo"])

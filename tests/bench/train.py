@@ -17,7 +17,8 @@ from pathlib import Path
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
-from common import GPT, Optimizer, can_compile, largest_batch, model_config, parse_config, run, setup, versions
+from common import GPT, model_config, parse_config, run, setup, versions
+from training import Optimizer, can_compile, largest_batch
 from pretrain import peak_flops
 
 

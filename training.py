@@ -1,0 +1,232 @@
+"""
+What only the training stages share, beyond common.py: the optimizer, the loss on held-out rows, the micro-batch that fits,
+and how a run stops, resumes and ends. The loop itself stands in each stage's script.
+"""
+import json
+import math
+import shutil
+import signal
+import sys
+import sysconfig
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from common import finish_replace, load_tensors, read_meta, replace_folder
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The optimizer: Muon for the matrices, AdamW for embedding and head; gradients summed and state sharded over the ranks
+
+POLAR_EXPRESS = [(8.28721, -23.59589, 17.30039), (4.10706, -2.94785, 0.54484), (3.94869, -2.90890, 0.55182),
+                 (3.31842, -2.48849, 0.51005), (2.30065, -1.66890, 0.41881)]
+
+
+def orthogonalize(g):
+    """(n, rows, cols) -> the nearest semi-orthogonal matrices, all singular values near 1, computed in bfloat16.
+
+    Polar Express: Amsel et al. 2025, arXiv:2505.16932: the optimal quintics a x + b x^3 + c x^5 for singular values >= 1e-3,
+    each but the last applied to x / 1.01, so that rounding never pushes a value out of the interval of convergence.
+    """
+    x = g.bfloat16()
+    tall = x.size(-2) > x.size(-1)
+    x = x.mT if tall else x
+    x = x / (x.norm(dim=(-2, -1), keepdim=True) * 1.01 + 1e-7)
+    for i, (a, b, c) in enumerate(POLAR_EXPRESS):
+        s = 1.01 if i < len(POLAR_EXPRESS) - 1 else 1.0
+        xx = x @ x.mT
+        x = (a / s) * x + ((b / s ** 3) * xx + (c / s ** 5) * (xx @ xx)) @ x
+    return (x.mT if tall else x).float()
+
+
+class Optimizer:
+    """Muon (Jordan et al. 2024) for the matrices of the blocks, AdamW (Loshchilov and Hutter 2019, alg. 2) for embedding and head.
+
+    Parameters of one shape are one group, updated together. Each rank sums, keeps the state of and updates its share of every
+    group (whole matrices for Muon, elements for AdamW), then all ranks gather the updates: ZeRO stage 1, Rajbhandari et al.
+    2020. Needs no DistributedDataParallel: gradients are summed here, once a step, so the loss must be divided by what the
+    whole step counts. Every parameter is a float32 master.
+    """
+    def __init__(self, model, env, matrix_lr, embed_lr, head_lr, weight_decay, betas=(0.8, 0.95), compile=False):
+        self.env, self.weight_decay, self.betas, self.count, self.groups = env, weight_decay, betas, 0, {}
+        for p in model.blocks.parameters():
+            name = "x".join(map(str, p.shape))
+            self.groups.setdefault(name, dict(params=[], lr=matrix_lr, muon=True))["params"].append(p)
+        self.groups["embed"] = dict(params=[model.embed], lr=embed_lr, muon=False)
+        self.groups["head"] = dict(params=[model.head], lr=head_lr, muon=False)
+        for g in self.groups.values():
+            like = self.my_share(self.units(g, [torch.zeros_like(p) for p in g["params"]]))
+            g["state"] = [torch.zeros_like(like) for _ in range(1 if g["muon"] else 2)]
+        self.orthogonalize = torch.compile(orthogonalize) if compile else orthogonalize
+
+    def units(self, g, tensors):
+        """What the ranks divide among them, padded with zeros to a multiple of their number: (n, rows, cols) or (elements,)."""
+        units = torch.stack(tensors) if g["muon"] else tensors[0].flatten()
+        pad = -len(units) % self.env.world_size
+        return torch.cat([units, units.new_zeros(pad, *units.shape[1:])]) if pad else units
+
+    def my_share(self, units):
+        return units.chunk(self.env.world_size)[self.env.rank]
+
+    def gather(self, g, share):
+        """The shares of all ranks -> one tensor in the shape of each parameter of the group."""
+        units = share
+        if self.env.world_size > 1:
+            units = share.new_empty(len(share) * self.env.world_size, *share.shape[1:])
+            dist.all_gather_into_tensor(units, share.contiguous())
+        return list(units[:len(g["params"])]) if g["muon"] else [units[:g["params"][0].numel()].view_as(g["params"][0])]
+
+    @torch.no_grad()
+    def step(self, lr_scale, momentum):
+        """One update; the gradients are used up. Returns their global l2 norm, a tensor (), without waiting for the device."""
+        shares = []
+        for g in self.groups.values():
+            units = self.units(g, [p.grad for p in g["params"]])
+            if self.env.world_size > 1:
+                share = torch.empty_like(self.my_share(units))
+                dist.reduce_scatter_tensor(share, units)
+                units = share
+            shares.append(units)
+        norm = self.env.all_sum(torch.stack([share.square().sum() for share in shares]).sum()).sqrt()
+        self.count += 1
+        for g, grad in zip(self.groups.values(), shares):
+            lr = g["lr"] * lr_scale
+            if g["muon"]:
+                buffer, = g["state"]
+                buffer.lerp_(grad, 1 - momentum)
+                rows, cols = grad.shape[1:]
+                update = self.orthogonalize(grad.lerp_(buffer, momentum)) * max(1, rows / cols) ** 0.5   # Nesterov
+            else:
+                (m, v), (b1, b2) = g["state"], self.betas
+                m.lerp_(grad, 1 - b1)
+                v.lerp_(grad.square(), 1 - b2)
+                update = (m / (1 - b1 ** self.count)) / ((v / (1 - b2 ** self.count)).sqrt() + 1e-10)
+            updates = self.gather(g, update)
+            if g["muon"]:
+                torch._foreach_mul_(g["params"], 1 - lr * self.weight_decay)
+            torch._foreach_add_(g["params"], updates, alpha=-lr)
+            for p in g["params"]:
+                p.grad = None
+        return norm
+
+    def state_dict(self):
+        """Whole tensors, gathered from all ranks: every world size can load them."""
+        return {"count": self.count, "state": {name: [[t.cpu() for t in self.gather(g, share)] for share in g["state"]]
+                                               for name, g in self.groups.items()}}
+
+    def load_state_dict(self, saved):
+        self.count = saved["count"]
+        for name, g in self.groups.items():
+            for share, tensors in zip(g["state"], saved["state"][name], strict=True):
+                share.copy_(self.my_share(self.units(g, tensors)))
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Before, while and after a stage runs
+
+def can_compile(device):
+    """torch.compile needs a C++ compiler and Python's headers (CPU), or Triton (CUDA); without them stages run plain."""
+    if device.type == "cpu":
+        header = Path(sysconfig.get_path("include"), "Python.h")
+        return header.exists() and any(map(shutil.which, ("g++", "clang++", "c++")))
+    return device.type == "cuda" and bool(shutil.which("gcc") or shutil.which("cc"))
+
+
+def largest_batch(model, rows_per_step, env):
+    """Rows a micro-batch and rank: the largest divisor of the rank's share of a step that fits into the device's memory.
+
+    On a GPU the memory of 1 and of 2 rows is measured, uncompiled, which needs more, and nine tenths of what is free are used;
+    on a CPU 8192 tokens at a time keep the activations small.
+    """
+    rows, seq_len = max(1, rows_per_step // env.world_size), model.config.seq_len
+    most = max(1, 8192 // seq_len)
+    if env.device.type == "cuda":
+        peaks = []
+        for n in (1, 2):
+            torch.cuda.reset_peak_memory_stats()
+            before = torch.cuda.memory_allocated()
+            ids = torch.zeros(n, seq_len, dtype=torch.int64, device=env.device)
+            model(ids, ids).backward()
+            peaks.append(torch.cuda.max_memory_allocated() - before)
+            model.zero_grad(set_to_none=True)
+        torch.cuda.empty_cache()
+        fixed = 3 * 4 * model.num_params() / env.world_size + 4 * model.num_params()    # optimizer state and update, gradients
+        most = max(1, (0.9 * torch.cuda.mem_get_info()[0] - fixed - peaks[0]) / max(1, peaks[1] - peaks[0]) + 1)
+        most = -env.all_max(torch.tensor(-most, device=env.device)).item()   # what fits on every rank
+    return max(n for n in range(1, rows + 1) if rows % n == 0 and n <= most)
+
+
+@torch.no_grad()
+def evaluate_loss(model, rows, tok, env, batch_size, max_rows, only_learned=False):
+    """-> {"loss": nats a target token, "bpb": bits a byte of text} over the first max_rows rows, shared by all ranks.
+
+    bpb counts the targets that stand for text: their nats over the bytes they stand for; special tokens count in neither.
+    """
+    sums, token_bytes = torch.zeros(4, device=env.device), torch.from_numpy(tok.token_bytes).to(env.device)
+    indices = np.arange(min(max_rows, len(rows)))[env.rank::env.world_size]
+    for at in range(0, len(indices), batch_size):
+        ids, targets = (t.to(env.device) for t in rows.batch(indices[at:at + batch_size], only_learned))
+        losses = model(ids, targets, reduction="none", isolate=only_learned)
+        n_bytes = token_bytes[targets.clamp(min=0)] * (targets >= 0)
+        sums += torch.stack([losses.sum(), (targets >= 0).sum(), (losses * (n_bytes > 0)).sum(), n_bytes.sum()])
+    nats, n_target, text_nats, n_bytes = env.all_sum(sums).tolist()
+    return {"loss": nats / max(1, n_target), "bpb": text_nats / math.log(2) / max(1, n_bytes)}
+
+
+class StopSignal:
+    """After Ctrl-C or SIGTERM the loop saves and exits with the usual status. A second one stops at once.
+
+    received: the signal that this rank got; number: the one that all ranks agreed on at the start of a step.
+    """
+    def __init__(self):
+        self.received = self.number = 0
+        for s in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(s, self.handle)
+
+    def handle(self, number, frame):
+        self.received = number
+        signal.signal(number, signal.SIG_DFL)
+
+    def requested(self, env):
+        """True on all ranks as soon as one of them got a signal."""
+        self.number = self.received                                          # one that comes while ranks agree counts next time
+        if env.world_size > 1:
+            self.number = int(env.all_max(torch.tensor(self.number, device=env.device)))
+        return self.number > 0
+
+
+def start_or_resume(out, stage, settings, resume, model, optimizer, env):
+    """Load the last checkpoint of an interrupted run of this stage -> (step to go on at, metrics so far); (0, []) if there is none.
+
+    A running stage saves to out/<stage>.part, which becomes out/<stage> when it is done. settings: what decides the numbers;
+    going on under other settings would be neither the old run nor a new one, so it is an error.
+    """
+    part, done = Path(out, stage + ".part"), Path(out, stage)
+    finish_replace(part)
+    path = part if part.exists() else done
+    if not resume or not path.exists():
+        if part.exists():
+            env.print(f"note       {part} holds an interrupted run; without --resume this one replaces it")
+        return 0, []
+    meta = read_meta(path)
+    for key, value in json.loads(json.dumps(settings)).items():
+        if meta["settings"].get(key) != value:
+            raise ValueError(f"--resume: {path} was trained with {key} = {meta['settings'].get(key)}, now it is {value}. "
+                             f"Give the same flags again, or start afresh without --resume")
+    model.load_state_dict(load_tensors(path / "model.pt"))
+    optimizer.load_state_dict(load_tensors(path / "optim.pt"))
+    env.print(f"resume     {path} at step {meta['step']}")
+    metrics = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    return meta["step"], [m for m in metrics if m["step"] < meta["step"]]    # an evaluation at this very step comes again
+
+
+def finish_run(out, stage, stop, env, then):
+    """The end of a training stage: put out/<stage>.part in its place, or after a signal leave it there for --resume."""
+    part, path = Path(out, stage + ".part"), Path(out, stage)
+    if stop.number:
+        env.print(f"stopped by {signal.Signals(stop.number).name}; {part} is saved, go on with --resume")
+        sys.exit(128 + stop.number)
+    if env.rank == 0:
+        finish_replace(path)
+        replace_folder(part, path)
+    env.print(f"done       {path}. Next: {then}")
