@@ -163,7 +163,7 @@ class ByteStrings:
     KEEP = np.frombuffer(b"".join(b"\xff" * n + bytes(16 - n) for n in range(16)), np.uint64).reshape(16, 2).T.copy()
     LENGTH = np.frombuffer(b"".join(bytes(15) + bytes([n]) for n in range(16)), np.uint64)[1::2].copy()
 
-    def __init__(self, bits=18):
+    def __init__(self, bits=16):
         self.bits, self.n_used, self.long = bits, 0, Counter()
         self.key1, self.key2 = np.zeros((2, 1 << bits), np.uint64)   # key2 holds the length: where it is 0, the slot is free
         self.count = np.zeros(1 << bits, np.int64)
@@ -206,7 +206,7 @@ class ByteStrings:
         items, long = self.items(), self.long
         self.n_used = len(items[0])
         if 3 * (self.n_used + n) > len(self.count):
-            self.__init__(self.bits + 1)
+            self.__init__(self.bits + 2)
             self.add(*items)
             self.long = long
 
@@ -262,7 +262,7 @@ def count_chunks(texts, pattern, processes, progress):
 
     symbols: the bytes of all chunks, SEP before, between and behind them; weights: how often the chunk around it occurs.
     """
-    segments, chunks, split = ByteStrings(bits=20), Counter(), regex.compile(pattern).findall
+    segments, chunks, split = ByteStrings(), Counter(), regex.compile(pattern).findall
 
     def split_segments(counted):
         for segment, n in counted:
@@ -316,8 +316,8 @@ def lay_out(key1, key2, count, long):
     counts = np.concatenate(([0], count, list(long.values())), dtype=np.int64, casting="unsafe")
     text = b"\0" + rows[np.arange(16) <= rows[:, 15:]].tobytes() + b"".join(string + b"\0" for string in long)
     if len(text) >= 2**31 or counts.max() >= 2**32:
-        raise ValueError(f"{len(text):,} bytes of distinct chunks, the commonest {counts.max():,} times: that is more than the "
-                         f"2**31 bytes and 2**32 times that can be counted. Read less: --max_chars")
+        raise ValueError(f"{len(text):,} bytes of distinct chunks, the commonest {counts.max():,} times; at most 2**31 - 1 bytes and "
+                         f"2**32 - 1 times can be counted. Read less: --max_chars")
     symbols = np.frombuffer(text, np.uint8).astype(np.int32)
     symbols[np.cumsum(lengths) - 1] = SEP
     return symbols, np.repeat(counts.astype(np.uint32), lengths)
@@ -343,32 +343,32 @@ MAX_TOKENS = 65535                  # ids below 65535 leave 32 bits of a score f
 
 
 def group(keys, values):
-    """Group by sorting: integers below 2**32, (n,) -> distinct keys uint64, start of each group, values in their groups."""
-    packed = keys.astype(np.uint64) << 32 | values.astype(np.uint64)
-    packed.sort()                                                    # one plain sort is far faster than argsort or unique
-    keys, values = packed >> 32, (packed & 0xFFFFFFFF).astype(np.int64)
-    starts = np.flatnonzero(np.concatenate(([True], keys[1:] != keys[:-1]))[:len(keys)])
-    return keys[starts], starts, values
-
-
-def pair_score(count, key):
-    """count << 32 | ~key as uint64, where key = left << 16 | right: the pair with the largest score is merged next."""
-    return count << 32 | key ^ 0xFFFFFFFF
+    """Group by sorting: integers below 2**32, int64 (n,) -> distinct keys uint64, start of each group, values by group uint32."""
+    packed = keys << 32
+    packed |= values
+    packed = packed.view(np.uint64)
+    packed.sort()                                                    # one plain sort is many times faster than np.unique
+    values = packed.astype(np.uint32)                                # its low half
+    packed >>= 32
+    starts = np.flatnonzero(np.concatenate(([True], packed[1:] != packed[:-1]))[:len(packed)])
+    return packed[starts], starts, values
 
 
 def index_pairs(symbols, weights, floor):
-    """Find the pairs with a count of at least floor -> scores uint64 (n,), places: n arrays, pair_at int32 like symbols."""
+    """Find the pairs that occur at least floor times -> scores uint64 (n,), places (n arrays), pair_at int32 like symbols."""
     at = np.flatnonzero((symbols[:-1] != SEP) & (symbols[1:] != SEP))
     keys, starts, at = group(symbols[at].astype(np.int64) << 16 | symbols[at + 1], at)
-    ends = np.append(starts[1:], len(at))
-    counts = np.add.reduceat(weights[at], starts, dtype=np.uint64) if len(at) else np.zeros(0, np.uint64)
+    sizes = np.diff(starts, append=len(at))
+    counts = np.add.reduceat(weights[at], starts, dtype=np.uint64)
+    if counts.max(initial=0) >= 2**32:
+        raise ValueError(f"a pair of bytes occurs {counts.max():,} times; at most 2**32 - 1 can be counted. Read less: --max_chars")
     kept = np.flatnonzero(counts >= floor)
+    number = np.full(len(keys), NO_PAIR, np.int32)
+    number[kept] = np.arange(len(kept))
     pair_at = np.full(len(symbols), NO_PAIR, np.int32)
-    at = at.astype(np.int32)
-    places = [at[a:b] for a, b in zip(starts[kept].tolist(), ends[kept].tolist())]
-    for pair, where in enumerate(places):
-        pair_at[where] = pair
-    return pair_score(counts[kept], keys[kept]), places, pair_at
+    pair_at[at] = np.repeat(number, sizes)
+    places = [at[start:start + size] for start, size in zip(starts[kept].tolist(), sizes[kept].tolist())]
+    return counts[kept] << 32 | keys[kept] ^ 0xFFFFFFFF, places, pair_at
 
 
 def choose_batch(scores, candidates, size):
@@ -489,7 +489,7 @@ def merge_chunks(symbols, weights, n_merges, progress):
             pair_of = np.full(2 * n, NO_PAIR, np.int32)
             pair_of[entries] = np.repeat(number, ends - starts)
             entry_at = np.concatenate((before_at, at))
-            where = entry_at[entries].astype(np.int32)
+            where = entry_at[entries].astype(np.uint32)
             places += [where[a:b] for a, b in zip(starts[followed].tolist(), ends[followed].tolist())]
             if len(places) > len(scores):
                 scores = np.concatenate((scores, np.zeros(len(places), np.uint64)))
@@ -569,7 +569,7 @@ class Config:
     data: tuple = ()             # text to train on, files or folders; none: the documentation and source code of your Python
     mixture: str = "spelling_bee:3000,arithmetic:3000,python_questions,identity"  # without --data: these conversations as well
     out: str = "out"             # the tokenizer goes to the folder OUT/tokenizer
-    vocab_size: int = 4096       # number of tokens, the nine special ones included
+    vocab_size: int = 0          # number of tokens, the nine special ones included; 0: 1536 for the demo, else by the size of the text
     pattern: str = "default"     # how text is split before BPE: default, llama3, qwen2, gpt2, or a regular expression
     max_chars: int = 0           # stop reading after so many characters; 0 reads all
     doc_cap: int = 0             # take only so many characters of each document; 0 takes all
@@ -631,7 +631,12 @@ def report(tok, tokens, cfg):
 
 def main():
     from common import SPECIAL_TOKENS, Tokenizer, parse_config                      # imports torch, which train_bpe does without
+    from data.text import list_files
     cfg = parse_config(Config, __doc__)
+    if not cfg.vocab_size:                                           # small models learn the letters of few tokens only: LOG.md
+        size = sum(f.stat().st_size for f in list_files(cfg.data)) if cfg.data else 0
+        cfg.vocab_size = 1536 if not cfg.data else 4096 if size < 50e6 else 16384 if size < 1e9 else 32768
+        print(f"vocabulary {cfg.vocab_size} (--vocab_size), for {'the embedded text' if not cfg.data else f'{size / 1e6:,.1f} MB'}")
     n_tokens, start = cfg.vocab_size - len(SPECIAL_TOKENS), time.monotonic()
     if not 256 <= n_tokens <= 65536 - len(SPECIAL_TOKENS):
         raise ValueError(f"--vocab_size {cfg.vocab_size}: the 256 bytes and {len(SPECIAL_TOKENS)} special tokens are part of it, and "
