@@ -1,96 +1,320 @@
 """
-Evaluate any checkpoint: bits per byte on held-out text, and accuracy on items that no stage trained on, by real generation
-with the real tool.
+Evaluate any checkpoint: bits per byte on held-out text, and accuracy on items that no stage trained on.
 
-python evaluate.py                          the newest stage in out/
-python evaluate.py --stage sft --tasks spelling_bee,arithmetic --items 200
-python evaluate.py --stage dpo --json
-python evaluate.py --report                 the table at the end of bash run.sh
+python evaluate.py                                       the newest stage in out/, on the demo's skills
+python evaluate.py --stage dpo --tasks mmlu,arc_easy,arc_challenge --items 0 --json
+python evaluate.py --tasks gsm8k,humaneval --num_samples 10 --temperature 0.8       pass@1 and pass@10
+python evaluate.py --stage pretrain --tasks core         a base model on the 22 tasks of CORE
+torchrun --standalone --nproc_per_node 8 evaluate.py --tasks mmlu,gsm8k --items 0
+python evaluate.py --report                              the table at the end of bash run.sh
+
+Three kinds of tasks: answers are generated, with the Python tool, and graded; options (MMLU, ARC) are chosen by the logits of
+their letters; CORE compares the losses of whole endings. The last two need no sampling and are one thing here: a question is
+a few sequences of ids with a common beginning, and the model prefers the one whose end has the lowest mean loss.
 """
+import itertools
 import json
 import math
 import os
 import sys
 import time
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
+import torch.distributed as dist
+import torch.nn.functional as F
 
 from chat import Engine, find_checkpoint, parse_answer
-from common import load_checkpoint, parse_config, run, setup, write_synced
-from data.rows import Rows
-from data.sources import TASKS
+from common import CHUNK, linear, load_checkpoint, parse_config, rms_norm, rotary_table, run, setup, versions, write_synced
+from data.core_tasks import TASKS as CORE_TASKS
+from data.core_tasks import CoreTask, encode_prompt
+from data.identity import Identity
+from data.rows import Rows, describe_sources, pack_documents
+from data.sources import open_source
+from data.text import read_documents
 from training import evaluate_loss
+
+IDENTITY = {"identity": "identity", "small_talk": "small talk", "unknown": "unknown"}                # task -> group of its wordings
+ANSWERED = ["spelling_bee", "simple_spelling", "arithmetic", *IDENTITY, "gsm8k", "humaneval"]
+CHOSEN = ["mmlu", "arc_easy", "arc_challenge"]
 
 
 @dataclass
 class Config:
     out: str = "out"                  # folder in which the stages find each other
     stage: str = ""                   # pretrain, midtrain, sft, dpo, distill or a path; none: the newest
-    tasks: str = "spelling_bee,arithmetic,simple_spelling,identity"  # what to ask, comma-separated
+    data: tuple = ()                  # text for bits per byte, files or folders; none: what pretrain.py held out
+    tasks: str = "spelling_bee,arithmetic,simple_spelling,identity,small_talk,unknown"  # and gsm8k, humaneval, mmlu, arc_easy, ...
     items: int = 200                  # test items a task; 0: all
-    max_tokens: int = 200             # tokens an answer
+    num_samples: int = 1              # answers to each item of the tasks that are answered, for pass@k
+    max_tokens: int = 200             # tokens an answer, tool outputs included
     temperature: float = 0.0          # 0 is greedy
     eval_rows: int = 256              # rows of held-out text for bits per byte; 0: skip
-    samples: int = 2                  # sample conversations a task to print
+    batch_tokens: int = 0             # tokens scored at once where options are compared; 0: 8192 on a CPU, 65536 on a GPU
+    max_rows: int = 0                 # answers generated at once; 0: 64 on a CPU, 256 on a GPU
+    show: int = 2                     # sample conversations a task to print, and wrong ones
     json: bool = False                # print one JSON object and nothing else
-    report: bool = False              # evaluate sft, dpo and distill and write out/report.md
+    report: bool = False              # evaluate sft, dpo and distill (CORE: pretrain) and write out/report.md
     seed: int = 0                     # of sampling
     device: str = "auto"              # auto, cpu, cuda or mps
     dtype: str = "auto"               # compute dtype: auto, float32 or bfloat16
 
+# ---------------------------------------------------------------------------------------------------------------------
+# Scores
 
 def wilson(right, n, z=1.96):
-    """95 % confidence interval of a proportion (Wilson 1927): wilson(0, 10) -> (0.0, 0.278)."""
+    """95 % confidence interval of a proportion (Wilson 1927): wilson(0, 10) -> (0.0, 0.278). right may be a sum of shares."""
     centre, spread = (right + z * z / 2) / (n + z * z), z * math.sqrt(right * (n - right) / n + z * z / 4) / (n + z * z)
     return max(0.0, centre - spread), min(1.0, centre + spread)
 
 
-def evaluate_task(engine, tok, task, cfg, name):
-    """Ask every test item once -> accuracy with its interval, share of answers that ended by themselves, all transcripts."""
-    def progress(done):
-        if sys.stderr.isatty():
-            print(f"\r{name}: {done} of {len(task)} ", end="\r", file=sys.stderr)
-
-    start, items = time.time(), [task[i] for i in range(len(task))]
-    answers = engine.generate([tok.render_for_completion(item) for item in items], cfg.max_tokens,
-                              temperature=cfg.temperature, seed=cfg.seed, progress=progress)
-    parts = [parse_answer(tok, answer) for answer in answers]
-    right = [bool(task.grade(item, answer)) for item, answer in zip(items, parts)]
-    low, high = wilson(sum(right), len(items))
-    ended = sum(answer[-1:] == [tok.special("<|assistant_end|>")] for answer in answers)
-    return dict(items=len(items), accuracy=sum(right) / len(items), low=low, high=high, ended=ended / len(items),
-                seconds=round(time.time() - start, 1)), list(zip(items, parts, right))
+def pass_at_k(n, right, k):
+    """Chance that one of k answers is right, estimated without bias from n of which some are: Chen et al. 2021, eq. 1."""
+    return 1 - math.comb(n - right, k) / math.comb(n, k)
 
 
-def evaluate_stage(path, cfg, env, say):
-    """-> {"checkpoint", "step", "bpb", "tasks": {name: result}} and the transcripts of each task."""
-    model, tok, meta = load_checkpoint(path, env.device)
-    model.compute_dtype = env.dtype
-    report, transcripts = dict(checkpoint=str(path), step=meta["step"], tasks={}), {}
-    say(f"checkpoint {path}, step {meta['step']}")
-    val = Path(cfg.out, "rows/pretrain_val.rows")
-    if cfg.eval_rows and val.exists():
-        report["bpb"] = evaluate_loss(model, Rows(val), tok, env, 16, cfg.eval_rows)["bpb"]
-        say(f"held-out text    {report['bpb']:.4f} bits per byte")
-    engine = Engine(model, tok)
-    for name in task_names(cfg.tasks):
-        r, transcripts[name] = evaluate_task(engine, tok, TASKS[name]("test", cfg.items or None), cfg, name)
-        report["tasks"][name] = r
-        say(f"{name:16} {100 * r['accuracy']:5.1f} % right [{100 * r['low']:.1f}, {100 * r['high']:.1f}], "
-            f"{100 * r['ended']:5.1f} % ended by themselves, {r['items']} items, {r['seconds']} s")
-        wrong = [t for t in transcripts[name][cfg.samples:] if not t[2]]
-        for item, parts, right in transcripts[name][:cfg.samples] + wrong[:cfg.samples]:
-            say(f"    {'right' if right else 'WRONG'}  {question(item)!r}\n           {written(parts)!r}")
-    return report, transcripts
+def score(shares, chance, start, **more):
+    """shares: for each item 0 or 1, or the share of its answers that are right. centred: 0 for guessing, 1 for all right."""
+    n, accuracy = len(shares), sum(shares) / len(shares)
+    low, high = wilson(sum(shares), n)
+    return dict(items=n, accuracy=accuracy, low=low, high=high, chance=chance, centred=(accuracy - chance) / (1 - chance),
+                **more, seconds=round(time.time() - start, 1))
+
+
+def mean_centred(results):
+    """The mean of the tasks' centred scores, which is CORE for its 22, with the interval that follows from the tasks' own."""
+    score = sum(r["centred"] for r in results) / len(results)
+    variance = sum(r["accuracy"] * (1 - r["accuracy"]) / r["items"] / (1 - r["chance"]) ** 2 for r in results) / len(results) ** 2
+    return dict(score=score, low=score - 1.96 * math.sqrt(variance), high=score + 1.96 * math.sqrt(variance))
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Choosing between options
+
+def tree_row(options):
+    """The options of a question, [(ids, start), ...] with ids[start:] to be scored -> one row that says their common beginning once.
+
+    Returns two int32 arrays. row (3, T): ids, their positions, and the branch they are on: 0 is the common beginning, which all
+    see; option i goes on as branch i + 1. scored (3, n): of every scored token the place in the row of the token before it,
+    the token itself, and its option.
+    """
+    common = len(os.path.commonprefix([ids for ids, _ in options]))          # works for lists as for paths
+    ids, position, branch, scored = list(options[0][0][:common]), list(range(common)), [0] * common, []
+    for i, (its, start) in enumerate(options):
+        moved = len(ids) - common                                            # of the tokens behind the common beginning
+        scored += [(t - 1 + (moved if t > common else 0), its[t], i) for t in range(start, len(its))]
+        ids += its[common:-1]                                                # the last one need not be read, only predicted
+        position += range(common, len(its) - 1)
+        branch += [i + 1] * (len(ids) - len(branch))
+    return np.array([ids, position, branch], dtype=np.int32), np.array(scored, dtype=np.int32).T
+
+
+@torch.inference_mode()
+def score_rows(model, trees):
+    """trees: pairs (row, scored) of tree_row -> for each the loss in nats (n,) of its scored tokens, and whether each was the
+    likeliest of all (n,). A test holds it to GPT.forward on every option alone."""
+    device, config = model.embed.device, model.config
+    rows = np.zeros((len(trees), 3, max(row.shape[1] for row, _ in trees)), dtype=np.int64)
+    for b, (row, _) in enumerate(trees):
+        rows[b, :, :row.shape[1]] = row                                      # what follows is padding that no token looks at
+    ids, position, branch = torch.from_numpy(rows).to(device).unbind(1)      # each (B, T)
+    sequence = torch.from_numpy(np.repeat(np.arange(len(trees)), [scored.shape[1] for _, scored in trees])).to(device)
+    before, target, _ = torch.from_numpy(np.concatenate([scored for _, scored in trees], axis=1)).long().to(device)
+    attn_mask = None
+    if rows[:, 2].any():
+        sees = (branch[:, None, :] == 0) | (branch[:, None, :] == branch[:, :, None])                    # (B, query, key)
+        attn_mask = sees.tril().unsqueeze(1)
+    # GPT.forward with positions and mask of our own, and with the head on the scored tokens only
+    cos, sin = rotary_table(position, config.n_embd // config.n_head, config.rope_theta)
+    x = rms_norm(F.embedding(ids, model.embed)).to(model.compute_dtype)
+    for block in model.blocks:
+        x = block(x, cos, sin, attn_mask)
+    x = rms_norm(x[sequence, before])                                        # (n, C)
+    losses, likeliest = [], []
+    for x_chunk, target_chunk in zip(x.split(CHUNK), target.split(CHUNK)):
+        logits = linear(x_chunk, model.head).float()
+        losses.append(F.cross_entropy(logits, target_chunk, reduction="none"))
+        likeliest.append(logits.argmax(-1) == target_chunk)
+    ends = np.cumsum([scored.shape[1] for _, scored in trees])[:-1]
+    return list(zip(np.split(torch.cat(losses).cpu().numpy(), ends), np.split(torch.cat(likeliest).cpu().numpy(), ends)))
+
+
+def batches_by_length(trees, batch_tokens):
+    """Yield lists of indices of rows of about one length, longest first, so that hardly anything is padding and too large a
+    batch shows at once."""
+    batch, order = [], sorted(range(len(trees)), key=lambda i: -trees[i][0].shape[1])
+    for i in order:
+        if batch and (len(batch) + 1) * trees[batch[0]][0].shape[1] > batch_tokens:
+            yield batch
+            batch = []
+        batch.append(i)
+    if batch:
+        yield batch
+
+
+def choose(model, questions, n, cfg, env, name):
+    """questions(i) -> (options, index of the right one), i < n. Returns whether each was answered rightly: by the lowest mean loss a
+    token, and where there is a single option by every token of it being the likeliest."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:                         # tiktoken works while Python waits
+        asked = list(pool.map(questions, range(env.rank, n, env.world_size)))
+        trees, right, done, start = list(pool.map(lambda question: tree_row(question[0]), asked)), [None] * len(asked), 0, time.time()
+    for batch in batches_by_length(trees, cfg.batch_tokens or (65536 if env.device.type == "cuda" else 8192)):
+        for i, (losses, likeliest) in zip(batch, score_rows(model, [trees[i] for i in batch])):
+            option, (options, gold) = trees[i][1][2], asked[i]
+            mean_losses = np.bincount(option, losses) / np.bincount(option)
+            right[i] = bool(likeliest.all() if len(options) == 1 else mean_losses.argmin() == gold)
+        done += len(batch)
+        progress(name, done, len(asked), start, env)
+    return gather(right, n, env)
+
+
+def letter_question(tok, item, max_tokens):
+    """A record of MMLU or ARC -> its options: the same prompt before each letter. Too long a prompt loses its beginning."""
+    prompt = tok.render_for_completion(item)[-(max_tokens - 1):]
+    options = [(prompt + tok.encode(letter), len(prompt)) for letter in item["letters"]]
+    return options, item["letters"].index(item["messages"][-1]["content"])
+
+
+def core_question(tok, task, i, max_tokens):
+    """Row i of a task of CORE -> its options. Where they do not all fit, they lose the same number of tokens at the beginning."""
+    prompts, gold = task.prompts(i)
+    options = [encode_prompt(tok, context, ending, max_tokens) for context, ending in prompts]
+    if any(len(ids) == max_tokens for ids, _ in options):
+        shortest = min(start for _, start in options)
+        options = [(ids[start - shortest:], shortest) for ids, start in options]
+    return options, gold
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Tasks
+
+def open_task(name, size):
+    """The test items of a task by name; errors say what names there are, or what to download."""
+    if name.startswith("core:"):
+        return CoreTask(name.removeprefix("core:"), size)
+    if name in IDENTITY:                                                     # each held-out wording once
+        group, n = IDENTITY[name], len(Identity("test", group=IDENTITY[name]))
+        return Identity("test", min(size or n, n), group)
+    return open_source(name, "test", size)
 
 
 def task_names(spec):
+    """"mmlu, core" -> ["mmlu", "core:hellaswag_zeroshot", ...]."""
     names = [name.strip() for name in spec.split(",") if name.strip()]
-    if unknown := [name for name in names if not hasattr(TASKS.get(name), "grade")]:
-        raise ValueError(f"--tasks {unknown[0]}: expected {', '.join(n for n in TASKS if hasattr(TASKS[n], 'grade'))}")
-    return names
+    names = [n for name in names for n in ([f"core:{task}" for task in CORE_TASKS] if name == "core" else [name])]
+    if unknown := [name for name in names if name not in ANSWERED + CHOSEN and name.removeprefix("core:") not in CORE_TASKS]:
+        raise ValueError(f"--tasks {unknown[0]}: expected {', '.join(ANSWERED + CHOSEN)}, core or core:NAME")
+    return list(dict.fromkeys(names))
+
+
+def evaluate_choices(model, tok, task, cfg, env, name):
+    """-> the result of a task whose options are compared by their losses."""
+    start, size, n = time.time(), model.config.seq_len, len(task)
+    if name.startswith("core:"):
+        right = choose(model, lambda i: core_question(tok, task, i, size), n, cfg, env, name)
+        return score(right, task.info.chance, start)
+    right = choose(model, lambda i: letter_question(tok, task[i], size), n, cfg, env, name)
+    by_subject, items = {}, [task[i] for i in range(n)]
+    for item, ok in zip(items, right):
+        by_subject.setdefault(item["subject"], []).append(ok)
+    subjects = {subject: dict(items=len(oks), accuracy=sum(oks) / len(oks)) for subject, oks in sorted(by_subject.items())}
+    return score(right, sum(1 / len(item["letters"]) for item in items) / n, start, subjects=subjects)
+
+
+def evaluate_answers(engine, tok, task, cfg, env, name):
+    """Ask every test item --num_samples times -> the result, and (item, parts, right) of the first answer to each."""
+    start, n, k = time.time(), len(task), cfg.num_samples
+    items = [task[i] for i in range(env.rank, n, env.world_size)]
+    prompts = [tok.render_for_completion(item) for item in items]
+    fits = [len(prompt) < engine.max_len for prompt in prompts]              # an item that does not is answered wrongly
+    asked = [prompt for prompt, ok in zip(prompts, fits) if ok for _ in range(k)]
+    answers = iter(engine.generate(asked, cfg.max_tokens, temperature=cfg.temperature, seed=cfg.seed,
+                                   progress=lambda done: progress(name, done, len(asked), start, env)))
+    answers = [[next(answers) if ok else [] for _ in range(k)] for ok in fits]
+    parts = [[parse_answer(tok, answer) for answer in of_item] for of_item in answers]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:                         # HumanEval runs a child process for each
+        right = list(pool.map(lambda item, of_item: [bool(task.grade(item, p)) for p in of_item], items, parts))
+    ended = [sum(a[-1:] == [tok.special("<|assistant_end|>")] for a in of_item) / k for of_item in answers]
+    right, ended, fits = gather(right, n, env), gather(ended, n, env), gather(fits, n, env)
+    more = dict(ended=sum(ended) / n)
+    if k > 1:
+        more["pass_at"] = {j: sum(pass_at_k(k, sum(oks), j) for oks in right) / n for j in sorted({1, k, *(j for j in (10, 100) if j < k)})}
+    if not all(fits):
+        more["too_long"] = n - sum(fits)
+    result = score([sum(oks) / k for oks in right], 0.0, start, **more)
+    return result, gather([(item, p[0], oks[0]) for item, p, oks in zip(items, parts, right[env.rank::env.world_size])], n, env)
+
+
+def gather(mine, n, env):
+    """The values of this rank, for the items rank, rank + world_size, ... -> those of all n items, on every rank."""
+    if env.world_size == 1:
+        return mine
+    shares = [None] * env.world_size
+    dist.all_gather_object(shares, mine)
+    return [shares[i % env.world_size][i // env.world_size] for i in range(n)]
+
+
+def progress(name, done, total, start, env):
+    if env.rank == 0 and sys.stderr.isatty():
+        rate = done / max(1e-9, time.time() - start)
+        print(f"\r{name}: {done:,} of {total:,}, {rate:.1f}/s, {(total - done) / rate:.0f} s left   ",
+              end="\r" if done == total else "", file=sys.stderr, flush=True)
+
+# ---------------------------------------------------------------------------------------------------------------------
+# A checkpoint
+
+def held_out_rows(cfg, model, tok, env):
+    """The rows for bits per byte: of --data, else those that pretrain.py held out; None if there are none."""
+    if cfg.data:
+        texts = lambda: itertools.chain(read_documents(cfg.data, "train"), read_documents(cfg.data, "val"))
+        return pack_documents(Path(cfg.out, "rows/evaluate.rows"), texts, tok, model.config.seq_len, describe_sources(cfg.data), env)
+    path = Path(cfg.out, "rows/pretrain_val.rows")
+    if not path.exists():
+        return None
+    rows = Rows(path)
+    if rows.header["made_from"]["tokenizer"] != tok.fingerprint:
+        raise ValueError(f"{path} was packed with another tokenizer than the checkpoint's. Run python pretrain.py --out {cfg.out} "
+                         f"again, give text with --data, or skip bits per byte with --eval_rows 0")
+    return rows
+
+
+def evaluate_stage(path, tasks, cfg, env, say):
+    """-> {"checkpoint", "step", "bpb", "tasks": {name: result}, "core"} and the transcripts of the tasks that were answered."""
+    model, tok, meta = load_checkpoint(path, env.device)
+    model.compute_dtype = env.dtype
+    report, transcripts, engine = dict(checkpoint=str(path), step=meta["step"], tasks={}), {}, None
+    say(f"checkpoint {path}, step {meta['step']}")
+    rows = held_out_rows(cfg, model, tok, env) if cfg.eval_rows else None
+    if rows:
+        report["bpb"] = evaluate_loss(model, rows, tok, env, 16, cfg.eval_rows)["bpb"]
+        say(f"held-out text    {report['bpb']:.4f} bits per byte")
+    for name, task in tasks.items():
+        if name in ANSWERED:
+            engine = engine or Engine(model, tok, cfg.max_rows or (256 if env.device.type == "cuda" else 64))
+            result, transcripts[name] = evaluate_answers(engine, tok, task, cfg, env, name)
+        else:
+            result = evaluate_choices(model, tok, task, cfg, env, name)
+        report["tasks"][name] = result
+        say(describe(name, result))
+        wrong = [t for t in transcripts.get(name, [])[cfg.show:] if not t[2]]
+        for item, parts, right in transcripts.get(name, [])[:cfg.show] + wrong[:cfg.show]:
+            say(f"    {'right' if right else 'WRONG'}  {question(item)!r}\n           {written(parts)!r}")
+    core = [result for name, result in report["tasks"].items() if name.startswith("core:")]
+    if len(core) == len(CORE_TASKS):
+        report["core"] = mean_centred(core)
+        say("core             {score:.4f} [{low:.4f}, {high:.4f}], the mean of 22 centred accuracies".format(**report["core"]))
+    return report, transcripts
+
+
+def describe(name, r):
+    """One line for a result."""
+    more = "".join(f", pass@{k} {100 * p:.1f} %" for k, p in r.get("pass_at", {}).items() if k > 1)
+    more += f", chance {100 * r['chance']:.1f} %, centred {100 * r['centred']:.1f} %" if r["chance"] else ""
+    more += f", {100 * r['ended']:.1f} % ended by themselves" if "ended" in r else ""
+    more += f", {r['too_long']} did not fit into the model's row: wrong" if "too_long" in r else ""
+    return (f"{name:16} {100 * r['accuracy']:5.1f} % right [{100 * r['low']:.1f}, {100 * r['high']:.1f}]{more}, "
+            f"{r['items']:,} items, {r['seconds']} s")
 
 
 def question(item):
@@ -103,24 +327,31 @@ def written(parts):
     return "".join(marks[part["type"]].format(part["text"]) for part in parts)
 
 
-def write_report(cfg, env):
+def write_report(cfg, tasks, env):
     """Evaluate the last three stages and write out/report.md: one table, and a few conversations with the last one."""
     out, stages, reports = Path(cfg.out), ["sft", "dpo", "distill"], {}
+    core = {name: task for name, task in tasks.items() if name.startswith("core:")}
+    tasks = {name: task for name, task in tasks.items() if name not in core}
+    if core:                                                                 # few-shot prompts are for a model that continues text
+        reports["pretrain"], _ = evaluate_stage(out / "pretrain", core, cfg, env, env.print)
     for stage in stages:
-        reports[stage], transcripts = evaluate_stage(out / stage, cfg, env, print)
+        reports[stage], transcripts = evaluate_stage(out / stage, tasks, cfg, env, env.print)
     logged = {stage: [json.loads(line) for line in (out / stage / "metrics.jsonl").read_text().splitlines()]
               for stage in ["pretrain", "dpo"]}
     bpb = [m["val_bpb"] for m in logged["pretrain"] if "val_bpb" in m]
     pairs = [m["val_accuracy"] for m in logged["dpo"] if "val_accuracy" in m]
     lines = [f"Bits per byte of held-out text: {bpb[0]:.3f} before pretraining, {bpb[-1]:.3f} after. "
-             f"Held-out preference pairs ranked rightly after DPO: {100 * pairs[-1]:.1f} %.", "",
-             "| held-out items, answered for real | " + " | ".join(stages) + " |", "|---|" + "---|" * len(stages)]
-    for name in task_names(cfg.tasks):
-        n = reports[stages[0]]["tasks"][name]["items"]
-        lines.append(f"| {name} ({n}) | " + " | ".join(f"{100 * reports[s]['tasks'][name]['accuracy']:.1f} %" for s in stages) + " |")
-    ended = [sum(t["ended"] * t["items"] for t in reports[s]["tasks"].values()) /
-             sum(t["items"] for t in reports[s]["tasks"].values()) for s in stages]
-    lines.append("| answers that ended by themselves | " + " | ".join(f"{100 * e:.1f} %" for e in ended) + " |")
+             f"Held-out preference pairs ranked rightly after DPO: {100 * pairs[-1]:.1f} %."]
+    if "core" in reports.get("pretrain", {}):
+        lines += ["CORE of the pretrained model: {score:.4f} [{low:.4f}, {high:.4f}].".format(**reports["pretrain"]["core"])]
+    lines += ["", "| held-out items, answered for real | " + " | ".join(stages) + " |", "|---|" + "---|" * len(stages)]
+    for name in tasks:
+        results = [reports[s]["tasks"][name] for s in stages]
+        lines.append(f"| {name} ({results[0]['items']}) | " + " | ".join(f"{100 * r['accuracy']:.1f} %" for r in results) + " |")
+    answered = {s: [r for r in reports[s]["tasks"].values() if "ended" in r] for s in stages}
+    if answered[stages[0]]:
+        ended = [sum(r["ended"] * r["items"] for r in answered[s]) / sum(r["items"] for r in answered[s]) for s in stages]
+        lines.append("| answers that ended by themselves | " + " | ".join(f"{100 * e:.1f} %" for e in ended) + " |")
     if (out / "times.txt").exists():
         seconds = {}
         for stage, s in map(str.split, (out / "times.txt").read_text().splitlines()):
@@ -132,18 +363,28 @@ def write_report(cfg, env):
     for name in transcripts:
         for item, parts, _ in transcripts[name][:2]:
             lines += [f"you  {question(item)}", "bot  " + written(parts).replace("\n", "\n     "), ""]
-    write_synced(out / "report.md", lambda f: f.write("\n".join(lines + ["```", ""]).encode()))
-    write_synced(out / "report.json", lambda f: f.write(json.dumps(reports, indent=1).encode()))
+    if env.rank == 0:
+        write_synced(out / "report.md", lambda f: f.write("\n".join(lines + ["```", ""]).encode()))
+        write_synced(out / "report.json", lambda f: f.write(json.dumps(reports, indent=1).encode()))
 
 
 def main():
     cfg = parse_config(Config, __doc__)
+    if cfg.num_samples < 1 or cfg.num_samples > 1 and cfg.temperature == 0:
+        raise ValueError(f"--num_samples {cfg.num_samples} --temperature {cfg.temperature}: expected at least one sample, and where there "
+                         f"are more a temperature above 0, or all would be the same")
     env = setup(cfg.device, cfg.dtype)
+    names = task_names(cfg.tasks)
+    if not cfg.report:
+        path = find_checkpoint(cfg.out, cfg.stage)
+        if path.name == "pretrain" and cfg.tasks == Config.tasks:            # it has not learned to answer
+            names = []
+    tasks = {name: open_task(name, cfg.items or None) for name in names}     # what is not on disk shows now, not after an hour
     if cfg.report:
-        return write_report(cfg, env)
-    report, _ = evaluate_stage(find_checkpoint(cfg.out, cfg.stage), cfg, env, (lambda text: None) if cfg.json else print)
+        return write_report(cfg, tasks, env)
+    report, _ = evaluate_stage(path, tasks, cfg, env, (lambda text: None) if cfg.json else env.print)
     if cfg.json:
-        print(json.dumps(report))
+        env.print(json.dumps(dict(report, config=asdict(cfg), versions=versions())))
 
 
 if __name__ == "__main__":
