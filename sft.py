@@ -23,15 +23,15 @@ from training import Optimizer, StopSignal, can_compile, evaluate_loss, finish_r
 class Config:
     out: str = "out"                  # folder in which the stages find each other
     data: tuple = ()                  # .jsonl files of conversations; none: the mixture
-    mixture: str = "spelling_bee:4000,simple_spelling:12000,arithmetic:5000,python_questions:2000,identity:12000"  # name:size*times, ... or downloads or demo
+    mixture: str = "spelling_bee:4000,simple_spelling:12000,arithmetic:5000,python_questions:2000,identity:16000"  # name:size*times, ... or downloads or demo
     skip_bad_rows: bool = False       # leave bad rows of --data out, count and name them; else they stop the run
     tokens_per_step: int = 0          # tokens an optimizer step, over all ranks; 0: 8192 on a CPU, 524288 on a GPU
     batch_size: int = 0               # rows a micro-batch and rank; 0: what fits into memory
     epochs: float = 0.0               # horizon in passes over the conversations; 0: 1, for the demo on a CPU without bfloat16 0.4
     steps: int = 0                    # horizon in optimizer steps; 0: from epochs
-    matrix_lr: float = 0.01           # peak learning rate of Muon, for the matrices of the blocks
-    embed_lr: float = 0.15            # peak learning rate of AdamW for the embedding, at 256 channels (falls as 1/sqrt)
-    head_lr: float = 0.004            # the same for the head
+    matrix_lr: float = 0.004          # peak learning rate of Muon, for the matrices of the blocks
+    embed_lr: float = 0.06            # peak learning rate of AdamW for the embedding, at 256 channels (falls as 1/sqrt)
+    head_lr: float = 0.0016           # the same for the head
     weight_decay: float = 0.0         # of the matrices, decoupled, times the learning rate
     warmup: float = 0.02              # share of the steps in which the learning rate climbs from 0
     warmdown: float = 0.9             # share of the steps in which it falls to 0 again
