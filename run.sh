@@ -15,8 +15,8 @@ python=.venv/bin/python
 extras=$([ "$what" = test ] && echo "[test]" || { [ "$what" = speedrun ] && echo "[data]" || true; })
 want="$(cksum < pyproject.toml) $extras"
 if [ ! -x $python ]; then
-    command -v python3 >/dev/null || { echo "error: no python3 on this machine; install Python 3.10 or newer" >&2; exit 2; }
-    python3 -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "error: $(python3 --version) is too old; tok2chat needs 3.10 or newer" >&2; exit 2; }
+    command -v python3 >/dev/null || { echo "error: no python3 on this machine; install Python 3.11 or newer" >&2; exit 2; }
+    python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: $(python3 --version) is too old; tok2chat needs 3.11 or newer" >&2; exit 2; }
     python3 -m venv .venv || { echo "error: python3 -m venv failed; on Debian and Ubuntu: apt install python3-venv" >&2; exit 2; }
 fi
 if ! grep -qxF "$want" .venv/installed 2>/dev/null; then
