@@ -1,9 +1,9 @@
 """
-Talk to any checkpoint. Reads out/<stage>/ and out/tokenizer/; home of the inference engine that every other script uses.
+Talk to any checkpoint: reads out/<stage>/ and out/tokenizer/. Home of the inference engine that all other scripts use.
 
-terminal     python chat.py                            the newest stage in out/ (or --stage sft, or --stage path/to/folder)
-one answer   python chat.py -p "How many r are in strawberry?"          (-p - reads the prompt from standard input)
-browser      python chat.py --serve                    a page on http://127.0.0.1:8000, and the OpenAI protocol (serve.py)
+terminal     python chat.py                         the last stage in out/ (or --stage sft, or --stage path/to/folder)
+one answer   python chat.py -p "How many r are in strawberry?"       (-p - reads the prompt from standard input)
+browser      python chat.py --serve                 a page on http://127.0.0.1:8000 and the OpenAI protocol (serve.py)
 a file       python chat.py --batch prompts.jsonl --output answers.jsonl
 raw text     python chat.py --stage pretrain --base -p "def main("      continue text instead of answering
 
@@ -20,20 +20,20 @@ from common import load_checkpoint, parse_config, run, setup
 from decode import make_decoder
 
 # ---------------------------------------------------------------------------------------------------------------------
-# The tool: a calculator that also counts letters. It walks the syntax tree, so nothing but the listed operations can run
+# The tool: a calculator that also counts letters. It walks the syntax tree, so only the listed operations can run
 
 OPERATORS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv,
              ast.FloorDiv: operator.floordiv, ast.Mod: operator.mod, ast.Pow: operator.pow, ast.USub: operator.neg,
              ast.UAdd: operator.pos}
 MAX_CODE = 400                    # characters; also bounds the nesting that ast.parse and evaluate recurse into
-MAX_BITS = 512                    # of any integer on the way, so that no operation can take long and every result is short
+MAX_BITS = 512                 # of any integer on the way, so that no operation can take long and every result is short
 
 
 def run_python(code):
-    """'12/60' -> '0.2', '"strawberry".count("r")' -> '3', '1/0' -> 'error: division by zero'. Never raises, takes < 1 ms."""
+    """'12/60' -> '0.2', '"strawberry".count("r")' -> '3', '1/0' -> 'error: division by zero'. Never raises, < 1 ms."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")                                  # "\d" in a string makes Python warn on stderr
+            warnings.simplefilter("ignore")                               # "\d" in a string makes Python warn on stderr
             tree = ast.parse(code.strip()[:MAX_CODE + 1], mode="eval")
         if len(code.strip()) > MAX_CODE:
             return f"error: more than {MAX_CODE} characters"
@@ -43,7 +43,7 @@ def run_python(code):
         value = evaluate(tree.body)
     except (ValueError, ArithmeticError) as e:
         return f"error: {e}"
-    return f"{value:.12g}" if type(value) is float else str(value)           # 0.2*50 -> 10, 0.1+0.2 -> 0.3: as people write
+    return f"{value:.12g}" if type(value) is float else str(value)       # 0.2*50 -> 10, 0.1+0.2 -> 0.3: as people write
 
 
 def evaluate(node):
@@ -54,7 +54,8 @@ def evaluate(node):
         return OPERATORS[type(node.op)](evaluate(node.operand))
     if isinstance(node, ast.BinOp) and type(node.op) in OPERATORS:
         left, right = evaluate(node.left), evaluate(node.right)
-        if isinstance(node.op, ast.Pow) and type(left) is type(right) is int and (left.bit_length() - 1) * right > MAX_BITS:
+        whole = type(left) is type(right) is int
+        if isinstance(node.op, ast.Pow) and whole and (left.bit_length() - 1) * right > MAX_BITS:
             raise ValueError("number too large")                             # before Python starts to compute 9**9**9
         return bounded(OPERATORS[type(node.op)](left, right))
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "count":
@@ -78,14 +79,15 @@ def bounded(value):
 class Sampling:
     temperature: float = 0.0      # 0 is greedy: always the likeliest token
     top_k: int = 0                # only the k likeliest tokens, 0 for all
-    top_p: float = 1.0            # only the likeliest tokens that together reach this probability (Holtzman 2020, arXiv:1904.09751)
-    min_p: float = 0.0            # only tokens at least this times as likely as the likeliest (Nguyen 2025, arXiv:2407.01082)
-    repetition_penalty: float = 1.0   # > 1 makes tokens that stand in the text already less likely (Keskar 2019, arXiv:1909.05858)
+    top_p: float = 1.0            # only the likeliest tokens that together reach this probability (arXiv:1904.09751)
+    min_p: float = 0.0            # only tokens at least this times as likely as the likeliest (arXiv:2407.01082)
+    repetition_penalty: float = 1.0   # above 1: tokens that stand in the text become less likely (arXiv:1909.05858)
     seed: int = 0                 # the same seed gives the same answer, alone or in a batch
 
     def __post_init__(self):
         for name, ok, expected in (("temperature", 0 <= self.temperature <= 100, "0 to 100"),
-                                   ("top_k", self.top_k >= 0, "0 (off) or more"), ("top_p", 0 < self.top_p <= 1, "above 0, up to 1"),
+                                   ("top_k", self.top_k >= 0, "0 (off) or more"),
+                                   ("top_p", 0 < self.top_p <= 1, "above 0, up to 1"),
                                    ("min_p", 0 <= self.min_p <= 1, "0 to 1"),
                                    ("repetition_penalty", 0.01 <= self.repetition_penalty <= 100, "0.01 to 100")):
             if not ok:
@@ -105,7 +107,8 @@ def sample(logits, texts):
     column = lambda values: torch.tensor(values, device=logits.device)[:, None]
     settings = [texts[i].sampling for i in drawn]
     V, logits = logits.size(1), logits[drawn]
-    logits = (logits - logits.amax(-1, keepdim=True)) / column([s.temperature for s in settings])   # max first: 1e-30 is fine
+    logits = logits - logits.amax(-1, keepdim=True)                          # at most 0, so that no division overflows
+    logits = logits / column([s.temperature for s in settings])
     top_k = [min(s.top_k, V) or V for s in settings]
     if min(top_k) < V:
         largest = logits.topk(max(k for k in top_k if k < V)).values
@@ -114,7 +117,7 @@ def sample(logits, texts):
     probs = logits.softmax(-1)
     if min(s.top_p for s in settings) < 1:
         largest = probs.sort(-1, descending=True).values
-        before = largest.cumsum(-1) - largest                                # what the more likely ones reach without this one
+        before = largest.cumsum(-1) - largest                         # what the more likely ones reach without this one
         last = (before < column([s.top_p for s in settings])).sum(-1, keepdim=True) - 1
         probs = probs.masked_fill(probs < largest.gather(1, last), 0)
     probs = probs.masked_fill(probs < probs.amax(-1, keepdim=True) * column([s.min_p for s in settings]), 0)
@@ -129,8 +132,9 @@ def sample(logits, texts):
 
 @dataclass(eq=False)
 class Generation:
-    """One text in the making. ids grows with every step; finish says why it ended: "stop" (by itself), "length", "cancelled"."""
-    ids: list                     # prompt and answer; the answer ends with <|assistant_end|> if the model ended by itself
+    """One text in the making. ids grows with every step; finish says why it ended: "stop" (by itself), "length" or
+    "cancelled"."""
+    ids: list                     # prompt and answer, with <|assistant_end|> if the model ended by itself
     n_prompt: int
     max_tokens: int               # of the answer, tool outputs included
     sampling: Sampling
@@ -158,27 +162,28 @@ class Engine:
     """
 
     def __init__(self, model, tok, max_rows=64, dtype=None, compile=True):
-        """dtype of weights and cache; None: float32 on a CPU (small products gain nothing from bfloat16 there), else model's."""
+        """dtype: of weights and cache; None: float32 on a CPU (bfloat16 gains nothing there), else the model's."""
         if dtype is None:
             dtype = torch.float32 if model.embed.device.type == "cpu" else model.compute_dtype
         self.tok, self.max_rows, self.max_len = tok, max_rows, model.config.seq_len
         with torch.inference_mode():
             self.decoder = make_decoder(model, dtype, compile)
         self.waiting, self.active = deque(), []
-        self.kept, self.max_kept, self.clock = [], 8, itertools.count()      # kept: (time, ids) of each row after the active ones
+        self.kept, self.max_kept = [], 8                                     # (time, ids) of each row after the active ones
+        self.clock = itertools.count()
         self.min_shared = 16                                                 # fewer ids in common are not worth a copy
-        self.prefill_tokens = 512                                            # a step's share for new prompts: bounds others' wait
-        # What may be sampled: in a text the model can open Python or end; in code it can close it. It can never open an output.
+        self.prefill_tokens = 512                                  # a step's share for new prompts: bounds others' wait
+        # What may be sampled: in a text the model can open Python or end, in code it can close it; never open an output
         self.specials = torch.full((3, len(tok.specials)), -torch.inf, device=self.decoder.device)
         for state, names in enumerate([["<|python_start|>", "<|assistant_end|>"], ["<|python_end|>"], ["<|bos|>"]]):
             for name in names:
                 self.specials[state, list(tok.specials).index(name)] = 0
 
     def submit(self, prompt, max_tokens, sampling=Sampling(), raw=False, copy=0):
-        """Queue a prompt (ids that end with <|assistant_start|>, or any with raw); step() works on it. Returns a Generation."""
+        """Queue a prompt (ids up to <|assistant_start|>, or any with raw) for step() to work on. -> a Generation"""
         if not 0 < len(prompt) < self.max_len:
-            raise ValueError(f"a prompt of {len(prompt)} tokens: this model takes 1 to {self.max_len - 1} (it was trained on rows "
-                             f"of {self.max_len}); shorten the conversation")
+            raise ValueError(f"a prompt of {len(prompt)} tokens: this model takes 1 to {self.max_len - 1} (it was "
+                             f"trained on rows of {self.max_len}); shorten the conversation")
         if max_tokens < 1:
             raise ValueError(f"max_tokens {max_tokens}: expected 1 or more")
         text = Generation(list(prompt), len(prompt), min(max_tokens, self.max_len - len(prompt)), sampling, raw, copy)
@@ -191,18 +196,18 @@ class Engine:
 
     @torch.inference_mode()
     def step(self):
-        """One round for all: admit, prefill, decode. Returns the (Generation, new ids) pairs; a tool's output comes with its call."""
+        """One round for all: admit, prefill, decode. -> (Generation, new ids) pairs; a call brings its output along."""
         self.admit()
         if not self.active:
             return []
-        budget = self.prefill_tokens                                         # all but the last id of each text go in first
+        budget = self.prefill_tokens                                      # all but the last id of each text go in first
         for row, text in enumerate(self.active):
             ids = text.ids[text.cached:-1][:budget]
             if ids:
                 self.decoder.forward([ids], [text.cached], row, logits=None)
                 text.cached += len(ids)
                 budget -= len(ids)
-        # The last id of every text, all rows as one batch. A text still in prefill runs along; its leftovers are overwritten.
+        # The last id of every text, all rows as one batch. A text still in prefill runs along; it is overwritten later
         ready = [i for i, text in enumerate(self.active) if text.cached == len(text.ids) - 1]
         if not ready:
             return []
@@ -219,7 +224,7 @@ class Engine:
         return news
 
     def accept(self, text, id):
-        """Append a sampled id and, where it closes a call, the tool's output; set finish where the text ends. -> the new ids."""
+        """Append a sampled id and, where it closes a call, the output; set finish where the text ends. -> new ids"""
         special, new = self.tok.special, [id]
         if not text.raw and id == special("<|python_start|>"):
             text.code = []
@@ -250,7 +255,7 @@ class Engine:
             best = max(range(len(rows)), key=shared.__getitem__, default=None)
             if best is not None and shared[best] < self.min_shared:
                 best = None
-            if best is not None and best > n:                                # text becomes row n; what is kept there moves away
+            if best is not None and best > n:                        # text becomes row n; what is kept there moves away
                 self.decoder.move(best, n, max(len(rows[best]), len(rows[n])), swap=True)
                 self.kept[best - n] = self.kept[0]
             elif self.kept and best != n:
@@ -263,7 +268,7 @@ class Engine:
             self.active.append(text)
 
     def retire(self):
-        """Finished texts leave the batch: the last active row changes places with them, so that the active rows stay together."""
+        """Finished texts leave the batch: the last active row changes places with them, so that there are no gaps."""
         for row in reversed(range(len(self.active))):
             text = self.active[row]
             if not text.finish:
@@ -273,7 +278,7 @@ class Engine:
                 self.decoder.move(row, len(self.active), max(text.cached, last.cached), swap=True)
                 self.active[row] = last
             self.kept.insert(0, (next(self.clock), text.ids[:text.cached]))
-            if len(self.kept) > self.max_kept:                               # the oldest goes, the last one takes its place
+            if len(self.kept) > self.max_kept:                           # the oldest goes, the last one takes its place
                 oldest, end = self.kept.index(min(self.kept)), len(self.active) + len(self.kept) - 1
                 self.decoder.move(end, len(self.active) + oldest, len(self.kept[-1][1]))
                 self.kept[oldest] = self.kept[-1]
@@ -284,10 +289,10 @@ class Engine:
         self.waiting, self.active, self.kept = deque(), [], []
 
     def generate(self, prompts, max_tokens, progress=None, raw=False, **sampling):
-        """prompts: lists of ids -> one list of ids each: the answer, tool outputs included, <|assistant_end|> at its end if the
-        model ended by itself (without it, max_tokens or the context cut it off).
+        """prompts: lists of ids -> one list of ids each: the answer, tool outputs included, <|assistant_end|> at its end
+        if the model ended by itself (without it, max_tokens or the context cut it off).
 
-        sampling: the fields of Sampling. Equal prompts in one call get different samples. progress(done) after each answer.
+        sampling: the fields of Sampling. Equal prompts in one call get different samples. progress(done) after each.
         """
         settings, seen, texts, done = Sampling(**sampling), Counter(), [], 0
         for prompt in prompts:
@@ -318,7 +323,7 @@ def common_prefix(a, b):
 
 
 class PartStream:
-    """Ids, one by one -> (part type, new text) pairs. Text comes out in whole characters, never half a UTF-8 sequence."""
+    """Ids, one by one -> (part type, new text) pairs. Text comes in whole characters, never half a UTF-8 sequence."""
 
     def __init__(self, tok):
         self.tok, self.type = tok, "text"
@@ -343,10 +348,10 @@ class PartStream:
 
 
 def parse_answer(tok, ids):
-    """The ids of an answer -> its parts [{"type": "text"|"python"|"python_output", "text"}], as in a conversation record."""
+    """The ids of an answer -> its parts [{"type": "text"|"python"|"python_output", "text"}], as in a conversation."""
     stream, parts = PartStream(tok), []
     for type, text in [pair for id in ids for pair in stream.feed(id)] + stream.flush():
-        if text == "" or not parts or parts[-1]["type"] != type:             # "" opens a part, even beside one of its kind
+        if text == "" or not parts or parts[-1]["type"] != type:          # "" opens a part, even beside one of its kind
             parts.append({"type": type, "text": ""})
         parts[-1]["text"] += text
     return parts
@@ -367,7 +372,7 @@ A line that ends with \\ goes on. Ctrl-C stops an answer, Ctrl-D ends."""
 @dataclass
 class Config:
     out: str = "out"              # folder where the stages find each other
-    stage: str = ""               # pretrain, midtrain, sft, dpo, distill or the path of a checkpoint; empty: the last one there is
+    stage: str = ""               # pretrain, midtrain, sft, dpo, distill or the path of a checkpoint; empty: the last
     prompt: str = ""              # answer this one prompt and exit, also as -p PROMPT; - reads standard input
     base: bool = False            # continue raw text instead of answering
     system: str = ""              # a system message
@@ -385,12 +390,12 @@ class Config:
     host: str = "127.0.0.1"       # address to listen on; 0.0.0.0: every network of this machine
     port: int = 8000              # 0: any free one
     api_key: str = ""             # what clients of --serve must send as Authorization: Bearer KEY; empty: nothing
-    allow_host: str = ""          # names, comma-separated, under which --serve may be reached besides localhost and addresses
+    allow_host: str = ""          # names, comma-separated, by which --serve may be reached besides localhost
     max_queue: int = 128          # answers running or waiting at once; further requests get status 429
     time_limit: float = 120.0     # seconds until an answer of --serve is cut off
     device: str = "auto"          # auto, cpu, cuda or mps
     compile: bool = True          # use decode.c where there is a C compiler, CUDA graphs on a GPU
-    dtype: str = "auto"           # float32 or bfloat16; auto: float32 on a CPU, else what the hardware multiplies fastest
+    dtype: str = "auto"           # float32 or bfloat16; auto: float32 on a CPU, else what the hardware does fastest
 
 
 def find_checkpoint(out, stage):
@@ -405,7 +410,7 @@ def find_checkpoint(out, stage):
 
 
 def fit(tok, messages, room):
-    """-> (ids of the conversation in at most `room` tokens, number of oldest turns left out). The system message stays."""
+    """-> (ids of the conversation in at most `room` tokens, number of oldest turns left out). A system text stays."""
     system, turns = (messages[:1], messages[1:]) if messages[0]["role"] == "system" else ([], messages)
     for dropped in range(0, len(turns), 2):
         ids = tok.render_for_completion({"messages": system + turns[dropped:]})
@@ -414,11 +419,12 @@ def fit(tok, messages, room):
     raise ValueError(f"the message takes {len(ids)} tokens, there is room for {room}: shorten it")
 
 
-CONTROL = {i: "\ufffd" for i in [*range(32), *range(127, 160)] if chr(i) not in "\n\t"}   # else an answer could steer the terminal
+# characters by which an answer could steer the terminal
+CONTROL = {i: "\ufffd" for i in [*range(32), *range(127, 160)] if chr(i) not in "\n\t"}
 
 
 def show(tok, ids):
-    """Print an answer as its ids come; tool calls and results stand in brackets, on a terminal in colour. Returns all ids."""
+    """Print an answer as its ids come; tool calls and results stand in brackets, on a terminal in colour. -> all ids"""
     parts, seen, type = PartStream(tok), [], "text"
     start, end = ("\033[36m", "\033[0m") if sys.stdout.isatty() else ("", "")
     opening, closing = {"text": "", "python": f"{start}[python: ", "python_output": f"{start}[= "}, f"]{end}"
@@ -441,7 +447,7 @@ def show(tok, ids):
 
 
 def answer(engine, tok, messages, max_tokens, settings, copy=0):
-    """Stream one answer to the terminal; Ctrl-C ends it and not the program. -> (content parts, a line of statistics)."""
+    """Stream one answer to the terminal; Ctrl-C ends it, not the program. -> (content parts, a line of statistics)"""
     ids, dropped = fit(tok, messages, engine.max_len - min(max_tokens, engine.max_len // 4))
     if dropped:
         print(f"(the context of {engine.max_len} tokens is full: the oldest {dropped} turns are left out)")
@@ -472,7 +478,7 @@ def answer(engine, tok, messages, max_tokens, settings, copy=0):
 def terminal(engine, tok, cfg, settings, title):
     """Read, answer, until Ctrl-D."""
     try:
-        import readline                                                      # arrow keys and history in input(); not on Windows
+        import readline                                              # arrow keys and history in input(); not on Windows
     except ImportError:
         pass
     system, messages, stats, retries = cfg.system, [], "no answer yet", 0
@@ -514,7 +520,8 @@ def terminal(engine, tok, cfg, settings, title):
                 settings = new
             elif word == "/save":
                 record = {"messages": ([{"role": "system", "content": system}] if system else []) + messages}
-                Path(rest).expanduser().write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+                text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
+                Path(rest).expanduser().write_text(text, encoding="utf-8")
             elif word == "/load":
                 loaded = read_messages(tok, json.loads(Path(rest).expanduser().read_text(encoding="utf-8")))
                 system = loaded[0]["content"] if loaded[0]["role"] == "system" else ""
@@ -535,7 +542,7 @@ def terminal(engine, tok, cfg, settings, title):
 
 
 def read_messages(tok, record):
-    """Check what a file holds: {"prompt": text} or a conversation record -> its messages; ValueError that says what is wrong."""
+    """Check what a file holds: {"prompt": text} or a conversation -> its messages; ValueError if neither."""
     try:
         messages = [{"role": "user", "content": record["prompt"]}] if "prompt" in record else record["messages"]
         tok.render_conversation({"messages": messages})
@@ -548,10 +555,10 @@ def read_messages(tok, record):
 # A file of prompts
 
 def batch(engine, tok, cfg, settings, stage):
-    """Answer every line of cfg.batch into cfg.output, a conversation record a line, in order. Lines that are there stay."""
+    """Answer every line of cfg.batch into cfg.output, a conversation a line, in order. Lines that are there stay."""
     if not cfg.output:
         raise ValueError("--batch needs --output FILE for the answers")
-    prompts = []                                                             # all are checked before the first is answered
+    prompts = []                                                          # all are checked before the first is answered
     with open(cfg.batch, encoding="utf-8") as f:
         for number, line in enumerate(f, 1):
             try:
@@ -571,12 +578,12 @@ def batch(engine, tok, cfg, settings, stage):
         for number, line in enumerate(lines):
             old = json.loads(line)
             if number >= len(prompts) or old["messages"][:-1] != prompts[number][0] or old["made_by"] != made_by:
-                raise ValueError(f"{cfg.output}:{number + 1} answers another prompt or was made with other settings: give "
-                                 f"the same flags to go on, or another --output to start afresh")
+                raise ValueError(f"{cfg.output}:{number + 1} answers another prompt or was made with other settings: "
+                                 f"give the same flags to go on, or another --output to start afresh")
         seen, running, start = Counter(tuple(ids) for _, ids in prompts[:len(lines)]), deque(), time.time()
         done = submitted = len(lines)
         while done < len(prompts):
-            while submitted < len(prompts) and len(running) < 2 * engine.max_rows:      # so that no row ever waits for work
+            while submitted < len(prompts) and len(running) < 2 * engine.max_rows:  # so that no row ever waits for work
                 ids = prompts[submitted][1]
                 running.append(engine.submit(ids, cfg.max_tokens, Sampling(**settings), copy=seen[tuple(ids)]))
                 seen[tuple(ids)] += 1
@@ -598,13 +605,13 @@ def progress(done, total, rate):
     """One line on standard error that rewrites itself; nothing where that is no terminal."""
     if sys.stderr.isatty():
         bar = "#" * (30 * done // total)
-        print(f"\r[{bar:30}] {done} of {total}, {rate:.1f}/s, {(total - done) / rate:.0f} s left ", end="" if done < total else "\n",
-              file=sys.stderr, flush=True)
+        print(f"\r[{bar:30}] {done} of {total}, {rate:.1f}/s, {(total - done) / rate:.0f} s left ",
+              end="" if done < total else "\n", file=sys.stderr, flush=True)
 
 
 def main():
     argv = sys.argv[1:]
-    if "-p" in argv[:-1]:                                                    # one token, so that a prompt may begin with a dash
+    if "-p" in argv[:-1]:                                            # one token, so that a prompt may begin with a dash
         i = argv.index("-p")
         argv[i:i + 2] = [f"--prompt={argv[i + 1]}"]
     cfg = parse_config(Config, __doc__, argv)
@@ -615,11 +622,11 @@ def main():
     engine = Engine(model, tok, cfg.max_rows, None if cfg.dtype == "auto" else env.dtype, cfg.compile)
     settings = {f.name: getattr(cfg, f.name) for f in fields(Sampling)}
     Sampling(**settings)                                                     # ValueError before anything else happens
-    sys.stdout.reconfigure(errors="replace")                                 # a terminal that can't show a character shows ?
+    sys.stdout.reconfigure(errors="replace")                            # a terminal that can't show a character shows ?
     prompt = sys.stdin.read() if cfg.prompt == "-" else cfg.prompt
-    messages = ([{"role": "system", "content": cfg.system}] if cfg.system else []) + [{"role": "user", "content": prompt}]
+    system = [{"role": "system", "content": cfg.system}] if cfg.system else []
     if cfg.serve:
-        from serve import serve                                              # in a file of its own, which imports this one
+        from serve import serve                                           # in a file of its own, which imports this one
         serve(engine, tok, cfg, settings, path.name)
     elif cfg.batch:
         batch(engine, tok, cfg, settings, str(path))
@@ -627,7 +634,7 @@ def main():
         print(prompt.translate(CONTROL), end="", flush=True)
         show(tok, engine.stream([tok.special("<|bos|>")] + tok.encode(prompt), cfg.max_tokens, raw=True, **settings))
     elif cfg.prompt:
-        ids, _ = fit(tok, messages, engine.max_len - 1)
+        ids, _ = fit(tok, system + [{"role": "user", "content": prompt}], engine.max_len - 1)
         show(tok, engine.stream(ids, cfg.max_tokens, **settings))
     else:
         terminal(engine, tok, cfg, settings, f"{path}: {model.num_params() / 1e6:.1f} million parameters, context "

@@ -1,11 +1,11 @@
-// Tokens of any number of texts through the whole model on a CPU, in float32, with the keys and values of earlier tokens cached.
+// Tokens of any number of texts through the whole model on a CPU, in float32, keys and values of earlier ones cached.
 //
 // The same arithmetic as Decoder.compute in decode.py (a test compares them). What it saves is everything around the
 // arithmetic: some 20 calls into PyTorch a layer, which for a single text cost more than reading the weights. decode.py
-// compiles it once with the C compiler of the machine and calls it through ctypes; where there is none, PyTorch does it all.
+// compiles it once with the machine's C compiler and calls it through ctypes; where there is none, PyTorch does it all.
 //
-// A weight matrix (K inputs, N outputs) is packed in panels: TILE outputs side by side, all inputs below each other, so that
-// a panel streams through the vector unit in one piece: packed[N / TILE][K][TILE]. The last panel is filled up with zeros.
+// A weight matrix (K inputs, N outputs) is packed in panels: TILE outputs side by side, all inputs below each other, so
+// that a panel streams through the vector unit in one piece: packed[N / TILE][K][TILE]. Zeros fill up the last panel.
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
@@ -30,9 +30,9 @@ typedef float vector __attribute__((vector_size(WIDTH * 4), aligned(4), may_alia
 typedef struct {
     int64_t n_layer, n_embd, n_head, n_kv_head, head_size, n_ff, vocab_size, max_size, cache_rows, cache_size;
     const float *embed, *head, *cos, *sin;      // embed (V, C) normalised, head packed, cos and sin (positions, D / 2)
-    const float **wqkv, **wo, **gate_up, **down;        // packed, a pointer for each layer; gate_up: panels of gate and up take turns
+    const float **wqkv, **wo, **gate_up, **down;        // packed, a pointer a layer; gate_up: panels of both take turns
     float *cache;                               // (n_layer, cache_rows, cache_size, 2 * n_kv_head, head_size)
-    float *x, *qkv, *y, *hidden, *scores;       // room for (N, C), (N, (H + 2 Hkv) D), (N, H D), (N, F), (threads, max_size)
+    float *x, *qkv, *y, *hidden, *scores;  // room for (N, C), (N, (H + 2 Hkv) D), (N, H D), (N, F), (threads, max_size)
 } Model;
 
 typedef struct { int64_t id, row, position; } Token;            // position `position` of the text in cache row `row`
@@ -40,7 +40,7 @@ typedef struct { int64_t id, row, position; } Token;            // position `pos
 int tile(void) { return TILE; }
 int width(void) { return WIDTH; }
 
-// Ask for pages of 2 MB instead of 4 KB: looking up addresses costs as much as reading them otherwise. Only ever a hint.
+// Ask for pages of 2 MB instead of 4 KB: fewer addresses to look up. Only ever a hint.
 void use_huge_pages(char *start, int64_t bytes) {
     #ifdef MADV_HUGEPAGE
     char *first = (char *)(((uintptr_t)start + 4095) & ~(uintptr_t)4095);
@@ -57,15 +57,15 @@ INLINE float dot(const float *a, const float *b, int64_t n) {
 
 INLINE float inverse_rms(const float *x, int64_t n) { return 1.0f / sqrtf(dot(x, x, n) / n + 1e-6f); }
 
-// e^x by 2^n * 2^f with |f| <= 1/2; Taylor's polynomial for 2^f, relative error below 3e-7. Written so that a loop vectorises.
+// e^x as 2^n e^f with |f| <= ln(2) / 2; Taylor's polynomial for e^f, relative error below 3e-7. Loops of it vectorise.
 INLINE float exponential(float x) {
     float t = fmaxf(x, -87.0f) * 1.44269504f, n = floorf(t + 0.5f), f = (t - n) * 0.693147181f;
-    float p = 1 + f * (1 + f * (0.5f + f * (1.66666667e-1f + f * (4.16666667e-2f + f * (8.33333333e-3f + f * 1.38888889e-3f)))));
+    float p = 1 + f * (1 + f * (1 / 2.f + f * (1 / 6.f + f * (1 / 24.f + f * (1 / 120.f + f * (1 / 720.f))))));
     union { int32_t i; float f; } power = { ((int32_t)n + 127) << 23 };
     return p * power.f;
 }
 
-// One panel times `rows` texts: out[r][0..TILE) = sum over k of x[r][k] * w[k][0..TILE). rows is a constant after inlining.
+// One panel times `rows` rows: out[r][0..TILE) = sum over k of x[r][k] * w[k][0..TILE). Once inlined, rows is constant.
 INLINE void panel_rows(int rows, const float *x, int64_t K, const float *w, float out[ROWS][TILE]) {
     vector s[ROWS][VECTORS] = {{{0}}};
     for (int64_t k = 0; k < K; k++, w += TILE) {
@@ -88,7 +88,7 @@ static void panel(int rows, const float *x, int64_t K, const float *w, float out
     }
 }
 
-// out (B, N) = or += x (B, K) times a packed matrix, each row of x divided by its rms if `norm`. All threads share the panels.
+// out (B, N) = or += x (B, K) times a packed matrix, rows of x divided by their rms if `norm`. Threads share the panels.
 static void matmul(int B, const float *x, int64_t K, const float *w, int64_t N, int norm, int add, float *out) {
     #pragma omp for schedule(static)
     for (int64_t n = 0; n < N; n += TILE)
@@ -146,8 +146,10 @@ static void remember(const Model *m, int64_t layer, const Token *token, float *q
 }
 
 // One head of one token looks at all positions of its text so far: y = softmax(q k / sqrt(D)) v.
-static void attend(const Model *m, int64_t layer, const Token *token, int64_t h, const float *q, float *y, float *scores) {
-    int64_t D = m->head_size, G = m->n_kv_head, stride = 2 * G * D, group = h / (m->n_head / G), n = token->position + 1;
+static void attend(const Model *m, int64_t layer, const Token *token, int64_t h, const float *q, float *y,
+                   float *scores) {
+    int64_t D = m->head_size, G = m->n_kv_head, group = h / (m->n_head / G), stride = 2 * G * D;
+    int64_t n = token->position + 1;
     const float *keys = m->cache + (layer * m->cache_rows + token->row) * m->cache_size * stride + group * D;
     const float *values = keys + G * D;
     float largest = -1e30f, total = 0, scale = 1 / sqrtf(D);
@@ -157,7 +159,7 @@ static void attend(const Model *m, int64_t layer, const Token *token, int64_t h,
     }
     #pragma omp simd reduction(+:total)
     for (int64_t t = 0; t < n; t++) total += scores[t] = exponential(scores[t] - largest);
-    for (int64_t i = 0; i < D; i += 2 * WIDTH) {                                // two sums in registers through all positions
+    for (int64_t i = 0; i < D; i += 2 * WIDTH) {                          // two sums in registers through all positions
         vector s[2] = {{0}};
         for (int64_t t = 0; t < n; t++)
             for (int v = 0; v < 2; v++) s[v] += scores[t] * *(vector *)(values + t * stride + i + v * WIDTH);
@@ -165,9 +167,10 @@ static void attend(const Model *m, int64_t layer, const Token *token, int64_t h,
     }
 }
 
-// N tokens, of as many texts as you like, through the model -> logits (n_wanted, V) of the tokens with the indices `wanted`.
+// N tokens, of as many texts as you like, through the model -> logits (n_wanted, V) of those with the indices `wanted`.
 // The tokens of one text come in order and without a gap: a token looks at what the cache holds up to its own position.
-void decode(const Model *m, int64_t N, const Token *tokens, int64_t n_wanted, const int64_t *wanted, float *logits, int64_t threads) {
+void decode(const Model *m, int64_t N, const Token *tokens, int64_t n_wanted, const int64_t *wanted, float *logits,
+            int64_t threads) {
     int64_t C = m->n_embd, H = m->n_head, D = m->head_size, width = (H + 2 * m->n_kv_head) * D;
     #pragma omp parallel num_threads(threads)
     {

@@ -1,10 +1,10 @@
 """
 The model once more, for generation: GPT.forward with a cache of keys and values, and without what only training needs.
 
-Decoder runs on every device that PyTorch knows, on a GPU with CUDA graphs. NativeDecoder does the same arithmetic in decode.c,
-which takes a third of the time on a CPU: at these sizes PyTorch spends more on calling its operators than on reading the
-weights. make_decoder picks one. A test holds both to GPT.forward: the same logits, whether the tokens come at once, in chunks
-or one by one, alone or in a batch.
+Decoder runs on every device that PyTorch knows, on a GPU with CUDA graphs. NativeDecoder does the same arithmetic in
+decode.c, which is faster on a CPU: at these sizes PyTorch spends more on calling its operators than on reading the
+weights. make_decoder picks one. A test holds both to GPT.forward: the same logits, whether the tokens come at once, in
+chunks or one by one, alone or in a batch.
 
 Sizes in shape comments: B rows of the batch, T tokens, C channels (n_embd), H heads, D head size, V vocabulary.
 """
@@ -37,25 +37,25 @@ class Decoder:
         cos, sin = rotary_table(torch.arange(c.seq_len, device=self.device), self.head_size, c.rope_theta)
         self.cos, self.sin = cos.reshape(c.seq_len, 1, -1), sin.reshape(c.seq_len, 1, -1)        # (seq_len, 1, D / 2)
         self.rows = self.size = 0                                            # of the cache: texts, tokens each
-        self.cache = None                                                    # (n_layer, rows, size, 2 Hkv, D): keys, then values
+        self.cache = None                                           # (n_layer, rows, size, 2 Hkv, D): keys, then values
         self.use_graphs, self.graphs = self.device.type == "cuda", {}        # (B, end) -> recorded step
         self.load_weights(model)
 
     def load_weights(self, model):
         """Each kind of product fused and transposed once, to (in, sum of out)."""
         fuse = lambda *weights: torch.cat([w.detach() for w in weights]).to(self.dtype).T.contiguous()
-        self.layers = [(fuse(b.attn.wq, b.attn.wk, b.attn.wv), fuse(b.attn.wo), fuse(b.mlp.gate, b.mlp.up), fuse(b.mlp.down))
-                       for b in model.blocks]
+        self.layers = [(fuse(b.attn.wq, b.attn.wk, b.attn.wv), fuse(b.attn.wo),
+                        fuse(b.mlp.gate, b.mlp.up), fuse(b.mlp.down)) for b in model.blocks]
         self.head = fuse(model.head)
 
     def reserve(self, rows, size):
-        """Make the cache at least so large; it doubles, so that growing costs little on average, and keeps what it holds."""
+        """Make the cache at least so large, by doubling: growing costs little on average. It keeps what it holds."""
         if rows <= self.rows and size <= self.size:
             return
         c, old = self.config, self.cache
         new_rows = max(rows, 2 * self.rows) if rows > self.rows else self.rows
         new_size = min(c.seq_len, max(size, 2 * self.size)) if size > self.size else self.size
-        spare = 1 if self.device.type == "cuda" else 0                       # where the padding of a recorded step writes to
+        spare = 1 if self.device.type == "cuda" else 0                  # where the padding of a recorded step writes to
         # zeros and not empty: a masked position adds 0 times its value, and 0 times a leftover NaN would be NaN
         self.cache = torch.zeros(c.n_layer, new_rows + spare, new_size, 2 * c.n_kv_head, self.head_size,
                                  dtype=self.dtype, device=self.device)
@@ -70,7 +70,7 @@ class Decoder:
         Returns logits, float32: of the last token (B, V), of "all" (B, T, V), or with None nothing.
         """
         B, T = len(ids), len(ids[0])
-        end = max(start) + T                                                 # no position from there on is written or looked at
+        end = max(start) + T                                         # no position from there on is written or looked at
         if self.use_graphs and T == 1 and row == 0 and logits == "last":
             return self.replay(ids, start, end)
         positions = torch.tensor(start)[:, None] + torch.arange(T)           # (B, T)
@@ -79,7 +79,7 @@ class Decoder:
         return self.compute(move(torch.tensor(ids)), move(positions), move(slots.flatten()), row, end, logits)
 
     def compute(self, ids, positions, slots, row, end, logits):
-        """ids, positions (B, T); slots (B*T): the tokens' places in the cache, counted through all rows. Nothing here waits."""
+        """ids, positions (B, T); slots (B*T): the tokens' places in the cache, counted through all rows."""
         c, D, kv_heads = self.config, self.head_size, self.config.n_kv_head
         B, T = ids.shape
         mask = None
@@ -106,10 +106,10 @@ class Decoder:
         return torch.matmul(rms_norm(x), self.head).float()
 
     def replay(self, ids, start, end):
-        """One token for each of B texts from a CUDA graph: the GPU runs the recorded kernels, Python launches none of them.
+        """One token for each of B texts from a CUDA graph: the GPU runs recorded kernels, Python launches none of them.
 
-        A graph has fixed shapes, so B is rounded up to a power of two and the length to a multiple of 256. (Written by the
-        book and not measured: no GPU was at hand.)
+        A graph has fixed shapes, so B is rounded up to a power of two and the length to a multiple of 256. (Written by
+        the book and not measured: no GPU was at hand.)
         """
         B, rows = len(ids), 1 << (len(ids) - 1).bit_length()
         self.reserve(rows, end)
@@ -125,9 +125,9 @@ class Decoder:
 
     def record(self, rows, end):
         inputs = torch.zeros(3, rows, dtype=torch.long, device=self.device)  # ids, positions, slots
-        inputs[2] = self.rows * self.size                                    # the trial runs write to the spare row only
+        inputs[2] = self.rows * self.size                                   # the trial runs write to the spare row only
         step = lambda: self.compute(inputs[0][:, None], inputs[1][:, None], inputs[2], 0, end, "last")
-        side = torch.cuda.Stream()                                           # libraries set themselves up before the recording
+        side = torch.cuda.Stream()                                    # libraries set themselves up before the recording
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
             step()
@@ -153,10 +153,10 @@ class Decoder:
 
 class Model(ctypes.Structure):
     """struct Model of decode.c."""
-    _fields_ = [(name, ctypes.c_int64) for name in ("n_layer", "n_embd", "n_head", "n_kv_head", "head_size", "n_ff", "vocab_size",
-                                                    "max_size", "cache_rows", "cache_size")] + \
-               [(name, ctypes.c_void_p) for name in ("embed", "head", "cos", "sin", "wqkv", "wo", "gate_up", "down", "cache", "x",
-                                                     "qkv", "y", "hidden", "scores")]
+    _fields_ = [(name, ctypes.c_int64) for name in "n_layer n_embd n_head n_kv_head head_size n_ff vocab_size max_size "
+                "cache_rows cache_size".split()] + \
+               [(name, ctypes.c_void_p) for name in "embed head cos sin wqkv wo gate_up down cache x qkv y hidden "
+                "scores".split()]
 
 
 class NativeDecoder(Decoder):
@@ -174,18 +174,20 @@ class NativeDecoder(Decoder):
         return copy.copy_(tensor)
 
     def load_weights(self, model):
-        def panels(*weights):                                                # (out, in) -> (out / tile, in, tile); see decode.c
+        def panels(*weights):                                        # (out, in) -> (out / tile, in, tile); see decode.c
             w = torch.cat([w.detach().float() for w in weights])
             return F.pad(w, (0, 0, 0, -len(w) % self.tile)).view(-1, self.tile, w.size(1)).transpose(1, 2)
 
         c = self.config
         self.weights = {"embed": self.embed.contiguous(), "head": self.large(panels(model.head)),
                         "cos": self.cos.contiguous(), "sin": self.sin.contiguous()}
-        self.layers = {"wqkv": [self.large(panels(b.attn.wq, b.attn.wk, b.attn.wv)) for b in model.blocks],
-                       "wo": [self.large(panels(b.attn.wo)) for b in model.blocks],
-                       "gate_up": [self.large(torch.stack([panels(b.mlp.gate), panels(b.mlp.up)], 1)) for b in model.blocks],
-                       "down": [self.large(panels(b.mlp.down)) for b in model.blocks]}
-        self.pointers = {name: (ctypes.c_void_p * c.n_layer)(*[w.data_ptr() for w in ws]) for name, ws in self.layers.items()}
+        blocks, large = model.blocks, self.large
+        self.layers = {"wqkv": [large(panels(b.attn.wq, b.attn.wk, b.attn.wv)) for b in blocks],
+                       "wo": [large(panels(b.attn.wo)) for b in blocks],
+                       "gate_up": [large(torch.stack([panels(b.mlp.gate), panels(b.mlp.up)], 1)) for b in blocks],
+                       "down": [large(panels(b.mlp.down)) for b in blocks]}
+        self.pointers = {name: (ctypes.c_void_p * c.n_layer)(*[w.data_ptr() for w in ws])
+                         for name, ws in self.layers.items()}
         self.model = Model(c.n_layer, c.n_embd, c.n_head, c.n_kv_head, self.head_size, c.n_ff, c.vocab_size, c.seq_len,
                            **{name: w.data_ptr() for name, w in self.weights.items()},
                            **{name: ctypes.addressof(p) for name, p in self.pointers.items()})
@@ -208,12 +210,13 @@ class NativeDecoder(Decoder):
             self.scratch["scores"] = torch.empty(threads, c.seq_len)
             for name, buffer in self.scratch.items():
                 setattr(self.model, name, buffer.data_ptr())
-        tokens = torch.tensor([[[id, row + b, start[b] + t] for t, id in enumerate(ids[b])] for b in range(B)])    # (B, T, 3)
+        tokens = torch.tensor([[id, row + b, start[b] + t] for b in range(B) for t, id in enumerate(ids[b])])   # (B*T, 3)
         wanted = {"last": torch.arange(1, B + 1) * T - 1, "all": torch.arange(B * T), None: torch.arange(0)}[logits]
         out = torch.empty(len(wanted), c.vocab_size)
         p = lambda tensor: ctypes.c_void_p(tensor.data_ptr())
         n = ctypes.c_int64
-        self.library.decode(ctypes.byref(self.model), n(B * T), p(tokens), n(len(wanted)), p(wanted), p(out), n(threads))
+        self.library.decode(ctypes.byref(self.model), n(B * T), p(tokens), n(len(wanted)), p(wanted), p(out),
+                            n(threads))
         return None if logits is None else out.view(B, T, -1) if logits == "all" else out
 
 
@@ -224,21 +227,21 @@ def compiled_library():
     if not compiler or sysconfig.get_platform().startswith("win"):
         return None
     key = hashlib.sha256(source.read_bytes() + f"{platform.uname()} {compiler}".encode()).hexdigest()[:16]
-    folder = source.parent / "__pycache__"                                   # where Python, too, puts what it has compiled
+    folder = source.parent / "__pycache__"                                # where Python, too, puts what it has compiled
     try:
         folder.mkdir(exist_ok=True)
         library = folder / f"decode-{key}.so"
         if not library.exists():
             with tempfile.TemporaryDirectory(dir=folder) as scratch:
                 for openmp in (["-fopenmp"], []):                            # without it (macOS): one thread
-                    command = [*compiler.split(), "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-ffinite-math-only",
-                               "-fno-signed-zeros", "-fopenmp-simd", *openmp, "-shared", "-fPIC", str(source), "-o",
-                               f"{scratch}/decode.so", "-lm"]
+                    command = [*compiler.split(), "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math",
+                               "-ffinite-math-only", "-fno-signed-zeros", "-fopenmp-simd", *openmp, "-shared", "-fPIC",
+                               str(source), "-o", f"{scratch}/decode.so", "-lm"]
                     if subprocess.run(command, capture_output=True).returncode == 0:
                         break
                 os.replace(f"{scratch}/decode.so", library)
         return ctypes.CDLL(str(library))
-    except OSError:                                                          # read-only folder, failed compiler: PyTorch does it
+    except OSError:                                                 # read-only folder, failed compiler: PyTorch does it
         return None
 
 

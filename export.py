@@ -1,14 +1,17 @@
 """
-Export any checkpoint as a stock Hugging Face folder: a Qwen3ForCausalLM that transformers and vLLM load with equal logits
-and no code of ours. Reads out/<stage>/ and out/tokenizer/, writes out/huggingface/.
+Export any checkpoint as a stock Hugging Face folder: a Qwen3ForCausalLM that transformers and vLLM load with equal
+logits and no code of ours. Reads out/<stage>/ and out/tokenizer/, writes out/huggingface/.
 
 python export.py                            the newest stage in out/
 python export.py --stage sft --to my-model
 python export.py --dtype bfloat16           half the size; logits then differ in the third digit
 
 Then, with `pip install transformers`:
-    model = AutoModelForCausalLM.from_pretrained("out/huggingface"); tok = AutoTokenizer.from_pretrained("out/huggingface")
-    ids = tok.apply_chat_template([{"role": "user", "content": "Who are you?"}], add_generation_prompt=True, return_tensors="pt")
+    model = AutoModelForCausalLM.from_pretrained("out/huggingface")
+    tok = AutoTokenizer.from_pretrained("out/huggingface")
+    inputs = tok.apply_chat_template([{"role": "user", "content": "Who are you?"}], add_generation_prompt=True,
+                                     return_dict=True, return_tensors="pt")
+    print(tok.decode(model.generate(**inputs, max_new_tokens=100)[0]))
 """
 import json
 import shutil
@@ -21,8 +24,8 @@ from chat import find_checkpoint
 from common import finish_replace, load_checkpoint, parse_config, replace_folder, rms_norm, run, write_synced
 from tokenizer import hf_tokenizer_json
 
-# Jinja, the same tokens as Tokenizer.render_conversation. Other tools parse special tokens out of the text of a message,
-# which ours never does: <|assistant_end|> typed by a user ends the turn there.
+# Jinja, the same tokens as Tokenizer.render_conversation. Other tools parse special tokens out of the text of messages,
+# which ours never does: there, an <|assistant_end|> that a user types ends the turn.
 CHAT_TEMPLATE = """\
 {{- '<|bos|>' }}
 {%- set ns = namespace(system='') %}
@@ -59,17 +62,18 @@ CHAT_TEMPLATE = """\
 @dataclass
 class Config:
     out: str = "out"              # folder where the stages find each other
-    stage: str = ""               # pretrain, midtrain, sft, dpo, distill or the path of a checkpoint; empty: the last one there is
+    stage: str = ""               # pretrain, midtrain, sft, dpo, distill or the path of a checkpoint; empty: the last
     to: str = ""                  # folder to write; empty: huggingface in --out
     dtype: str = "float32"        # of the weights: float32 (equal logits), bfloat16 or float16
 
 
 def stock_weights(model):
-    """-> {name in transformers' Qwen3ForCausalLM: tensor}. What training added folds away: the embedding table is stored
-    normalised, and the norms, which have no gain here, get gains of ones."""
+    """-> {name in transformers' Qwen3ForCausalLM: tensor}. What training added folds away: the embedding table is
+    stored normalised, and the norms, which have no gain here, get gains of ones."""
     c = model.config
     ones, head_ones = torch.ones(c.n_embd), torch.ones(c.n_embd // c.n_head)
-    weights = {"model.embed_tokens.weight": rms_norm(model.embed), "model.norm.weight": ones, "lm_head.weight": model.head}
+    weights = {"model.embed_tokens.weight": rms_norm(model.embed), "model.norm.weight": ones,
+               "lm_head.weight": model.head}
     for i, block in enumerate(model.blocks):
         attn, mlp = block.attn, block.mlp
         for name, w in {"input_layernorm": ones, "self_attn.q_proj": attn.wq, "self_attn.k_proj": attn.wk,
@@ -81,7 +85,7 @@ def stock_weights(model):
 
 
 def write_safetensors(path, tensors):
-    """The safetensors format: 8 bytes of header length, a JSON header with type, shape and offsets, then the raw numbers."""
+    """The safetensors format: 8 bytes of header length, a JSON header with types, shapes, offsets; the raw numbers."""
     names = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
     header, offset = {"__metadata__": {"format": "pt"}}, 0
     for name, t in tensors.items():
@@ -100,8 +104,9 @@ def write_safetensors(path, tensors):
 
 def model_json(c, tok, dtype):
     """config.json, in the words of transformers."""
-    return {"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "vocab_size": c.vocab_size, "hidden_size": c.n_embd,
-            "intermediate_size": c.n_ff, "num_hidden_layers": c.n_layer, "num_attention_heads": c.n_head,
+    return {"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "vocab_size": c.vocab_size,
+            "hidden_size": c.n_embd, "intermediate_size": c.n_ff, "num_hidden_layers": c.n_layer,
+            "num_attention_heads": c.n_head,
             "num_key_value_heads": c.n_kv_head, "head_dim": c.n_embd // c.n_head, "max_position_embeddings": c.seq_len,
             "rope_theta": c.rope_theta, "rms_norm_eps": 1e-6, "hidden_act": "silu", "attention_bias": False,
             "attention_dropout": 0.0, "use_sliding_window": False, "tie_word_embeddings": False, "use_cache": True,
@@ -126,13 +131,15 @@ def export(model, tok, path, dtype="float32"):
     ids = {key + "_id": tok.special(name) for key, name in specials.items()}
     files = {"config.json": model_json(model.config, tok, dtype), "generation_config.json": ids,
              "tokenizer.json": hf_tokenizer_json(tokens, tok.pattern, list(tok.specials)),
-             "tokenizer_config.json": {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": model.config.seq_len,
-                                       "clean_up_tokenization_spaces": False, "chat_template": CHAT_TEMPLATE, **specials},
+             "tokenizer_config.json": {"tokenizer_class": "PreTrainedTokenizerFast", "chat_template": CHAT_TEMPLATE,
+                                       "model_max_length": model.config.seq_len,
+                                       "clean_up_tokenization_spaces": False, **specials},
              "special_tokens_map.json": specials}
     for name, content in files.items():
         write_synced(new / name, lambda f: f.write(json.dumps(content, indent=1, ensure_ascii=False).encode()))
     write_synced(new / "chat_template.jinja", lambda f: f.write(CHAT_TEMPLATE.encode()))
-    write_safetensors(new / "model.safetensors", {k: w.to(getattr(torch, dtype)) for k, w in stock_weights(model).items()})
+    weights = {name: w.to(getattr(torch, dtype)) for name, w in stock_weights(model).items()}
+    write_safetensors(new / "model.safetensors", weights)
     replace_folder(new, path)
 
 
@@ -144,8 +151,7 @@ def main():
     export(model, tok, to, cfg.dtype)
     size = sum(f.stat().st_size for f in to.iterdir()) / 1e6
     print(f"{path} -> {to}: {model.num_params() / 1e6:.1f} million parameters in {cfg.dtype}, {size:.0f} MB")
-    print(f'python -c "from transformers import pipeline; print(pipeline(\'text-generation\', \'{to}\')([{{\'role\': \'user\', '
-          f'\'content\': \'Who are you?\'}}])[0][\'generated_text\'][-1][\'content\'])"')
+    print("How to load it: python export.py --help")
 
 
 if __name__ == "__main__":

@@ -9,10 +9,10 @@ POST /v1/completions         raw text -> its continuation
          -d '{"messages": [{"role": "user", "content": "Who are you?"}], "stream": true}'
     OpenAI(base_url="http://127.0.0.1:8000/v1", api_key="none").chat.completions.create(model="sft", messages=[...])
 
-Every connection has a thread of its own, and one thread owns the engine. A request hands its prompts to that thread, which
-decodes all requests as one batch, and reads the new ids from a queue: a client that reads slowly or vanishes holds up nobody.
-Beyond OpenAI: top_k, min_p and repetition_penalty in the request; "parts" in messages and deltas, where tool calls and their
-results stand apart (in "content" a result stands in the text, where the model put it, and the call is left out).
+Every connection has a thread of its own, and one thread owns the engine. A request hands its prompts to that thread,
+which decodes all requests as one batch, and reads the new ids from a queue: a client that reads slowly or vanishes holds
+up nobody. Beyond OpenAI: top_k, min_p and repetition_penalty in the request; "parts" in messages and deltas, where tool
+calls and their results stand apart (in "content" a result stands where the model put it, and the call is left out).
 """
 import base64
 import hashlib
@@ -40,7 +40,7 @@ from common import merge_system
 MAX_BODY = 1 << 20                # bytes of a request
 MAX_CONNECTIONS = 256             # threads, most of them idle browsers
 SOCKET_TIMEOUT = 30               # seconds that a client may take to send or take the next bytes
-FLUSH_SECONDS = 0.02              # ids that come within this time share a write: 50 writes a second look smooth, more cost speed
+FLUSH_SECONDS = 0.02     # ids that come within this time share a write: 50 writes a second look smooth, more cost speed
 
 
 class ApiError(Exception):
@@ -57,7 +57,7 @@ class ApiError(Exception):
 # The thread that owns the engine
 
 class Job:
-    """What one request asks of the engine: some prompts (ids) with common settings. events holds (index, new ids, finish)."""
+    """What one request asks of the engine: prompts (ids) with common settings. events: (index, new ids, finish)."""
 
     def __init__(self, prompts, copies, max_tokens, sampling, raw, seconds):
         self.prompts, self.copies, self.max_tokens, self.sampling, self.raw = prompts, copies, max_tokens, sampling, raw
@@ -74,7 +74,7 @@ class Worker(threading.Thread):
         super().__init__(daemon=True)
         self.engine, self.max_queue = engine, max_queue
         self.new, self.running, self.load, self.stopping = [], {}, 0, False  # running: {Generation: (Job, index)}
-        self.wake = threading.Condition()
+        self.wake, self.threads = threading.Condition(), torch.get_num_threads()
 
     def submit(self, job):
         """ApiError 429 if the queue is full, 503 while shutting down."""
@@ -82,8 +82,8 @@ class Worker(threading.Thread):
             if self.stopping:
                 raise ApiError(503, "the server is shutting down", "shutting_down")
             if self.load + len(job.prompts) > self.max_queue:
-                raise ApiError(429, f"{self.load} answers are running or waiting, the limit is {self.max_queue}: try again later",
-                               "queue_full")
+                raise ApiError(429, f"{self.load} answers are running or waiting, the limit is {self.max_queue}: try again "
+                                    f"later", "queue_full")
             self.load += len(job.prompts)
             self.new.append(job)
             self.wake.notify()
@@ -95,7 +95,8 @@ class Worker(threading.Thread):
             self.wake.notify()
 
     def run(self):
-        torch.set_flush_denormal(True)                                       # a setting of each thread
+        torch.set_flush_denormal(True)                                       # both are settings of each thread
+        torch.set_num_threads(self.threads)
         while True:
             with self.wake:
                 while not (self.new or self.running or self.stopping):
@@ -105,7 +106,7 @@ class Worker(threading.Thread):
                     return
             try:
                 self.round(jobs)
-            except Exception:                                                # out of memory, say: these requests fail, the server stays
+            except Exception:                                # out of memory, say: these requests fail, the server stays
                 traceback.print_exc()
                 for text, (job, index) in list(self.running.items()):
                     self.finish(text, [], "error")
@@ -191,7 +192,7 @@ class Choice:
 
 
 def add_text(parts, type, text):
-    """Append to the last part, or begin one: where the type changes, and where text is "" (a call right after a call)."""
+    """Append to the last part, or begin one: where the type changes, and where text is ""."""
     if text == "" or not parts or parts[-1]["type"] != type:
         parts.append({"type": type, "text": ""})
     parts[-1]["text"] += text
@@ -207,13 +208,12 @@ def number(body, name, default, kinds=(int, float)):
     if value is None:
         return default
     if type(value) not in kinds:
-        raise ApiError(400, f"{name} is {json.dumps(value)[:50]}, expected {'a whole number' if kinds == (int,) else 'a number'}",
-                       param=name)
+        raise ApiError(400, f"{name} is {json.dumps(value)[:50]}, expected a {'whole ' * (kinds == (int,))}number", param=name)
     return value
 
 
 def read_request(body, tok, engine, cfg, settings, chat):
-    """The JSON body of a request -> (Job, stop strings, n, stream, include_usage); ApiError 400 that says what is wrong."""
+    """The JSON body of a request -> (Job, stop strings, stream, include_usage); ApiError 400 that says what is wrong."""
     for name in ("tools", "functions", "tool_choice", "logprobs", "top_logprobs", "logit_bias", "presence_penalty",
                  "frequency_penalty", "suffix", "echo", "audio"):
         if body.get(name) not in (None, False, 0, {}, [], "none", "auto"):
@@ -248,18 +248,18 @@ def read_request(body, tok, engine, cfg, settings, chat):
     for ids in prompts:
         if len(ids) >= engine.max_len:
             raise too_long(f"{len(ids)} tokens", engine, "messages" if chat else "prompt")
-    job = Job([ids for ids in prompts for _ in range(n)], [i for _ in prompts for i in range(n)], max_tokens, sampling, not chat,
-              cfg.time_limit)
+    job = Job([ids for ids in prompts for _ in range(n)], [i for _ in prompts for i in range(n)], max_tokens, sampling,
+              not chat, cfg.time_limit)
     return job, stop, bool(body.get("stream")), bool(options.get("include_usage"))
 
 
 def too_long(what, engine, param):
-    return ApiError(400, f"the prompt has {what}; this model's context is {engine.max_len} tokens, prompt and answer together",
-                    "context_length_exceeded", param)
+    return ApiError(400, f"the prompt has {what}; this model's context is {engine.max_len} tokens, prompt and answer "
+                         f"together", "context_length_exceeded", param)
 
 
 def encode(text, tok, engine, param):
-    """Ids of a text. One that can't fit is refused before it is tokenized: no token has more bytes than the longest one."""
+    """Ids of a text. One that can't fit is refused before it is tokenized: no token is longer than the longest one."""
     if len(text) > engine.max_len * int(tok.token_bytes.max()):
         raise too_long(f"{len(text)} characters", engine, param)
     return tok.encode(text)
@@ -280,10 +280,10 @@ def chat_prompt(messages, tok, engine):
         allowed = ("text", "python", "python_output") if role == "assistant" else ("text",)
         parts = message.get("parts") if role == "assistant" and message.get("parts") else message.get("content")
         parts = [{"type": "text", "text": parts}] if isinstance(parts, str) else parts
-        if not isinstance(parts, list) or not all(isinstance(p, dict) and p.get("type") in allowed and isinstance(p.get("text"), str)
-                                                  for p in parts):
-            raise ApiError(400, f"{where}: expected content that is a text or a list of parts of type {' or '.join(allowed)}",
-                           param=where)
+        if not isinstance(parts, list) or not all(isinstance(p, dict) and p.get("type") in allowed and
+                                                  isinstance(p.get("text"), str) for p in parts):
+            raise ApiError(400, f"{where}: expected content that is a text or a list of parts of type "
+                                f"{' or '.join(allowed)}", param=where)
         n_chars += sum(len(p["text"]) for p in parts)
         record.append({"role": role, "content": parts if role == "assistant" else "".join(p["text"] for p in parts)})
     if n_chars > engine.max_len * int(tok.token_bytes.max()):
@@ -308,7 +308,8 @@ class Handler(BaseHTTPRequestHandler):
                       f"/v1/models/{self.server.model}": self.get_model})
 
     def do_POST(self):
-        self.respond({"/v1/chat/completions": lambda: self.complete(chat=True), "/v1/completions": lambda: self.complete(chat=False)})
+        self.respond({"/v1/chat/completions": lambda: self.complete(chat=True),
+                      "/v1/completions": lambda: self.complete(chat=False)})
 
     def respond(self, routes):
         server = self.server
@@ -317,22 +318,22 @@ class Handler(BaseHTTPRequestHandler):
         try:
             path = self.path.split("?")[0]
             self.keep_alive = not self.close_connection
-            self.close_connection = self.command == "POST"                   # until its body is read: it is no next request
+            self.close_connection = self.command == "POST"               # until its body is read: it is no next request
             self.check_sender(path)
             if path not in routes:
                 raise ApiError(404, f"{self.command} {path[:100]}: no such address here", "not_found")
             routes[path]()
         except ApiError as e:
             self.send(e.status, json.dumps(e.body).encode())
-        except OSError:                                                      # the client has gone, or takes nothing any more
+        except OSError:                                                 # the client has gone, or takes nothing any more
             self.close_connection = True
         finally:
             with server.lock:
                 server.requests -= 1
 
     def check_sender(self, path):
-        """A page of another site can make a browser send requests here, under our name (cross-site) or under its own name that
-        it points to this address (DNS rebinding). The Host header gives the second away, Origin the first."""
+        """A page of another site can make a browser send requests here, under our name (cross-site) or under its own name
+        that it points to this address (DNS rebinding). The Host header gives the second away, Origin the first."""
         host = self.headers.get("Host", "")
         name = re.sub(r":\d+$", "", host).strip("[]").lower()
         try:
@@ -340,7 +341,8 @@ class Handler(BaseHTTPRequestHandler):
         except ValueError:
             known = name == "localhost" or name in self.server.cfg.allow_host.lower().split(",")
         if not known:
-            raise ApiError(403, f"Host {host[:100]!r} is not a name of this server (start it with --allow_host NAME)", "bad_host")
+            raise ApiError(403, f"Host {host[:100]!r} is not a name of this server (start it with --allow_host NAME)",
+                           "bad_host")
         origin = self.headers.get("Origin")
         if origin is not None and origin.lower() not in (f"http://{host}".lower(), f"https://{host}".lower()):
             raise ApiError(403, f"Origin {origin[:100]!r} may not use this server", "bad_origin")
@@ -352,7 +354,8 @@ class Handler(BaseHTTPRequestHandler):
     def send(self, status, body, kind="application/json", headers=()):
         self.send_response(status)
         for name, value in [("Content-Type", kind), ("Content-Length", str(len(body))), ("Cache-Control", "no-store"),
-                            ("X-Content-Type-Options", "nosniff"), *headers, *([("Retry-After", "1")] if status == 429 else []),
+                            ("X-Content-Type-Options", "nosniff"), *headers,
+                            *([("Retry-After", "1")] if status == 429 else []),
                             *([("Connection", "close")] if self.close_connection else [])]:
             self.send_header(name, value)
         self.end_headers()
@@ -388,7 +391,7 @@ class Handler(BaseHTTPRequestHandler):
         if not re.fullmatch("[0-9]{1,12}", length) or "Transfer-Encoding" in self.headers:
             raise ApiError(411, "a request needs the header Content-Length", "length_required")
         if int(length) > MAX_BODY:
-            remaining = min(int(length), 16 * MAX_BODY)                      # most clients read no answer before they have sent all
+            remaining = min(int(length), 16 * MAX_BODY)          # most clients read no answer before they have sent all
             while remaining > 0 and (piece := self.rfile.read(min(remaining, 1 << 16))):
                 remaining -= len(piece)
             raise ApiError(413, f"a body of {length} bytes, the limit is {MAX_BODY}", "body_too_large")
@@ -414,8 +417,9 @@ class Handler(BaseHTTPRequestHandler):
                            "model_not_found", "model")
         job, stop, stream, usage = read_request(body, server.tok, server.worker.engine, server.cfg, server.settings, chat)
         choices = [Choice(server.tok, stop) for _ in job.prompts]
-        base = {"id": ("chatcmpl-" if chat else "cmpl-") + uuid.uuid4().hex, "created": int(time.time()), "model": server.model,
-                "object": ("chat.completion" if chat else "text_completion") + (".chunk" if stream and chat else "")}
+        base = {"id": ("chatcmpl-" if chat else "cmpl-") + uuid.uuid4().hex, "created": int(time.time()),
+                "object": ("chat.completion" if chat else "text_completion") + (".chunk" if stream and chat else ""),
+                "model": server.model}
         server.worker.submit(job)
         try:
             if stream:
@@ -426,7 +430,7 @@ class Handler(BaseHTTPRequestHandler):
                 self.send(200, json.dumps(base | {"choices": [self.whole(i, c, chat) for i, c in enumerate(choices)],
                                                   "usage": self.usage(job, choices)}).encode())
         finally:
-            job.cancel()                                                     # if the client has gone; else it is done anyway
+            job.cancel()                                                # if the client has gone; else it is done anyway
 
     def events(self, job, choices):
         """Yield (index, deltas) lists until all choices are finished; what came meanwhile comes together."""
@@ -449,7 +453,7 @@ class Handler(BaseHTTPRequestHandler):
                     raise ApiError(500, "the engine failed; its message is in the server's log", "engine_error")
                 news.append((index, choices[index].feed(ids, finish)))
                 if choices[index].finish:
-                    job.cancelled.add(index)                                 # a stop string ends the text in the engine, too
+                    job.cancelled.add(index)                            # a stop string ends the text in the engine, too
             yield news
 
     def client_has_gone(self):
@@ -463,16 +467,17 @@ class Handler(BaseHTTPRequestHandler):
 
     def whole(self, index, choice, chat):
         content = content_of(choice.parts)
-        answer = {"message": {"role": "assistant", "content": content, "refusal": None, "parts": choice.parts}} if chat else \
-            {"text": content}
+        answer = {"text": content}
+        if chat:
+            answer = {"message": {"role": "assistant", "content": content, "refusal": None, "parts": choice.parts}}
         return {"index": index, **answer, "logprobs": None, "finish_reason": choice.finish}
 
     def stream(self, job, choices, base, chat, usage):
-        """Server-sent events. The status is sent already when something fails half-way, so an error comes as an event."""
+        """Server-sent events. When something fails half-way the status is sent already, so an error comes as an event."""
         self.close_connection = True                                         # the end of the connection ends the stream
         self.send_response(200)
-        for name, value in [("Content-Type", "text/event-stream"), ("Cache-Control", "no-store"), ("Connection", "close"),
-                            ("X-Content-Type-Options", "nosniff")]:
+        for name, value in [("Content-Type", "text/event-stream"), ("Cache-Control", "no-store"),
+                            ("Connection", "close"), ("X-Content-Type-Options", "nosniff")]:
             self.send_header(name, value)
         self.end_headers()
         if usage:
@@ -496,11 +501,12 @@ class Handler(BaseHTTPRequestHandler):
                     for type, text in deltas:
                         if text and parts and parts[-1]["text"] and parts[-1]["type"] == type:
                             parts[-1]["text"] += text
-                        else:                                                # "" stays alone: it says that a part begins
+                        else:                                               # "" stays alone: it says that a part begins
                             parts.append({"type": type, "text": text})
                     content = content_of(parts)
                     if parts:
-                        out.append(chunk(index, {"delta": {"content": content, "parts": parts}} if chat else {"text": content}))
+                        delta = {"content": content, "parts": parts}
+                        out.append(chunk(index, {"delta": delta} if chat else {"text": content}))
                     if choices[index].finish:
                         out.append(chunk(index, {"delta": {}} if chat else {"text": ""}, choices[index].finish))
                 if out:
@@ -535,11 +541,14 @@ def make_server(engine, tok, cfg, settings, model):
     except OSError as e:
         raise OSError(f"--host {cfg.host} --port {cfg.port}: {e.strerror or e}; choose another --port") from None
     page = Path(__file__).with_name("serve.html").read_bytes()
-    digest = lambda tag: base64.b64encode(hashlib.sha256(re.search(b"<%s>(.*?)</%s>" % (tag, tag), page, re.S)[1]).digest()).decode()
+
+    def digest(tag):
+        content = re.search(b"<%s>(.*?)</%s>" % (tag, tag), page, re.S)[1]
+        return base64.b64encode(hashlib.sha256(content).digest()).decode()
     server.page, server.tok, server.cfg, server.settings, server.model = page, tok, cfg, settings, model
     # only this page's own script and style run, whatever text gets into it, and it talks to this server only
-    server.csp = (f"default-src 'none'; script-src 'sha256-{digest(b'script')}'; style-src 'sha256-{digest(b'style')}'; connect-src "
-                  f"'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
+    server.csp = (f"default-src 'none'; script-src 'sha256-{digest(b'script')}'; style-src 'sha256-{digest(b'style')}'; "
+                  f"connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
     server.lock, server.requests, server.created = threading.Lock(), 0, int(time.time())
     server.worker = Worker(engine, cfg.max_queue)
     server.worker.start()
@@ -565,11 +574,11 @@ def serve(engine, tok, cfg, settings, model):
 
     def stop(number, frame):
         signal.signal(number, signal.SIG_DFL)
-        threading.Thread(target=server.shutdown).start()                     # shutdown() waits for serve_forever, which runs here
+        threading.Thread(target=server.shutdown).start()           # shutdown() waits for serve_forever, which runs here
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
-    print(f"serving {model} on http://{f'[{host}]' if ':' in host else host}:{port}  (Ctrl-C finishes what is running and ends)",
-          flush=True)
+    address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    print(f"serving {model} on {address}  (Ctrl-C finishes what is running and ends)", flush=True)
     server.serve_forever(poll_interval=0.1)
     print("finishing what is running", flush=True)
     finish(server)

@@ -53,7 +53,7 @@ def test_greedy_text_is_the_same_token_for_token(exported):
     hf = transformers.AutoTokenizer.from_pretrained(path)
     ids = hf.apply_chat_template(CONVERSATION["messages"], add_generation_prompt=True, tokenize=True, return_dict=False)
     assert ids == tok.render_for_completion(CONVERSATION)
-    never = [i for name, i in tok.specials.items() if name != "<|assistant_end|>"]        # transformers has no tool to run
+    never = [i for name, i in tok.specials.items() if name != "<|assistant_end|>"]     # transformers has no tool to run
     engine = Engine(model, tok)
     engine.specials[0, list(tok.specials).index("<|python_start|>")] = -torch.inf
     theirs = reference.generate(torch.tensor([ids]), max_new_tokens=100, do_sample=False, suppress_tokens=never)[0, len(ids):].tolist()
@@ -65,7 +65,7 @@ def test_chat_template_renders_every_kind_of_message(exported):
     transformers = pytest.importorskip("transformers")
     _, tok, path = exported
     hf = transformers.AutoTokenizer.from_pretrained(path)
-    for n in range(2, 7):                                                    # messages; an odd number ends with an answer
+    for n in range(2, 7):                                                  # messages; an odd number ends with an answer
         part = {"messages": CONVERSATION["messages"][:n]}
         ids = hf.apply_chat_template(part["messages"], add_generation_prompt=n % 2 == 0, tokenize=True, return_dict=False)
         assert ids == (tok.render_conversation(part)[0] if n % 2 else tok.render_for_completion(part))

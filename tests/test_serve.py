@@ -32,7 +32,7 @@ class Client:
 
     def ask(self, path, body=None, method=None, **headers):
         """-> status, parsed JSON."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         data = body if isinstance(body, (bytes, type(None))) else json.dumps(body).encode()
         connection.request(method or ("GET" if body is None else "POST"), path, data, {"Content-Type": "application/json"} | headers)
         response = connection.getresponse()
@@ -49,7 +49,7 @@ class Client:
         assert status == 200 and text.endswith("data: [DONE]\n\n")
         return [json.loads(e.removeprefix("data: ")) for e in text.split("\n\n")[:-2]]
 
-    def idle(self, seconds=5):
+    def idle(self, seconds=30):
         end = time.monotonic() + seconds
         while self.server.worker.load and time.monotonic() < end:
             time.sleep(0.01)
@@ -242,7 +242,7 @@ def endless(client):
     forward, end = client.engine.decoder.forward, client.tok.special("<|assistant_end|>")
 
     def slow(*args, **kwargs):
-        time.sleep(0.02)
+        time.sleep(0.1)
         logits = forward(*args, **kwargs)
         if logits is not None:
             logits[:, end] = -1e9
@@ -258,14 +258,14 @@ def test_vanished_clients_free_their_place():
         time.sleep(0.2)
         assert client.server.worker.load == 1
         s.close()
-        assert client.idle(3)                                                # 450 tokens would take 9 seconds
+        assert client.idle(20)                                                # 450 tokens would take 45 seconds
     client.close()
 
 
 def test_a_client_that_reads_nothing_holds_up_nobody(client):
     idle = [raw_request(client, dict(messages=USER, stream=True, max_tokens=400, temperature=1)) for _ in range(4)]
     start = time.monotonic()
-    assert client.chat(max_tokens=10)[0] == 200 and time.monotonic() - start < 5
+    assert client.chat(max_tokens=10)[0] == 200 and time.monotonic() - start < 20
     for s in idle:
         s.close()
     assert client.idle()
@@ -280,7 +280,7 @@ def test_a_full_queue_answers_429_and_time_limits_cut():
         status, reply = client.chat()
         assert status == 429 and reply["error"]["type"] == "rate_limit_error"
         start = time.monotonic()
-        assert {r.result()[1]["choices"][0]["finish_reason"] for r in running} == {"length"} and time.monotonic() - start < 3
+        assert {r.result()[1]["choices"][0]["finish_reason"] for r in running} == {"length"} and time.monotonic() - start < 20
     assert client.chat(max_tokens=1)[0] == 200
     client.close()
 
@@ -305,14 +305,14 @@ def test_shutdown_finishes_what_is_running(out):
     process = subprocess.Popen([sys.executable, "chat.py", "--serve", "--port", "0", "--out", str(out), "--device", "cpu"],
                                cwd=Path(__file__).parent.parent, stdout=subprocess.PIPE, text=True)
     port = int(process.stdout.readline().split("127.0.0.1:")[1].split()[0])
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     connection.request("POST", "/v1/chat/completions", json.dumps(dict(messages=USER, stream=True, max_tokens=200, seed=1)),
                        {"Content-Type": "application/json"})
     response = connection.getresponse()
     begin = response.read(300)
     process.send_signal(signal.SIGTERM)
     assert (begin + response.read()).endswith(b"data: [DONE]\n\n")
-    assert process.wait(10) == 0
+    assert process.wait(60) == 0
     with pytest.raises(OSError):
         socket.create_connection(("127.0.0.1", port))
 
@@ -453,7 +453,7 @@ class Tab:
         assert "exceptionDetails" not in result, result
         return result["result"].get("value")
 
-    def wait(self, condition, seconds=10):
+    def wait(self, condition, seconds=60):
         end = time.monotonic() + seconds
         while not self.js(f"!!({condition})"):
             assert time.monotonic() < end, f"{condition}: not within {seconds} s; page: {self.js('document.body.innerText')}"
@@ -508,7 +508,7 @@ def test_the_page_in_chromium(tmp_path):
         assert len(partial) == 4 and 5 < len(partial[3]) < len(full[1])
         assert client.idle()                                                 # the engine has stopped, too
         engine.decoder.delay = 0.01
-        two = browser.open(url)                                              # two tabs at once, each with its own conversation
+        two = browser.open(url)                                       # two tabs at once, each with its own conversation
         assert two.texts() == []
         two.type("from the second tab")
         one.js("document.querySelector('#send').focus()")
@@ -516,7 +516,7 @@ def test_the_page_in_chromium(tmp_path):
         one.wait(done + " === 3")
         two.wait(done + " === 1")
         assert one.texts()[4] == "from the first tab" and two.texts() == ["from the second tab", full[1]]
-        one.browser.call("Page.reload", one.session)                         # a reload keeps the conversation of the tab
+        one.browser.call("Page.reload", one.session)                        # a reload keeps the conversation of the tab
         time.sleep(0.3)
         one.wait("document.querySelectorAll('.message').length === 6 && document.querySelector('#model')?.textContent")
         assert one.texts()[:2] == full and one.texts()[5] == full[1]
@@ -540,7 +540,7 @@ def test_the_page_in_chromium(tmp_path):
         one.wait(done + " === 3")
         ids, n, sampling = sent[0]
         assert n == 7 and sampling.temperature == 0.3 and "Be kind.\n\nedited" not in tok.decode(ids) and "Be kind.\n\n<b>hello</b>" in tok.decode(ids)
-        assert "6*7<|python_end|><|output_start|>42<|output_end|>" in tok.decode(ids)          # the tool calls of earlier turns
+        assert "6*7<|python_end|><|output_start|>42<|output_end|>" in tok.decode(ids)  # the tool calls of earlier turns
         one.browser.call("Emulation.setDeviceMetricsOverride", one.session, width=360, height=640, deviceScaleFactor=2, mobile=True)
         assert one.js("document.documentElement.scrollWidth <= 360 && document.querySelector('#send').getBoundingClientRect().bottom <= 640")
         two.js("document.querySelector('#new').click()")

@@ -48,7 +48,7 @@ class NoTokenizer:
 def our_run(model, dtype, vocab_size):
     """-> function(prompts, new_tokens) -> (seconds to the first token of all, seconds to the last)."""
     engine = Engine(model, NoTokenizer(vocab_size), dtype=dtype)
-    engine.specials[2] = -torch.inf                                          # never <|bos|>: every answer has its full length
+    engine.specials[2] = -torch.inf                                    # never <|bos|>: every answer has its full length
     engine.min_shared = 10 ** 9                                              # no reuse of the prompts of the run before
 
     def generate(prompts, new_tokens):
@@ -99,7 +99,7 @@ def main():
     else:
         model = GPT(model_config(cfg.depth, cfg.vocab_size, cfg.seq_len))
         model.init_weights(0)
-        with torch.no_grad():                                                # zeros would do too, but flatter the float unit
+        with torch.no_grad():                                           # zeros would do too, but flatter the float unit
             for p in model.parameters():
                 p.normal_(0, p.size(1) ** -0.5)
         model.to(env.device).eval()
