@@ -164,7 +164,7 @@ class NativeDecoder(Decoder):
 
     def __init__(self, model, library):
         self.library, self.tile = library, library.tile()
-        self.room = 0                                                        # tokens that the scratch buffers hold
+        self.room = self.threads = 0                                         # tokens and threads the scratch buffers are for
         super().__init__(model, torch.float32)
 
     def large(self, tensor):
@@ -202,8 +202,8 @@ class NativeDecoder(Decoder):
     def forward(self, ids, start, row=0, logits="last"):
         c, threads = self.config, torch.get_num_threads()
         B, T = len(ids), len(ids[0])
-        if B * T > self.room:
-            self.room = 2 * B * T
+        if B * T > self.room or threads > self.threads:
+            self.room, self.threads = 2 * B * T, threads
             widths = {"x": c.n_embd, "qkv": (c.n_head + 2 * c.n_kv_head) * self.head_size, "y": c.n_embd,
                       "hidden": c.n_ff}
             self.scratch = {name: torch.empty(self.room, width) for name, width in widths.items()}

@@ -1,5 +1,5 @@
 """chat.py: the tool, the decoder against GPT.forward, sampling, the engine, the terminal."""
-import base64, json, subprocess, sys, time
+import base64, json, signal, subprocess, sys, time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -346,3 +346,127 @@ def test_errors_are_one_line(out, tmp_path):
         assert result.returncode == 2 and result.stderr.startswith("error: ") and result.stderr.count("\n") == 1
         assert words in result.stderr
     assert "no checkpoint of any stage" in terminal(tmp_path).stderr
+
+
+def talk(lines, monkeypatch, capsys, engine=None, **flags):
+    """Type lines into the terminal chat, in this process -> everything it printed. Functions among the lines are called."""
+    tok = byte_tokenizer()
+    engine = engine or Engine(tiny_model(seq_len=256), tok)
+    lines = iter(lines)
+
+    def typed(prompt):
+        for line in lines:
+            if isinstance(line, BaseException):
+                raise line
+            return line
+        raise EOFError
+    monkeypatch.setattr("builtins.input", typed)
+    settings = dict(temperature=1.0, top_k=0, top_p=1.0, min_p=0.0, repetition_penalty=1.0, seed=0)
+    chat.terminal(engine, tok, chat.Config(max_tokens=8, **flags), settings, "a tiny model")
+    return capsys.readouterr().out
+
+
+def answers(printed):
+    return [piece.split("\n(")[0].strip() for piece in printed.split("bot  ")[1:]]
+
+
+def test_commands(monkeypatch, capsys, tmp_path):
+    first, again, retried, other = answers(talk(["hi", "/undo", "hi", "/retry", "/reset", "/seed 5", "hi"], monkeypatch, capsys))
+    assert first == again != retried and other != first
+    greedy = answers(talk(["/temperature 0", "hi", "/retry"], monkeypatch, capsys))
+    assert greedy[0] == greedy[1]
+    printed = talk(["/help", "/stats", "hi", "/stats", "/temperature -1", "/temperature x", "/seed", "/nonsense", "/load /no/such/file", "/undo",
+                    "/undo", "/retry", "", KeyboardInterrupt(), "/save /no/such/folder/x"], monkeypatch, capsys)
+    assert "/retry" in printed and "no answer yet" in printed and "tokens/s" in printed and "nothing was asked yet" in printed
+    assert printed.count("error: ") == 5 and "/nonsense: no such command" in printed and len(answers(printed)) == 1
+
+
+def test_save_and_load_go_on_with_the_same_conversation(monkeypatch, capsys, tmp_path):
+    file = tmp_path / "chat.json"
+    second = answers(talk(["/system be kind", "hi", f"/save {file}", "more"], monkeypatch, capsys))[1]
+    saved = json.loads(file.read_text())
+    assert [m["role"] for m in saved["messages"]] == ["system", "user", "assistant"] and saved["messages"][0]["content"] == "be kind"
+    assert answers(talk([f"/load {file}", "more"], monkeypatch, capsys)) == [second]
+    assert answers(talk(["more"], monkeypatch, capsys)) != [second]
+    file.write_text('{"messages": [{"role": "assistant", "content": "x"}]}')
+    assert "error: message 1 has role" in talk([f"/load {file}"], monkeypatch, capsys)
+    file.write_text('[1]')
+    assert "error: expected" in talk([f"/load {file}"], monkeypatch, capsys)
+
+
+def test_ctrl_c_stops_the_answer_and_not_the_program(monkeypatch, capsys):
+    engine, tok = tiny_engine()
+    engine.decoder = Scripted(engine, tok.encode("a" * 100), None)
+    step, count = engine.step, []
+
+    def interrupted():
+        count.append(1)
+        if len(count) == 4:
+            signal.raise_signal(signal.SIGINT)
+        return step()
+    engine.step = interrupted
+    handler = signal.getsignal(signal.SIGINT)
+    printed = talk(["hi", "again"], monkeypatch, capsys, engine)
+    assert "aaaa\n(stopped)" in printed and "aaaaaaaa\n(cut off" in printed       # the first after 4 tokens, the second after 8
+    assert signal.getsignal(signal.SIGINT) is handler and not engine.active[1:]
+
+
+def test_a_full_context_drops_the_oldest_turns_and_says_so(monkeypatch, capsys):
+    printed = talk(["x" * 60, "y" * 60, "z" * 60, "w" * 60, "v" * 300], monkeypatch, capsys, system="be kind")
+    assert "the oldest 1 turns are left out" in printed and "the message takes 3" in printed
+    tok = byte_tokenizer()
+    messages = [{"role": "system", "content": "S"}] + [{"role": r, "content": c * 10} for c in "abc" for r in ("user", "assistant")][:5]
+    ids, dropped = chat.fit(tok, messages, 50)
+    assert dropped == 1 and ids == tok.render_for_completion({"messages": messages[:1] + messages[3:]})
+
+
+def test_answers_cannot_steer_the_terminal(capsys):
+    tok = byte_tokenizer()
+    chat.show(tok, tok.encode("a\x1b[2Jb\rc\x07\x9bd\té\n"))
+    assert capsys.readouterr().out == "a\ufffd[2Jb\ufffdc\ufffd\ufffdd\té\n\n"
+
+
+def test_tool_calls_stand_in_brackets(capsys):
+    tok = byte_tokenizer()
+    content = [{"type": "text", "text": "is "}, {"type": "python", "text": "1+1"}, {"type": "python_output", "text": "2"}, {"type": "text", "text": "."}]
+    ids, _ = tok.render_conversation({"messages": [{"role": "user", "content": ""}, {"role": "assistant", "content": content}]})
+    chat.show(tok, ids[4:])
+    assert capsys.readouterr().out == "is [python: 1+1][= 2].\n"
+
+
+# ---- batch files ----
+
+def run_batch(tmp_path, prompts, **flags):
+    engine, tok = tiny_engine(max_rows=3)
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(p) + "\n" for p in prompts))
+    cfg = chat.Config(batch=str(tmp_path / "in.jsonl"), output=str(tmp_path / "out.jsonl"), max_tokens=10)
+    settings = dict(temperature=1.0, top_k=0, top_p=1.0, min_p=0.0, repetition_penalty=1.0, seed=0) | flags
+    chat.batch(engine, tok, cfg, settings, "stage")
+    return (tmp_path / "out.jsonl").read_bytes()
+
+
+def test_batch_answers_in_order_and_resumes(tmp_path, capsys):
+    prompts = [{"prompt": t} for t in TEXTS] + [{"messages": [{"role": "user", "content": t}]} for t in TEXTS]
+    whole = run_batch(tmp_path, prompts)
+    records = [json.loads(line) for line in whole.splitlines()]
+    assert [r["messages"][0]["content"] for r in records] == TEXTS * 2 and all(r["messages"][1]["role"] == "assistant" for r in records)
+    assert records[0]["messages"][1] != records[5]["messages"][1]             # the same prompt once more is another sample
+    lines = whole.splitlines(keepends=True)
+    for cut in (b"".join(lines[:4]), b"".join(lines[:7]) + lines[7][:20], b"", whole):
+        (tmp_path / "out.jsonl").write_bytes(cut)
+        assert run_batch(tmp_path, prompts) == whole
+    with pytest.raises(ValueError, match="out.jsonl:1 answers another prompt"):
+        run_batch(tmp_path, prompts, seed=1)
+    with pytest.raises(ValueError, match="out.jsonl:1 answers another prompt"):
+        run_batch(tmp_path, prompts[1:])
+
+
+@pytest.mark.parametrize("line, words", [("{", "Expecting"), ("[]", "expected"), ('{"x": 1}', "expected"), ('{"prompt": 5}', "expected"),
+                                         ('{"messages": [{"role": "assistant", "content": "x"}]}', "role"), ('{"prompt": "%s"}' % ("x" * 200), "204 tokens"),
+                                         ('{"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]}', "last message")])
+def test_batch_names_the_bad_line_before_it_starts(tmp_path, line, words):
+    with pytest.raises(ValueError, match="in.jsonl:2: .*" + words):
+        engine, tok = tiny_engine()
+        (tmp_path / "in.jsonl").write_text('{"prompt": "a"}\n' + line + "\n")
+        chat.batch(engine, tok, chat.Config(batch=str(tmp_path / "in.jsonl"), output=str(tmp_path / "out.jsonl")), {}, "stage")
+    assert not (tmp_path / "out.jsonl").exists()
