@@ -21,7 +21,8 @@ from common import digest, load_checkpoint, parse_config, run, save_checkpoint, 
 from data.conversations import read_conversations
 from data.rows import describe_sources, micro_batches, pack_conversations
 from data.sources import choose_mixture, conversations, held_out
-from training import Optimizer, StopSignal, can_compile, evaluate_loss, finish_run, largest_batch, start_or_resume
+from training import (Optimizer, StopSignal, can_compile, evaluate_loss, finish_run, largest_batch,
+                      rows_for_step, start_or_resume)
 
 
 @dataclass
@@ -32,7 +33,7 @@ class Config:
     skip_bad_rows: bool = False       # leave bad rows of --data out, count and name them; else they stop the run
     max_tokens: int = 256             # tokens an answer; one that does not end by then is left out
     temperature: float = 0.3          # of the teacher's sampling; 0 is greedy
-    tokens_per_step: int = 0          # tokens an optimizer step, over all ranks; 0: 8192 on a CPU, 524288 on a GPU
+    tokens_per_step: int = 0          # tokens an optimizer step, over all ranks; 0: 8192 to 524288, by the horizon
     batch_size: int = 0               # rows a micro-batch and rank; 0: what fits into memory
     epochs: float = 1.0               # horizon in passes over the answers
     steps: int = 0                    # horizon in optimizer steps; 0: from epochs
@@ -130,8 +131,9 @@ def main():
     # ---- model ----
     model.train().compute_dtype = env.dtype
     compiled = torch.compile(model, dynamic=False) if cfg.compile and can_compile(env.device) else model
-    rows_per_step = max(1, (cfg.tokens_per_step or (524288 if on_gpu else 8192)) // seq_len)
-    steps = cfg.steps or math.ceil(cfg.epochs * len(train_rows) / rows_per_step)
+    horizon = math.ceil(cfg.epochs * len(train_rows) * seq_len)
+    rows_per_step = max(1, cfg.tokens_per_step // seq_len) if cfg.tokens_per_step else rows_for_step(horizon, seq_len, env)
+    steps = cfg.steps or math.ceil(horizon / (rows_per_step * seq_len))
     batch_size = cfg.batch_size or largest_batch(model, rows_per_step, env)
     if rows_per_step % (batch_size * env.world_size):
         raise ValueError(f"{rows_per_step} rows a step cannot be cut into micro-batches of --batch_size {batch_size} on "

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from common import digest, load_checkpoint, parse_config, run, save_checkpoint, setup
 from data.rows import describe_sources, my_share, pack_conversations, step_indices, to_device
 from data.sources import choose_mixture, preferences
-from training import Optimizer, StopSignal, can_compile, finish_run, largest_batch, start_or_resume
+from training import Optimizer, StopSignal, can_compile, finish_run, largest_batch, rows_for_step, start_or_resume
 
 
 @dataclass
@@ -28,7 +28,7 @@ class Config:
     mixture: str = "spelling_bee:1000,simple_spelling:1000,arithmetic:1000,python_questions:200,identity:1000"  # name:size*times, ... or downloads or demo
     skip_bad_rows: bool = False       # leave bad rows of --data out, count and name them; else they stop the run
     beta: float = 0.1                 # larger holds the policy closer to the reference
-    tokens_per_step: int = 0          # tokens an optimizer step, over all ranks; 0: 8192 on a CPU, 524288 on a GPU
+    tokens_per_step: int = 0          # tokens an optimizer step, over all ranks; 0: 8192 to 524288, by the horizon
     batch_size: int = 0               # rows a micro-batch and rank; 0: what fits into memory
     epochs: float = 1.0               # horizon in passes over the pairs
     steps: int = 0                    # horizon in optimizer steps; 0: from epochs
@@ -150,8 +150,9 @@ def main():
     # ---- model ----
     model.train().compute_dtype = env.dtype
     compiled = torch.compile(model, dynamic=False) if cfg.compile and can_compile(env.device) else model
-    rows_per_step = max(1, (cfg.tokens_per_step or (524288 if on_gpu else 8192)) // seq_len)
-    steps = cfg.steps or math.ceil(cfg.epochs * len(train_rows) / rows_per_step)
+    horizon = math.ceil(cfg.epochs * len(train_rows) * seq_len)
+    rows_per_step = max(1, cfg.tokens_per_step // seq_len) if cfg.tokens_per_step else rows_for_step(horizon, seq_len, env)
+    steps = cfg.steps or math.ceil(horizon / (rows_per_step * seq_len))
     batch_size = cfg.batch_size or largest_batch(model, rows_per_step, env)
     if rows_per_step % (batch_size * env.world_size):
         raise ValueError(f"{rows_per_step} rows a step cannot be cut into micro-batches of --batch_size {batch_size} on "

@@ -18,7 +18,8 @@ from common import GPT, Tokenizer, model_config, parse_config, run, save_checkpo
 from data import python_corpus
 from data.rows import describe_sources, micro_batches, pack_documents
 from data.text import read_documents
-from training import Optimizer, StopSignal, can_compile, evaluate_loss, finish_run, largest_batch, start_or_resume
+from training import (Optimizer, StopSignal, can_compile, evaluate_loss, finish_run, largest_batch,
+                      rows_for_step, start_or_resume)
 
 
 @dataclass
@@ -28,7 +29,7 @@ class Config:
     depth: int = 0                    # layers, the one dial; 0: 4 on a CPU, on a GPU what the text can feed, up to 20
     n_kv_head: int = 0                # key/value heads for grouped-query attention; 0: as many as query heads
     seq_len: int = 0                  # tokens a row; 0: 512 on a CPU, 2048 on a GPU
-    tokens_per_step: int = 0          # tokens an optimizer step, over all ranks; 0: 8192 on a CPU, 524288 on a GPU
+    tokens_per_step: int = 0          # tokens an optimizer step, over all ranks; 0: 8192 to 524288, by the horizon
     batch_size: int = 0               # rows a micro-batch and rank; 0: what fits into memory
     tokens_per_param: float = 0.0     # horizon in tokens per matrix weight; 0: the demo's on a CPU, 12 on a GPU
     steps: int = 0                    # horizon in optimizer steps; 0: from tokens_per_param
@@ -101,9 +102,11 @@ def main():
     n_tokens = len(train_rows) * seq_len
     tokens_per_param = cfg.tokens_per_param or (12 if on_gpu else 0.65 if env.dtype == torch.bfloat16 else 0.26)
     depth = cfg.depth or (choose_depth(n_tokens, tokens_per_param, tok.vocab_size, seq_len) if on_gpu else 4)
+    why = "--depth" if cfg.depth else f"what {n_tokens:,} tokens feed" if on_gpu else "the demo size, as there is no GPU"
     config = model_config(depth, tok.vocab_size, seq_len, cfg.n_kv_head)
-    rows_per_step = max(1, (cfg.tokens_per_step or (524288 if on_gpu else 8192)) // seq_len)
-    steps = cfg.steps or math.ceil(tokens_per_param * matrix_weights(config) / (rows_per_step * seq_len))
+    horizon = math.ceil(tokens_per_param * matrix_weights(config))
+    rows_per_step = max(1, cfg.tokens_per_step // seq_len) if cfg.tokens_per_step else rows_for_step(horizon, seq_len, env)
+    steps = cfg.steps or math.ceil(horizon / (rows_per_step * seq_len))
     model = GPT(config)
     model.init_weights(cfg.seed)
     model.to(env.device).compute_dtype = env.dtype
@@ -125,11 +128,11 @@ def main():
     peak = peak_flops(env.device, cfg.peak_tflops)
     env.print(f"machine    {env.device}, {env.world_size} rank(s), {env.dtype}, torch {torch.__version__}, "
               f"{'compiled' if compiled is not model else 'not compiled'}\n"
-              f"model      depth {depth}, width {config.n_embd}, {config.n_head} heads, {model.num_params():,} parameters, "
+              f"model      depth {depth} ({why}), width {config.n_embd}, {config.n_head} heads, {model.num_params():,} parameters, "
               f"vocabulary {config.vocab_size}\n"
               f"horizon    {steps} steps of {rows_per_step} rows of {seq_len} = {steps * rows_per_step * seq_len:,} tokens "
               f"({steps * rows_per_step / len(train_rows):.2f} epochs, {steps * rows_per_step * seq_len / matrix_weights(config):.1f} "
-              f"a matrix weight), micro-batches of {batch_size} rows\n"
+              f"a matrix weight, {'--steps' if cfg.steps else '--tokens_per_param'}), micro-batches of {batch_size} rows\n"
               f"config     {cfg}")
 
     # ---- loop: evaluate, save, stop, then train ----

@@ -16,7 +16,8 @@ import torch
 from common import digest, load_checkpoint, parse_config, run, save_checkpoint, setup
 from data.rows import describe_sources, micro_batches, pack_conversations
 from data.sources import choose_mixture, conversations
-from training import Optimizer, StopSignal, can_compile, evaluate_loss, finish_run, largest_batch, start_or_resume
+from training import (Optimizer, StopSignal, can_compile, evaluate_loss, finish_run, largest_batch,
+                      rows_for_step, start_or_resume)
 
 
 @dataclass
@@ -25,7 +26,7 @@ class Config:
     data: tuple = ()                  # .jsonl files of conversations; none: the mixture
     mixture: str = "spelling_bee:4000,simple_spelling:12000,arithmetic:5000,python_questions:2000,identity:16000"  # name:size*times, ... or downloads or demo
     skip_bad_rows: bool = False       # leave bad rows of --data out, count and name them; else they stop the run
-    tokens_per_step: int = 0          # tokens an optimizer step, over all ranks; 0: 8192 on a CPU, 524288 on a GPU
+    tokens_per_step: int = 0          # tokens an optimizer step, over all ranks; 0: 8192 to 524288, by the horizon
     batch_size: int = 0               # rows a micro-batch and rank; 0: what fits into memory
     epochs: float = 0.0               # horizon in passes over the conversations; 0: 1, for the demo on a CPU without bfloat16 0.4
     steps: int = 0                    # horizon in optimizer steps; 0: from epochs
@@ -69,9 +70,10 @@ def main():
     # ---- model ----
     model.train().compute_dtype = env.dtype
     compiled = torch.compile(model, dynamic=False) if cfg.compile and can_compile(env.device) else model
-    rows_per_step = max(1, (cfg.tokens_per_step or (524288 if on_gpu else 8192)) // seq_len)
     epochs = cfg.epochs or (0.4 if not cfg.data and env.device.type == "cpu" and env.dtype == torch.float32 else 1.0)
-    steps = cfg.steps or math.ceil(epochs * len(train_rows) / rows_per_step)
+    horizon = math.ceil(epochs * len(train_rows) * seq_len)
+    rows_per_step = max(1, cfg.tokens_per_step // seq_len) if cfg.tokens_per_step else rows_for_step(horizon, seq_len, env)
+    steps = cfg.steps or math.ceil(horizon / (rows_per_step * seq_len))
     batch_size = cfg.batch_size or largest_batch(model, rows_per_step, env)
     if rows_per_step % (batch_size * env.world_size):
         raise ValueError(f"{rows_per_step} rows a step cannot be cut into micro-batches of --batch_size {batch_size} on "

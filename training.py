@@ -132,6 +132,15 @@ def can_compile(device):
     return device.type == "cuda" and bool(shutil.which("gcc") or shutil.which("cc"))
 
 
+def rows_for_step(horizon, seq_len, env):
+    """Rows an optimizer step for a run over `horizon` tokens: the largest power of two from 8,192 to 524,288 tokens that leaves
+    400 steps, as small runs need many steps and large ones gain from big batches; a multiple of the number of ranks."""
+    tokens = 8192
+    while tokens < 524288 and 2 * tokens * 400 <= horizon:
+        tokens *= 2
+    return -(-max(1, tokens // seq_len) // env.world_size) * env.world_size
+
+
 def largest_batch(model, rows_per_step, env):
     """Rows a micro-batch and rank: the largest divisor of the rank's share of a step that fits into the device's memory.
 
