@@ -113,7 +113,7 @@ def two(tmp_path_factory):
     one["after"] = train(model, optimizer, rows, range(3, 5), 8, env)
     one["after_weights"] = {name: p.detach().clone() for name, p in model.named_parameters()}
     process = torchrun(__file__, folder)
-    output, _ = process.communicate(timeout=120)
+    output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output[-3000:]
     return folder, rows, one, torch.load(folder / "result.pt", weights_only=True)
 
@@ -185,7 +185,7 @@ def test_a_stage_under_torchrun_stops_on_sigterm_and_one_process_goes_on(tmp_pat
         lines.append(line)
         if line.startswith("step     5/"):
             process.send_signal(signal.SIGTERM)                              # torchrun hands it on to both ranks
-    assert process.wait(60) != 0 and "".join(lines).count("stopped by SIGTERM") == 1, "".join(lines[-40:])
+    assert process.wait(300) != 0 and "".join(lines).count("stopped by SIGTERM") == 1, "".join(lines[-40:])
     stopped = json.loads((outs[1] / "pretrain.part/meta.json").read_text())["step"]
     assert 5 < stopped < 200
     result = run_script("pretrain.py", "--out", outs[1], "--resume", *flags, log=tmp_path / "two")

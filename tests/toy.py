@@ -69,7 +69,7 @@ def run_script(script, *argv, log, before=None):
     """Run one script to its end -> exit status (-9 if killed), stdout, stderr. before: what the child calls first."""
     process = FORKSERVER.Process(target=in_child, args=(script, argv, log, before))
     process.start()
-    process.join(120)
+    process.join(300)
     assert process.exitcode is not None, f"{script} hangs"
     stdout, stderr = (Path(f"{log}.{name}").read_text() for name in ("stdout", "stderr"))
     return SimpleNamespace(status=process.exitcode, stdout=stdout, stderr=stderr)
