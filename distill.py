@@ -18,9 +18,8 @@ import torch
 
 from chat import Engine, parse_answer
 from common import digest, load_checkpoint, parse_config, run, save_checkpoint, setup
-from data.conversations import read_conversations
 from data.rows import describe_sources, micro_batches, pack_conversations
-from data.sources import choose_mixture, conversations, held_out
+from data.sources import choose_mixture, conversations
 from training import (Optimizer, StopSignal, can_compile, evaluate_loss, finish_run, largest_batch,
                       rows_for_step, start_or_resume)
 
@@ -125,8 +124,8 @@ def main():
     seq_len = model.config.seq_len
     made_from = describe_sources([answers])
     train_rows, val_rows = (
-        pack_conversations(out / f"rows/distill_{split}.rows", lambda: held_out(read_conversations([answers]), split),
-                           tok, seq_len, made_from, env, need_target=True) for split in ("train", "test"))
+        pack_conversations(out / f"rows/distill_{split}.rows", lambda: conversations("", split, [answers], skip_bad_rows=True), tok,
+                           seq_len, made_from, env, need_target=True) for split in ("train", "test"))
 
     # ---- model ----
     model.train().compute_dtype = env.dtype

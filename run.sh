@@ -30,17 +30,19 @@ if [ "$what" = test ]; then
 fi
 
 # ---- the stages: each reads what the one before it wrote ----
-mkdir -p out
+out=out
+[ "$what" = demo ] || out=out/speedrun                  # each tier keeps its own tokenizer and checkpoints
+mkdir -p $out
 before=
 stage() {                                               # stage NAME MARKER COMMAND...: skip what is done, resume what was cut off
-    local name=$1 marker=out/$2 start=$(date +%s); shift 2
+    local name=$1 marker=$out/$2 start=$(date +%s); shift 2
     if [ -e "$marker" ] && ! { [ -n "$before" ] && [ "$before" -nt "$marker" ]; }; then
         echo "== $name: done before"
     else
-        [ ! -d "out/$name.part" ] || set -- "$@" --resume
+        [ ! -d "$out/$name.part" ] || set -- "$@" --resume
         echo "== $name: $*"
         "$@"
-        echo "$name $(($(date +%s) - start))" >> out/times.txt
+        echo "$name $(($(date +%s) - start))" >> $out/times.txt
     fi
     before=$marker
 }
@@ -55,4 +57,29 @@ if [ "$what" = demo ]; then
     stage evaluate report.md $python evaluate.py --report
     cat out/report.md
     echo "Talk to it:  .venv/bin/python chat.py"
+fi
+
+if [ "$what" = speedrun ]; then
+    gpus=$($python -c 'import torch; print(torch.cuda.device_count())')
+    [ "$gpus" -gt 0 ] || { echo "error: bash run.sh speedrun needs a CUDA GPU, and torch sees none here; without one: bash run.sh" >&2; exit 2; }
+    on_gpus=".venv/bin/torchrun --standalone --nproc_per_node=$gpus"
+    text=data/downloads/climbmix
+    # Depth 20 and 32,768 tokens make 438 million matrix weights; 12 tokens for each are 5.3 billion. A shard of about 250
+    # million characters holds some 52 million tokens, so 110 shards are one epoch and a little to spare.
+    $python data/download.py climbmix --shards 110
+    $python data/download.py smoltalk mmlu gsm8k arc ultrafeedback hh humaneval core
+    large=$((524288 / (2048 * gpus) * 2048 * gpus))     # tokens a step, in rows of 2048, as many rows for each GPU
+    small=$((65536 / (2048 * gpus) * 2048 * gpus))      # SFT's 22,000 conversations would be 20 large steps
+
+    stage tokenizer tokenizer/tokenizer.json $python tokenizer.py --out $out --data $text --vocab_size 32768 --max_chars 1000000000
+    stage pretrain pretrain/meta.json $on_gpus pretrain.py --out $out --data $text --depth 20 --seq_len 2048 \
+        --tokens_per_step $large --eval_every 500 --sample_every 1000 --save_every 500
+    stage midtrain midtrain/meta.json $on_gpus midtrain.py --out $out --mixture downloads --tokens_per_step $large
+    stage sft sft/meta.json $on_gpus sft.py --out $out --mixture downloads --tokens_per_step $small
+    stage dpo dpo/meta.json $on_gpus dpo.py --out $out --mixture downloads --tokens_per_step $small
+    stage distill distill/meta.json $on_gpus distill.py --out $out --mixture downloads --tokens_per_step $small
+    stage evaluate report.md $on_gpus evaluate.py --out $out --report --items 0 --max_tokens 512 \
+        --tasks mmlu,arc_easy,arc_challenge,gsm8k,humaneval,spelling_bee,simple_spelling,identity,core
+    cat $out/report.md
+    echo "Talk to it:  .venv/bin/python chat.py --out $out --serve"
 fi
