@@ -68,16 +68,14 @@ if [ "$what" = speedrun ]; then
     # million characters holds some 52 million tokens, so 110 shards are one epoch and a little to spare.
     $python data/download.py climbmix --shards 110
     $python data/download.py smoltalk mmlu gsm8k arc ultrafeedback hh humaneval core
-    large=$((524288 / (2048 * gpus) * 2048 * gpus))     # tokens a step, in rows of 2048, as many rows for each GPU
-    small=$((65536 / (2048 * gpus) * 2048 * gpus))      # SFT's 22,000 conversations would be 20 large steps
 
     stage tokenizer tokenizer/tokenizer.json $python tokenizer.py --out $out --data $text --vocab_size 32768 --max_chars 1000000000
     stage pretrain pretrain/meta.json $on_gpus pretrain.py --out $out --data $text --depth 20 --seq_len 2048 \
-        --tokens_per_step $large --eval_every 500 --sample_every 1000 --save_every 500
-    stage midtrain midtrain/meta.json $on_gpus midtrain.py --out $out --mixture downloads --tokens_per_step $large
-    stage sft sft/meta.json $on_gpus sft.py --out $out --mixture downloads --tokens_per_step $small
-    stage dpo dpo/meta.json $on_gpus dpo.py --out $out --mixture downloads --tokens_per_step $small
-    stage distill distill/meta.json $on_gpus distill.py --out $out --mixture downloads --tokens_per_step $small
+        --eval_every 500 --sample_every 1000 --save_every 500
+    stage midtrain midtrain/meta.json $on_gpus midtrain.py --out $out --mixture downloads
+    stage sft sft/meta.json $on_gpus sft.py --out $out --mixture downloads
+    stage dpo dpo/meta.json $on_gpus dpo.py --out $out --mixture downloads
+    stage distill distill/meta.json $on_gpus distill.py --out $out --mixture downloads
     stage evaluate report.md $on_gpus evaluate.py --out $out --report --items 0 --max_tokens 512 \
         --tasks mmlu,arc_easy,arc_challenge,gsm8k,humaneval,spelling_bee,simple_spelling,identity,core
     cat $out/report.md
