@@ -24,7 +24,7 @@ from training import (Optimizer, StopSignal, can_compile, evaluate_loss, finish_
 class Config:
     out: str = "out"                  # folder in which the stages find each other
     data: tuple = ()                  # .jsonl files of conversations; none: the mixture
-    mixture: str = "spelling_bee:9000,simple_spelling:30000,arithmetic:8000,python_questions,identity:24000"  # name:size*times, ... or downloads or demo
+    mixture: str = "spelling_bee:7000,simple_spelling:28000,arithmetic:6000,python_questions,identity:32000"  # name:size*times, ... or downloads or demo
     skip_bad_rows: bool = False       # leave bad rows of --data out, count and name them; else they stop the run
     tokens_per_step: int = 0          # tokens an optimizer step, over all ranks; 0: 8192 to 524288, by the horizon
     batch_size: int = 0               # rows a micro-batch and rank; 0: what fits into memory

@@ -24,7 +24,7 @@ from training import (Optimizer, StopSignal, can_compile, evaluate_loss, finish_
 class Config:
     out: str = "out"                  # folder in which the stages find each other
     data: tuple = ()                  # .jsonl files of conversations; none: the mixture
-    mixture: str = "spelling_bee:4000,simple_spelling:12000,arithmetic:5000,python_questions:2000,identity:16000"  # name:size*times, ... or downloads or demo
+    mixture: str = "spelling_bee:3000,simple_spelling:12000,arithmetic:4000,python_questions:1500,identity:22000"  # name:size*times, ... or downloads or demo
     skip_bad_rows: bool = False       # leave bad rows of --data out, count and name them; else they stop the run
     tokens_per_step: int = 0          # tokens an optimizer step, over all ranks; 0: 8192 to 524288, by the horizon
     batch_size: int = 0               # rows a micro-batch and rank; 0: what fits into memory
