@@ -34,8 +34,8 @@ from data.core_tasks import CoreTask, encode_prompt
 from data.identity import Identity
 from data.rows import Rows, describe_sources, pack_documents
 from data.sources import open_source
-from data.text import read_documents
-from training import evaluate_loss
+from data.text import list_files, read_documents
+from training import can_compile, evaluate_loss
 
 IDENTITY = {"identity": "identity", "small_talk": "small talk", "unknown": "unknown"}                # task -> group of its wordings
 ANSWERED = ["spelling_bee", "simple_spelling", "arithmetic", *IDENTITY, "gsm8k", "humaneval"]
@@ -61,6 +61,7 @@ class Config:
     seed: int = 0                     # of sampling
     device: str = "auto"              # auto, cpu, cuda or mps
     dtype: str = "auto"               # compute dtype: auto, float32 or bfloat16
+    compile: bool = True              # torch.compile the model where 2,000 questions or more are compared
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Scores
@@ -111,11 +112,20 @@ def tree_row(options):
     return np.array([ids, position, branch], dtype=np.int32), np.array(scored, dtype=np.int32).T
 
 
+def hidden_states(model, ids, position, attn_mask):
+    """GPT.forward up to the head, with positions (B, T) and mask of our own: -> (B, T, C)."""
+    cos, sin = rotary_table(position, model.config.n_embd // model.config.n_head, model.config.rope_theta)
+    x = rms_norm(F.embedding(ids, model.embed)).to(model.compute_dtype)
+    for block in model.blocks:
+        x = block(x, cos, sin, attn_mask)
+    return rms_norm(x)
+
+
 @torch.inference_mode()
-def score_rows(model, trees):
+def score_rows(model, trees, forward=hidden_states):
     """trees: pairs (row, scored) of tree_row -> for each the loss in nats (n,) of its scored tokens, and whether each was the
-    likeliest of all (n,). A test holds it to GPT.forward on every option alone."""
-    device, config = model.embed.device, model.config
+    likeliest of all (n,). A test holds it to GPT.forward on every option alone. forward: hidden_states, compiled or not."""
+    device = model.embed.device
     rows = np.zeros((len(trees), 3, max(row.shape[1] for row, _ in trees)), dtype=np.int64)
     for b, (row, _) in enumerate(trees):
         rows[b, :, :row.shape[1]] = row                                      # what follows is padding that no token looks at
@@ -126,12 +136,7 @@ def score_rows(model, trees):
     if rows[:, 2].any():
         sees = (branch[:, None, :] == 0) | (branch[:, None, :] == branch[:, :, None])                    # (B, query, key)
         attn_mask = sees.tril().unsqueeze(1)
-    # GPT.forward with positions and mask of our own, and with the head on the scored tokens only
-    cos, sin = rotary_table(position, config.n_embd // config.n_head, config.rope_theta)
-    x = rms_norm(F.embedding(ids, model.embed)).to(model.compute_dtype)
-    for block in model.blocks:
-        x = block(x, cos, sin, attn_mask)
-    x = rms_norm(x[sequence, before])                                        # (n, C)
+    x = forward(model, ids, position, attn_mask)[sequence, before]           # (n, C): the head sees scored tokens only
     losses, likeliest = [], []
     for x_chunk, target_chunk in zip(x.split(CHUNK), target.split(CHUNK)):
         logits = linear(x_chunk, model.head).float()
@@ -154,14 +159,14 @@ def batches_by_length(trees, batch_tokens):
         yield batch
 
 
-def choose(model, questions, n, cfg, env, name):
+def choose(model, questions, n, cfg, env, name, forward):
     """questions(i) -> (options, index of the right one), i < n. Returns whether each was answered rightly: by the lowest mean loss a
     token, and where there is a single option by every token of it being the likeliest."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:                         # tiktoken works while Python waits
         asked = list(pool.map(questions, range(env.rank, n, env.world_size)))
         trees, right, done, start = list(pool.map(lambda question: tree_row(question[0]), asked)), [None] * len(asked), 0, time.time()
     for batch in batches_by_length(trees, cfg.batch_tokens or (65536 if env.device.type == "cuda" else 8192)):
-        for i, (losses, likeliest) in zip(batch, score_rows(model, [trees[i] for i in batch])):
+        for i, (losses, likeliest) in zip(batch, score_rows(model, [trees[i] for i in batch], forward)):
             option, (options, gold) = trees[i][1][2], asked[i]
             mean_losses = np.bincount(option, losses) / np.bincount(option)
             right[i] = bool(likeliest.all() if len(options) == 1 else mean_losses.argmin() == gold)
@@ -203,18 +208,18 @@ def task_names(spec):
     """"mmlu, core" -> ["mmlu", "core:hellaswag_zeroshot", ...]."""
     names = [name.strip() for name in spec.split(",") if name.strip()]
     names = [n for name in names for n in ([f"core:{task}" for task in CORE_TASKS] if name == "core" else [name])]
-    if unknown := [name for name in names if name not in ANSWERED + CHOSEN and name.removeprefix("core:") not in CORE_TASKS]:
-        raise ValueError(f"--tasks {unknown[0]}: expected {', '.join(ANSWERED + CHOSEN)}, core or core:NAME")
+    if unknown := set(names) - {*ANSWERED, *CHOSEN, *(f"core:{task}" for task in CORE_TASKS)}:
+        raise ValueError(f"--tasks {min(unknown)}: expected {', '.join(ANSWERED + CHOSEN)}, core or core:NAME")
     return list(dict.fromkeys(names))
 
 
-def evaluate_choices(model, tok, task, cfg, env, name):
+def evaluate_choices(model, tok, task, cfg, env, name, forward=hidden_states):
     """-> the result of a task whose options are compared by their losses."""
     start, size, n = time.time(), model.config.seq_len, len(task)
     if name.startswith("core:"):
-        right = choose(model, lambda i: core_question(tok, task, i, size), n, cfg, env, name)
+        right = choose(model, lambda i: core_question(tok, task, i, size), n, cfg, env, name, forward)
         return score(right, task.info.chance, start)
-    right = choose(model, lambda i: letter_question(tok, task[i], size), n, cfg, env, name)
+    right = choose(model, lambda i: letter_question(tok, task[i], size), n, cfg, env, name, forward)
     by_subject, items = {}, [task[i] for i in range(n)]
     for item, ok in zip(items, right):
         by_subject.setdefault(item["subject"], []).append(ok)
@@ -267,7 +272,7 @@ def progress(name, done, total, start, env):
 def held_out_rows(cfg, model, tok, env):
     """The rows for bits per byte: of --data, else those that pretrain.py held out; None if there are none."""
     if cfg.data:
-        texts = lambda: itertools.chain(read_documents(cfg.data, "train"), read_documents(cfg.data, "val"))
+        texts = lambda: itertools.chain.from_iterable(read_documents([f], "train", val_share=0) for f in list_files(cfg.data))
         return pack_documents(Path(cfg.out, "rows/evaluate.rows"), texts, tok, model.config.seq_len, describe_sources(cfg.data), env)
     path = Path(cfg.out, "rows/pretrain_val.rows")
     if not path.exists():
@@ -289,12 +294,15 @@ def evaluate_stage(path, tasks, cfg, env, say):
     if rows:
         report["bpb"] = evaluate_loss(model, rows, tok, env, 16, cfg.eval_rows)["bpb"]
         say(f"held-out text    {report['bpb']:.4f} bits per byte")
+    compared = sum(len(task) for name, task in tasks.items() if name not in ANSWERED)
+    worth_it = cfg.compile and compared >= 2000 and can_compile(env.device)  # it takes half a minute, then a third of the time
+    forward = torch.compile(hidden_states, dynamic=True) if worth_it else hidden_states
     for name, task in tasks.items():
         if name in ANSWERED:
             engine = engine or Engine(model, tok, cfg.max_rows or (256 if env.device.type == "cuda" else 64))
             result, transcripts[name] = evaluate_answers(engine, tok, task, cfg, env, name)
         else:
-            result = evaluate_choices(model, tok, task, cfg, env, name)
+            result = evaluate_choices(model, tok, task, cfg, env, name, forward)
         report["tasks"][name] = result
         say(describe(name, result))
         wrong = [t for t in transcripts.get(name, [])[cfg.show:] if not t[2]]
