@@ -31,7 +31,7 @@ typedef struct {
     int64_t n_layer, n_embd, n_head, n_kv_head, head_size, n_ff, vocab_size, max_size, cache_rows, cache_size;
     const float *embed, *head, *cos, *sin;      // embed (V, C) normalised, head packed, cos and sin (positions, D / 2)
     const float **wqkv, **wo, **gate_up, **down;        // packed, a pointer a layer; gate_up: panels of both take turns
-    float *cache;                               // (n_layer, cache_rows, cache_size, 2 * n_kv_head, head_size)
+    float *cache;                               // (n_layer, cache_rows, 2 Hkv, cache_size, D): keys, then values
     float *x, *qkv, *y, *hidden, *scores;  // room for (N, C), (N, (H + 2 Hkv) D), (N, H D), (N, F), (threads, max_size)
 } Model;
 
@@ -66,10 +66,11 @@ INLINE float exponential(float x) {
 }
 
 // One panel times `rows` rows: out[r][0..TILE) = sum over k of x[r][k] * w[k][0..TILE). Once inlined, rows is constant.
-INLINE void panel_rows(int rows, const float *x, int64_t K, const float *w, float out[ROWS][TILE]) {
+INLINE void panel_rows(int rows, const float *x, int64_t K, const float *w, const float *ahead, float out[ROWS][TILE]) {
     vector s[ROWS][VECTORS] = {{{0}}};
     for (int64_t k = 0; k < K; k++, w += TILE) {
-        for (int v = 0; v < VECTORS; v++) __builtin_prefetch(w + K * TILE + v * WIDTH, 0, 2);      // the next panel
+        if (ahead)
+            for (int v = 0; v < VECTORS / 2; v++, ahead += WIDTH) __builtin_prefetch(ahead, 0, 2);
         for (int r = 0; r < rows; r++)
             for (int v = 0; v < VECTORS; v++) s[r][v] += x[r * K + k] * *(vector *)(w + v * WIDTH);
     }
@@ -77,15 +78,13 @@ INLINE void panel_rows(int rows, const float *x, int64_t K, const float *w, floa
         for (int v = 0; v < VECTORS; v++) *(vector *)(out[r] + v * WIDTH) = s[r][v];
 }
 
-static void panel(int rows, const float *x, int64_t K, const float *w, float out[ROWS][TILE]) {
-    switch (rows) {
-        case 1: panel_rows(1, x, K, w, out); break;
-        case 2: panel_rows(2, x, K, w, out); break;
-        case 3: panel_rows(3, x, K, w, out); break;
-        case 4: panel_rows(4, x, K, w, out); break;
-        case 5: panel_rows(5, x, K, w, out); break;
-        default: panel_rows(6, x, K, w, out);
-    }
+// Up to ROWS rows of x from row b on, of B, times a panel. When the panel is used for several groups of rows, each group
+// also fetches a half of the panel that comes next; else that would be memory's turn while the arithmetic waits.
+static void panel(int B, int b, const float *x, int64_t K, const float *w, const float *next, float out[ROWS][TILE]) {
+    const float *ahead = next + b / ROWS * K * (TILE / 2);
+    x += b * K;
+    #define CASE(n) case n: if (B > ROWS) panel_rows(n, x, K, w, ahead, out); else panel_rows(n, x, K, w, 0, out); break;
+    switch (B - b < ROWS ? B - b : ROWS) { CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6) }
 }
 
 // out (B, N) = or += x (B, K) times a packed matrix, rows of x divided by their rms if `norm`. Threads share the panels.
@@ -96,7 +95,7 @@ static void matmul(int B, const float *x, int64_t K, const float *w, int64_t N, 
             float y[ROWS][TILE];
             int rows = B - b < ROWS ? B - b : ROWS;
             int64_t width = N - n < TILE ? N - n : TILE;
-            panel(rows, x + b * K, K, w + n * K, y);
+            panel(B, b, x, K, w + n * K, w + (n + TILE) * K, y);
             for (int r = 0; r < rows; r++) {
                 float scale = norm ? inverse_rms(x + (b + r) * K, K) : 1, *to = out + (b + r) * N + n;
                 for (int i = 0; i < width; i++) to[i] = (add ? to[i] : 0) + scale * y[r][i];
@@ -113,8 +112,8 @@ static void swiglu(const Model *m, int B, const float *w) {
             float gate[ROWS][TILE], up[ROWS][TILE];
             int rows = B - b < ROWS ? B - b : ROWS;
             int64_t width = F - n < TILE ? F - n : TILE;
-            panel(rows, m->x + b * K, K, w + 2 * n * K, gate);
-            panel(rows, m->x + b * K, K, w + (2 * n + TILE) * K, up);
+            panel(B, b, m->x, K, w + 2 * n * K, w + (2 * n + 2 * TILE) * K, gate);
+            panel(B, b, m->x, K, w + (2 * n + TILE) * K, w + (2 * n + 3 * TILE) * K, up);
             for (int r = 0; r < rows; r++) {
                 float scale = inverse_rms(m->x + (b + r) * K, K), *to = m->hidden + (b + r) * F + n;
                 for (int i = 0; i < width; i++) {
@@ -139,22 +138,21 @@ INLINE void norm_rotate(const Model *m, float *head, int64_t position) {
 
 // Rotate the queries and keys of one token; its keys and values go into the cache.
 static void remember(const Model *m, int64_t layer, const Token *token, float *qkv) {
-    int64_t D = m->head_size, H = m->n_head, G = m->n_kv_head, width = 2 * G * D;
+    int64_t D = m->head_size, H = m->n_head, G = m->n_kv_head;
     for (int64_t h = 0; h < H + G; h++) norm_rotate(m, qkv + h * D, token->position);
-    float *slot = m->cache + ((layer * m->cache_rows + token->row) * m->cache_size + token->position) * width;
-    memcpy(slot, qkv + H * D, width * sizeof(float));
+    float *slot = m->cache + (layer * m->cache_rows + token->row) * 2 * G * m->cache_size * D + token->position * D;
+    for (int64_t h = 0; h < 2 * G; h++) memcpy(slot + h * m->cache_size * D, qkv + (H + h) * D, D * sizeof(float));
 }
 
 // One head of one token looks at all positions of its text so far: y = softmax(q k / sqrt(D)) v.
 static void attend(const Model *m, int64_t layer, const Token *token, int64_t h, const float *q, float *y,
                    float *scores) {
-    int64_t D = m->head_size, G = m->n_kv_head, group = h / (m->n_head / G), stride = 2 * G * D;
-    int64_t n = token->position + 1;
-    const float *keys = m->cache + (layer * m->cache_rows + token->row) * m->cache_size * stride + group * D;
-    const float *values = keys + G * D;
+    int64_t D = m->head_size, G = m->n_kv_head, group = h / (m->n_head / G), n = token->position + 1;
+    const float *keys = m->cache + ((layer * m->cache_rows + token->row) * 2 * G + group) * m->cache_size * D;
+    const float *values = keys + G * m->cache_size * D;
     float largest = -1e30f, total = 0, scale = 1 / sqrtf(D);
     for (int64_t t = 0; t < n; t++) {
-        scores[t] = dot(q, keys + t * stride, D) * scale;
+        scores[t] = dot(q, keys + t * D, D) * scale;
         largest = fmaxf(largest, scores[t]);
     }
     #pragma omp simd reduction(+:total)
@@ -162,7 +160,7 @@ static void attend(const Model *m, int64_t layer, const Token *token, int64_t h,
     for (int64_t i = 0; i < D; i += 2 * WIDTH) {                          // two sums in registers through all positions
         vector s[2] = {{0}};
         for (int64_t t = 0; t < n; t++)
-            for (int v = 0; v < 2; v++) s[v] += scores[t] * *(vector *)(values + t * stride + i + v * WIDTH);
+            for (int v = 0; v < 2; v++) s[v] += scores[t] * *(vector *)(values + t * D + i + v * WIDTH);
         for (int v = 0; v < 2; v++) *(vector *)(y + i + v * WIDTH) = s[v] / total;
     }
 }

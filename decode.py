@@ -56,13 +56,16 @@ class Decoder:
         new_rows = max(rows, 2 * self.rows) if rows > self.rows else self.rows
         new_size = min(c.seq_len, max(size, 2 * self.size)) if size > self.size else self.size
         spare = 1 if self.device.type == "cuda" else 0                  # where the padding of a recorded step writes to
-        # zeros and not empty: a masked position adds 0 times its value, and 0 times a leftover NaN would be NaN
-        self.cache = torch.zeros(c.n_layer, new_rows + spare, new_size, 2 * c.n_kv_head, self.head_size,
-                                 dtype=self.dtype, device=self.device)
+        self.cache = self.new_cache(new_rows + spare, new_size)
         if self.rows:
             self.cache[:, :self.rows, :self.size] = old[:, :self.rows]
         self.rows, self.size = new_rows, new_size
         self.graphs.clear()                                                  # they read the old cache
+
+    def new_cache(self, rows, size):
+        # zeros and not empty: a masked position adds 0 times its value, and 0 times a leftover NaN would be NaN
+        return torch.zeros(self.config.n_layer, rows, size, 2 * self.config.n_kv_head, self.head_size, dtype=self.dtype,
+                           device=self.device)
 
     def forward(self, ids, start, row=0, logits="last"):
         """Put ids (B, T) into the cache rows row..row+B-1 at positions start[b]..start[b]+T-1.
@@ -164,14 +167,17 @@ class NativeDecoder(Decoder):
 
     def __init__(self, model, library):
         self.library, self.tile = library, library.tile()
-        self.room = self.threads = 0                                         # tokens and threads the scratch buffers are for
+        self.room = self.threads = 0                                         # that the scratch buffers are for
         super().__init__(model, torch.float32)
 
+    def empty(self, *shape):
+        """A float32 tensor on large pages of memory."""
+        tensor = torch.empty(shape)
+        self.library.use_huge_pages(ctypes.c_void_p(tensor.data_ptr()), ctypes.c_int64(4 * tensor.numel()))
+        return tensor
+
     def large(self, tensor):
-        """The same numbers on large pages of memory, and safe to point at."""
-        copy = torch.empty(tensor.shape)
-        self.library.use_huge_pages(ctypes.c_void_p(copy.data_ptr()), ctypes.c_int64(4 * copy.numel()))
-        return copy.copy_(tensor)
+        return self.empty(*tensor.shape).copy_(tensor)
 
     def load_weights(self, model):
         def panels(*weights):                                        # (out, in) -> (out / tile, in, tile); see decode.c
@@ -192,12 +198,11 @@ class NativeDecoder(Decoder):
                            **{name: w.data_ptr() for name, w in self.weights.items()},
                            **{name: ctypes.addressof(p) for name, p in self.pointers.items()})
 
-    def reserve(self, rows, size):
-        before = self.cache
-        super().reserve(rows, size)
-        if self.cache is not before:
-            self.cache = self.large(self.cache)
-            self.model.cache, self.model.cache_rows, self.model.cache_size = self.cache.data_ptr(), self.rows, self.size
+    def new_cache(self, rows, size):
+        """In memory the positions of one head follow each other, so that decode.c reads them in one stream."""
+        cache = self.empty(self.config.n_layer, rows, 2 * self.config.n_kv_head, size, self.head_size)
+        self.model.cache, self.model.cache_rows, self.model.cache_size = cache.data_ptr(), rows, size
+        return cache.transpose(2, 3)
 
     def forward(self, ids, start, row=0, logits="last"):
         c, threads = self.config, torch.get_num_threads()

@@ -82,8 +82,8 @@ class Worker(threading.Thread):
             if self.stopping:
                 raise ApiError(503, "the server is shutting down", "shutting_down")
             if self.load + len(job.prompts) > self.max_queue:
-                raise ApiError(429, f"{self.load} answers are running or waiting, the limit is {self.max_queue}: try again "
-                                    f"later", "queue_full")
+                raise ApiError(429, f"{self.load} answers are running or waiting, the limit is {self.max_queue}: try "
+                                    f"again later", "queue_full")
             self.load += len(job.prompts)
             self.new.append(job)
             self.wake.notify()
@@ -208,7 +208,8 @@ def number(body, name, default, kinds=(int, float)):
     if value is None:
         return default
     if type(value) not in kinds:
-        raise ApiError(400, f"{name} is {json.dumps(value)[:50]}, expected a {'whole ' * (kinds == (int,))}number", param=name)
+        kind = "a whole number" if kinds == (int,) else "a number"
+        raise ApiError(400, f"{name} is {json.dumps(value)[:50]}, expected {kind}", param=name)
     return value
 
 

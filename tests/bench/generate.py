@@ -3,14 +3,20 @@ How fast chat.py generates: time to first token and tokens/s, alone and in batch
 
 python tests/bench/generate.py                                   random weights, depth 4, vocabulary 8192 (`pip install -e '.[export]'`)
 python tests/bench/generate.py --stage out/sft --batch 1,64      a checkpoint
+python tests/bench/generate.py --stage out/sft --clients 1,16    tokens/s of the server, all clients together
 python tests/bench/generate.py --depth 20 --vocab_size 65536 --seq_len 2048 --device cuda
 
 Greedy, every answer exactly --new_tokens long. Each number is the median of --repeats runs after one run to warm up; the two
 sides take turns, so that a busy machine slows both.
 """
+import http.client
+import json
+import re
 import statistics
+import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +34,7 @@ class Config:
     vocab_size: int = 8192        # of the random model
     seq_len: int = 512            # of the random model
     batch: str = "1,16,64"        # prompts at once, comma-separated
+    clients: str = ""             # instead: clients of chat.py --serve at once, comma-separated; needs --stage
     prompt_tokens: int = 64       # random ids
     new_tokens: int = 256         # of each answer
     repeats: int = 3              # timed runs of each
@@ -89,8 +96,39 @@ def transformers_run(model, dtype):
     return generate
 
 
+def served(cfg):
+    """Start chat.py --serve; N clients stream raw continuations of --new_tokens at once -> tokens/s of all together."""
+    root = Path(__file__).parent.parent.parent
+    server = subprocess.Popen([sys.executable, root / "chat.py", "--serve", "--port", "0", "--stage", cfg.stage],
+                              stdout=subprocess.PIPE, text=True)
+    port = int(re.search(r":(\d+) ", server.stdout.readline())[1])
+
+    def client(i):
+        connection = http.client.HTTPConnection("127.0.0.1", port)
+        body = {"prompt": f"number {i} of", "max_tokens": cfg.new_tokens, "temperature": 1, "seed": i, "stream": True,
+                "stream_options": {"include_usage": True}}
+        connection.request("POST", "/v1/completions", json.dumps(body), {"Content-Type": "application/json"})
+        events = connection.getresponse().read().split(b"\n\n")
+        return json.loads(events[-3].removeprefix(b"data: "))["usage"]["completion_tokens"]
+
+    try:
+        for n in map(int, cfg.clients.split(",")):
+            rates = []
+            for _ in range(cfg.repeats + 1):                                 # the first one warms up
+                start = time.perf_counter()
+                with ThreadPoolExecutor(n) as pool:
+                    total = sum(pool.map(client, range(n)))
+                rates.append(total / (time.perf_counter() - start))
+            print(f"{n:3} clients  {statistics.median(rates[1:]):9.0f} tokens/s together", flush=True)
+    finally:
+        server.terminate()
+        server.wait()
+
+
 def main():
     cfg = parse_config(Config, __doc__)
+    if cfg.clients:
+        return served(cfg)
     env = setup(cfg.device, cfg.dtype)
     if cfg.threads:
         torch.set_num_threads(cfg.threads)
