@@ -39,6 +39,7 @@ class Decoder:
         self.rows = self.size = 0                                            # of the cache: texts, tokens each
         self.cache = None                                           # (n_layer, rows, size, 2 Hkv, D): keys, then values
         self.use_graphs, self.graphs = self.device.type == "cuda", {}        # (B, end) -> recorded step
+        self.pool = None
         self.load_weights(model)
 
     def load_weights(self, model):
@@ -137,8 +138,9 @@ class Decoder:
             step()
         torch.cuda.current_stream().wait_stream(side)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        with torch.cuda.graph(graph, pool=self.pool):                        # all graphs share their scratch memory
             out = step()
+        self.pool = graph.pool()
         return graph, inputs, out
 
     def move(self, source, target, length, swap=False):
