@@ -4,10 +4,10 @@ import math
 import pytest
 import torch
 
-from common import GPT, GPTConfig, Env, digest
+from common import Env, digest
 from data.rows import pack_conversations
 from dpo import answer_logps, dpo_loss, evaluate_pairs, reference_logps, render_pair
-from toy import chat, write_tokenizer
+from toy import chat, tiny_model, write_tokenizer
 
 torch.set_num_threads(1)
 ENV = Env(torch.device("cpu"), torch.float32)
@@ -16,15 +16,6 @@ ENV = Env(torch.device("cpu"), torch.float32)
 @pytest.fixture(scope="module")
 def tok(tmp_path_factory):
     return write_tokenizer(tmp_path_factory.mktemp("tok"))
-
-
-def tiny_model(seed=0, seq_len=95):
-    model = GPT(GPTConfig(265, seq_len, 2, 2, 1, 32, 48))
-    rng = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for p in model.parameters():
-            p.copy_(torch.randn(p.shape, generator=rng) * 1.5 * p.size(1) ** -0.5)
-    return model
 
 
 def pair_of(question, chosen, rejected):

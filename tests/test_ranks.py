@@ -8,10 +8,10 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]                              # as a script under torchrun
 
-from common import GPT, GPTConfig, Env, save_checkpoint, setup
+from common import Env, save_checkpoint, setup
 from training import Optimizer, evaluate_loss, start_or_resume
 from data.rows import Rows, micro_batches, pack_conversations
-from toy import chat, run_script, write_data, write_tokenizer
+from toy import chat, run_script, tiny_model, write_data, write_tokenizer
 
 ROWS_PER_STEP = 8
 
@@ -19,15 +19,6 @@ ROWS_PER_STEP = 8
 def ragged_chats():
     """Answers of 0 to 60 characters, so that some rows hold many targets, some few, and one none."""
     return [chat("q" * (1 + 7 * i % 40), "a" * (i * i % 61)) for i in range(40)] + [chat("q" * 61, "")]
-
-
-def tiny_model():
-    model = GPT(GPTConfig(265, 63, 2, 2, 1, 32, 48))
-    rng = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for p in model.parameters():
-            p.copy_(torch.randn(p.shape, generator=rng) * p.size(1) ** -0.5)
-    return model
 
 
 def gradients(model, rows, step, batch_size, env):

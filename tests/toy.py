@@ -31,6 +31,29 @@ def write_tokenizer(out, pattern=r"[\s\S]", tokens=[bytes([i]) for i in range(25
     return tok
 
 
+def merged_tokenizer(out):
+    """One with tokens across the boundaries of parts and turns ("?\\n", " = 12", "\\n#"), and "é"."""
+    merges = [b" =", b" = ", b"12", b" = 12", b"\n#", b"##", b"50", b"?\n", b"<|", b"|>", b"\xc3\xa9"]
+    return write_tokenizer(out, pattern=r"[\s\S]+", tokens=[bytes([i]) for i in range(256)] + merges)
+
+
+def tiny_model(seed=0, vocab_size=265, n_layer=2, n_head=4, n_kv_head=2, n_embd=32, n_ff=48, seq_len=32):
+    """Random weights everywhere: the zeros of init_weights would hide half of the model from a test."""
+    import torch
+    from common import GPT, GPTConfig
+    model = GPT(GPTConfig(vocab_size, seq_len, n_layer, n_head, n_kv_head, n_embd, n_ff))
+    rng = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.copy_(torch.randn(p.shape, generator=rng) * 1.5 * p.size(1) ** -0.5)
+    return model
+
+
+def random_ids(*shape, seed=0, high=256):
+    import torch
+    return torch.randint(0, high, shape, generator=torch.Generator().manual_seed(seed))
+
+
 def chat(user, answer):
     return {"messages": [{"role": "user", "content": user}, {"role": "assistant", "content": answer}]}
 
