@@ -5,6 +5,7 @@ logits and no code of ours. Reads out/<stage>/ and out/tokenizer/, writes out/hu
 python export.py                            the newest stage in out/
 python export.py --stage sft --to my-model
 python export.py --dtype bfloat16           half the size; logits then differ in the third digit
+python export.py --gguf                     out/model.gguf for llama.cpp and Ollama instead of a folder
 
 Then, with `pip install transformers`:
     model = AutoModelForCausalLM.from_pretrained("out/huggingface")
@@ -15,6 +16,7 @@ Then, with `pip install transformers`:
 """
 import json
 import shutil
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +24,7 @@ import torch
 
 from chat import find_checkpoint
 from common import finish_replace, load_checkpoint, parse_config, replace_folder, rms_norm, run, write_synced
-from tokenizer import hf_tokenizer_json
+from tokenizer import PATTERNS, hf_tokenizer_json
 
 # Jinja, the same tokens as Tokenizer.render_conversation. Other tools parse special tokens out of the text of messages,
 # which ours never does: there, an <|assistant_end|> that a user types ends the turn.
@@ -63,7 +65,8 @@ CHAT_TEMPLATE = """\
 class Config:
     out: str = "out"              # folder where the stages find each other
     stage: str = ""               # pretrain, midtrain, sft, dpo, distill or the path of a checkpoint; empty: the last
-    to: str = ""                  # folder to write; empty: huggingface in --out
+    to: str = ""                  # folder to write; empty: huggingface in --out. With --gguf a file, model.gguf
+    gguf: bool = False            # one file for llama.cpp, for the split patterns that it knows: llama3, qwen2, gpt2
     dtype: str = "float32"        # of the weights: float32 (equal logits), bfloat16 or float16
 
 
@@ -143,11 +146,92 @@ def export(model, tok, path, dtype="float32"):
     replace_folder(new, path)
 
 
+# ---------------------------------------------------------------------------------------------------------------------
+# GGUF, the file format of llama.cpp (ggml/docs/gguf.md). Its converter would read the folder above, but recognises a
+# tokenizer by a hash over a whole known vocabulary, so it refuses every new one; writing the file is shorter than that.
+
+GGUF_PATTERNS = {"llama3": "llama-bpe", "qwen2": "qwen2", "gpt2": "gpt-2"}   # our names -> llama.cpp's
+GGUF_NAMES = {"embed_tokens": "token_embd", "norm": "output_norm", "lm_head": "output", "input_layernorm": "attn_norm",
+              "q_proj": "attn_q", "k_proj": "attn_k", "v_proj": "attn_v", "o_proj": "attn_output",
+              "q_norm": "attn_q_norm", "k_norm": "attn_k_norm", "post_attention_layernorm": "ffn_norm", "gate_proj": "ffn_gate",
+              "up_proj": "ffn_up", "down_proj": "ffn_down"}
+
+
+def gguf_name(name):
+    """model.layers.3.self_attn.q_proj.weight -> blk.3.attn_q.weight"""
+    pieces = name.split(".")
+    prefix = f"blk.{pieces[2]}." if "layers" in pieces else ""
+    return f"{prefix}{GGUF_NAMES[pieces[-2]]}.weight"
+
+
+def gguf_value(value, with_type=True):
+    """A value as GGUF stores it, behind the number of its type."""
+    if isinstance(value, list):                                              # of str or int, all alike
+        if isinstance(value[0], int):
+            return struct.pack(f"<IIQ{len(value)}i", 9, 5, len(value), *value)                  # int32, as llama.cpp reads
+        return struct.pack("<IIQ", 9, 8, len(value)) + b"".join(gguf_value(v, with_type=False) for v in value)
+    if isinstance(value, bool):
+        kind, data = 7, struct.pack("<?", value)
+    elif isinstance(value, int):
+        kind, data = 4, struct.pack("<I", value)                             # uint32
+    elif isinstance(value, float):
+        kind, data = 6, struct.pack("<f", value)
+    else:
+        kind, data = 8, struct.pack("<Q", len(value.encode())) + value.encode()
+    return (struct.pack("<I", kind) if with_type else b"") + data
+
+
+def export_gguf(model, tok, path, dtype="float32"):
+    """Write one file for llama.cpp; it appears at `path` when it is whole. ValueError for a split pattern it lacks."""
+    kinds = {"float32": 0, "float16": 1, "bfloat16": 30}
+    if dtype not in kinds:
+        raise ValueError(f"--dtype {dtype}: expected {', '.join(kinds)}")
+    pattern = {PATTERNS[name]: theirs for name, theirs in GGUF_PATTERNS.items()}.get(tok.pattern)
+    if pattern is None:
+        raise ValueError("llama.cpp does not know this tokenizer's split pattern and would cut text elsewhere: train "
+                         "again from python tokenizer.py --pattern qwen2 (or llama3, gpt2)")
+    c, special = model.config, tok.special
+    tokens = [tok.enc.decode_single_token_bytes(i) for i in range(special("<|bos|>"))]
+    bpe = hf_tokenizer_json(tokens, tok.pattern, [])["model"]
+    info = {"general.architecture": "qwen3", "general.name": "tok2chat", "general.alignment": 32}
+    info |= {f"qwen3.{name}": value for name, value in {
+        "block_count": c.n_layer, "context_length": c.seq_len, "embedding_length": c.n_embd,
+        "feed_forward_length": c.n_ff, "attention.head_count": c.n_head, "attention.head_count_kv": c.n_kv_head,
+        "attention.key_length": c.n_embd // c.n_head, "attention.value_length": c.n_embd // c.n_head,
+        "attention.layer_norm_rms_epsilon": 1e-6, "rope.freq_base": float(c.rope_theta)}.items()}
+    info |= {f"tokenizer.{name}": value for name, value in {
+        "ggml.model": "gpt2", "ggml.pre": pattern, "ggml.tokens": list(bpe["vocab"]) + list(tok.specials),
+        "ggml.token_type": [1] * len(bpe["vocab"]) + [3] * len(tok.specials),                   # 1 ordinary, 3 control
+        "ggml.merges": [" ".join(pair) for pair in bpe["merges"]], "ggml.bos_token_id": special("<|bos|>"),
+        "ggml.eos_token_id": special("<|assistant_end|>"), "ggml.padding_token_id": special("<|assistant_end|>"),
+        "ggml.add_bos_token": True, "chat_template": CHAT_TEMPLATE}.items()}
+    tensors, head, offset = [], b"", 0
+    for name, w in stock_weights(model).items():
+        w = w.to(getattr(torch, dtype) if w.ndim > 1 else torch.float32).contiguous()           # gains stay float32
+        name = gguf_name(name).encode()
+        head += struct.pack("<Q", len(name)) + name + struct.pack(f"<I{w.ndim}Q", w.ndim, *w.shape[::-1])
+        head += struct.pack("<IQ", kinds[dtype] if w.ndim > 1 else 0, offset)
+        tensors.append(w.view(torch.uint8).numpy().tobytes())
+        tensors[-1] += b"\0" * (-len(tensors[-1]) % 32)
+        offset += len(tensors[-1])
+    keys = b"".join(struct.pack("<Q", len(k)) + k.encode() + gguf_value(v) for k, v in info.items())
+    head = b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(info)) + keys + head
+    path = Path(path)
+    new = path.with_name(path.name + ".tmp")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_synced(new, lambda f: f.writelines([head + b"\0" * (-len(head) % 32), *tensors]))
+    new.replace(path)
+
+
 def main():
     cfg = parse_config(Config, __doc__)
     path = find_checkpoint(cfg.out, cfg.stage)
-    to = Path(cfg.to or Path(cfg.out, "huggingface"))
+    to = Path(cfg.to or Path(cfg.out, "model.gguf" if cfg.gguf else "huggingface"))
     model, tok, _ = load_checkpoint(path)
+    if cfg.gguf:
+        export_gguf(model, tok, to, cfg.dtype)
+        print(f"{path} -> {to}: {to.stat().st_size / 1e6:.0f} MB. Talk to it: llama-cli -m {to} -cnv --jinja")
+        return
     export(model, tok, to, cfg.dtype)
     size = sum(f.stat().st_size for f in to.iterdir()) / 1e6
     print(f"{path} -> {to}: {model.num_params() / 1e6:.1f} million parameters in {cfg.dtype}, {size:.0f} MB")

@@ -7,7 +7,7 @@ import torch
 
 from chat import Engine
 from common import Tokenizer
-from export import export
+from export import export, export_gguf
 from test_chat import byte_tokenizer, out, tiny_model
 from tokenizer import PATTERNS, train_bpe
 
@@ -105,6 +105,44 @@ def test_other_types_and_refusals(tmp_path):
     with pytest.raises(ValueError, match="precious exists and is no exported model"):
         export(model, tok, tmp_path / "precious")
     assert (tmp_path / "precious" / "file").exists()
+
+
+@pytest.mark.parametrize("pattern", ["llama3", "qwen2", "gpt2"])
+def test_gguf_holds_the_model_and_the_tokenizer(pattern, tmp_path):
+    gguf = pytest.importorskip("gguf")
+    tok = trained_tokenizer(pattern)
+    model = tiny_model(n_kv_head=1, vocab_size=tok.vocab_size)
+    export_gguf(model, tok, tmp_path / "m.gguf")
+    reader = gguf.GGUFReader(tmp_path / "m.gguf")
+    value = lambda name: reader.fields[name].contents()
+    assert value("general.architecture") == "qwen3" and value("qwen3.block_count") == 2 and value("qwen3.attention.head_count_kv") == 1
+    assert value("tokenizer.ggml.pre") == {"llama3": "llama-bpe", "qwen2": "qwen2", "gpt2": "gpt-2"}[pattern]
+    assert value("tokenizer.ggml.tokens")[tok.special("<|bos|>")] == "<|bos|>" and value("tokenizer.ggml.bos_token_id") == tok.special("<|bos|>")
+    assert len(value("tokenizer.ggml.merges")) == tok.vocab_size - 9 - 256
+    tensors = {t.name: t for t in reader.tensors}
+    wanted = {f"blk.{i}.{name}.weight" for i in range(2) for name in ("attn_norm", "attn_q", "attn_k", "attn_v", "attn_output", "attn_q_norm",
+              "attn_k_norm", "ffn_norm", "ffn_gate", "ffn_up", "ffn_down")} | {"token_embd.weight", "output_norm.weight", "output.weight"}
+    assert set(tensors) == wanted
+    assert torch.equal(torch.from_numpy(tensors["blk.1.attn_k.weight"].data.copy()), model.blocks[1].attn.wk.detach())
+    assert torch.equal(torch.from_numpy(tensors["blk.0.ffn_down.weight"].data.copy()), model.blocks[0].mlp.down.detach())
+
+
+def test_gguf_in_transformers_gives_the_same_logits(tmp_path):
+    pytest.importorskip("gguf")
+    transformers = pytest.importorskip("transformers")
+    tok = trained_tokenizer("qwen2")
+    model = tiny_model(n_kv_head=1, vocab_size=tok.vocab_size)
+    export_gguf(model, tok, tmp_path / "m.gguf")
+    reference = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, gguf_file="m.gguf", dtype=torch.float32, head_dim=32)
+    ids = torch.randint(0, tok.vocab_size, (2, 100), generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        assert (reference(ids).logits - model(ids)).abs().max() < 1e-4
+
+
+def test_gguf_refuses_a_pattern_that_llama_cpp_lacks(tmp_path):
+    with pytest.raises(ValueError, match="--pattern qwen2"):
+        export_gguf(tiny_model(), byte_tokenizer(), tmp_path / "m.gguf")
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_script(out):
