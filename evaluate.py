@@ -8,16 +8,11 @@ python evaluate.py --stage pretrain --tasks core         a base model on the 22 
 torchrun --standalone --nproc_per_node 8 evaluate.py --tasks mmlu,gsm8k --items 0
 python evaluate.py --report                              the table at the end of bash run.sh
 
-Three kinds of tasks: answers are generated, with the Python tool, and graded; options (MMLU, ARC) are chosen by the logits of
-their letters; CORE compares the losses of whole endings. The last two need no sampling and are one thing here: a question is
-a few sequences of ids with a common beginning, and the model prefers the one whose end has the lowest mean loss.
+Three kinds of tasks: answers are generated, with the Python tool, and graded; options (MMLU, ARC) are chosen by the
+logits of their letters; CORE compares the losses of whole endings. The last two need no sampling and are one thing
+here: a question is a few sequences of ids with a common beginning, and the model prefers the likeliest end.
 """
-import itertools
-import json
-import math
-import os
-import sys
-import time
+import itertools, json, math, os, sys, time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,7 +23,8 @@ import torch.distributed as dist
 import torch.nn.functional as F
 
 from chat import Engine, find_checkpoint, parse_answer
-from common import CHUNK, linear, load_checkpoint, parse_config, rms_norm, rotary_table, run, setup, versions, write_synced
+from common import (CHUNK, linear, load_checkpoint, parse_config, rms_norm, rotary_table, run, setup, versions,
+                    write_synced)
 from data.core_tasks import TASKS as CORE_TASKS
 from data.core_tasks import CoreTask, encode_prompt
 from data.identity import Identity
@@ -37,7 +33,7 @@ from data.sources import open_source
 from data.text import list_files, read_documents
 from training import can_compile, evaluate_loss
 
-IDENTITY = {"identity": "identity", "small_talk": "small talk", "unknown": "unknown"}                # task -> group of its wordings
+IDENTITY = {"identity": "identity", "small_talk": "small talk", "unknown": "unknown"}    # task -> group of its wordings
 ANSWERED = ["spelling_bee", "simple_spelling", "arithmetic", *IDENTITY, "gsm8k", "humaneval"]
 CHOSEN = ["mmlu", "arc_easy", "arc_challenge"]
 
@@ -47,14 +43,14 @@ class Config:
     out: str = "out"                  # folder in which the stages find each other
     stage: str = ""                   # pretrain, midtrain, sft, dpo, distill or a path; none: the newest
     data: tuple = ()                  # text for bits per byte, files or folders; none: what pretrain.py held out
-    tasks: str = "spelling_bee,arithmetic,simple_spelling,identity,small_talk,unknown"  # and gsm8k, humaneval, mmlu, arc_easy, ...
+    tasks: str = "spelling_bee,arithmetic,simple_spelling,identity,small_talk,unknown"  # or gsm8k, mmlu, core, ...
     items: int = 200                  # test items a task; 0: all
     num_samples: int = 1              # answers to each item of the tasks that are answered, for pass@k
     max_tokens: int = 200             # tokens an answer, tool outputs included
     temperature: float = 0.0          # 0 is greedy
     eval_rows: int = 256              # rows of held-out text for bits per byte; 0: skip
-    batch_tokens: int = 0             # tokens scored at once where options are compared; 0: 8192 on a CPU, 65536 on a GPU
-    max_rows: int = 0                 # answers generated at once; 0: 64 on a CPU, 256 on a GPU
+    batch_tokens: int = 0             # tokens at once where options are compared; 0: 8192, on a GPU 65536
+    max_rows: int = 0                 # answers generated at once; 0: 64, on a GPU 128
     show: int = 2                     # sample conversations a task to print, and wrong ones
     json: bool = False                # print one JSON object and nothing else
     report: bool = False              # evaluate sft, dpo and distill (CORE: pretrain) and write out/report.md
@@ -67,46 +63,46 @@ class Config:
 # Scores
 
 def wilson(right, n, z=1.96):
-    """95 % confidence interval of a proportion (Wilson 1927): wilson(0, 10) -> (0.0, 0.278). right may be a sum of shares."""
+    """95 % interval of a proportion (Wilson 1927): wilson(0, 10) -> (0.0, 0.278). right may be a fraction."""
     centre, spread = (right + z * z / 2) / (n + z * z), z * math.sqrt(right * (n - right) / n + z * z / 4) / (n + z * z)
     return max(0.0, centre - spread), min(1.0, centre + spread)
 
 
 def pass_at_k(n, right, k):
-    """Chance that one of k answers is right, estimated without bias from n of which some are: Chen et al. 2021, eq. 1."""
+    """Chance that one of k answers is right, estimated without bias from n answers: Chen et al. 2021, eq. 1."""
     return 1 - math.comb(n - right, k) / math.comb(n, k)
 
 
 def score(shares, chance, start, **more):
-    """shares: for each item 0 or 1, or the share of its answers that are right. centred: 0 for guessing, 1 for all right."""
+    """shares: for each item 0 or 1, or the share of its answers that are right. Centred, guessing is 0, all right 1."""
     n, accuracy = len(shares), sum(shares) / len(shares)
     low, high = wilson(sum(shares), n)
-    return dict(items=n, accuracy=accuracy, low=low, high=high, chance=chance, centred=(accuracy - chance) / (1 - chance),
-                **more, seconds=round(time.time() - start, 1))
+    return dict(items=n, accuracy=accuracy, low=low, high=high, chance=chance,
+                centred=(accuracy - chance) / (1 - chance), **more, seconds=round(time.time() - start, 1))
 
 
 def mean_centred(results):
-    """The mean of the tasks' centred scores, which is CORE for its 22, with the interval that follows from the tasks' own."""
-    score = sum(r["centred"] for r in results) / len(results)
-    variance = sum(r["accuracy"] * (1 - r["accuracy"]) / r["items"] / (1 - r["chance"]) ** 2 for r in results) / len(results) ** 2
-    return dict(score=score, low=score - 1.96 * math.sqrt(variance), high=score + 1.96 * math.sqrt(variance))
+    """The mean of the tasks' centred scores (CORE for its 22) and the interval that follows from their variances."""
+    n, variance = len(results), lambda r: r["accuracy"] * (1 - r["accuracy"]) / r["items"] / (1 - r["chance"]) ** 2
+    score, spread = sum(r["centred"] for r in results) / n, 1.96 * math.sqrt(sum(map(variance, results))) / n
+    return dict(score=score, low=score - spread, high=score + spread)
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Choosing between options
 
 def tree_row(options):
-    """The options of a question, [(ids, start), ...] with ids[start:] to be scored -> one row that says their common beginning once.
+    """Options [(ids, start), ...] of a question, ids[start:] to be scored -> one row that says what they share once.
 
-    Returns two int32 arrays. row (3, T): ids, their positions, and the branch they are on: 0 is the common beginning, which all
-    see; option i goes on as branch i + 1. scored (3, n): of every scored token the place in the row of the token before it,
-    the token itself, and its option.
+    Returns two int32 arrays. row (3, T): ids, their positions, and the branch they are on: 0 is the common beginning,
+    which all see; option i goes on as branch i + 1. scored (3, n): of every scored token the place in the row of the
+    token before it, the token itself, and its option.
     """
     common = len(os.path.commonprefix([ids for ids, _ in options]))          # works for lists as for paths
     ids, position, branch, scored = list(options[0][0][:common]), list(range(common)), [0] * common, []
     for i, (its, start) in enumerate(options):
         moved = len(ids) - common                                            # of the tokens behind the common beginning
         scored += [(t - 1 + (moved if t > common else 0), its[t], i) for t in range(start, len(its))]
-        ids += its[common:-1]                                                # the last one need not be read, only predicted
+        ids += its[common:-1]                                                # the last one is only predicted
         position += range(common, len(its) - 1)
         branch += [i + 1] * (len(ids) - len(branch))
     return np.array([ids, position, branch], dtype=np.int32), np.array(scored, dtype=np.int32).T
@@ -123,18 +119,18 @@ def hidden_states(model, ids, position, attn_mask):
 
 @torch.inference_mode()
 def score_rows(model, trees, forward=hidden_states):
-    """trees: pairs (row, scored) of tree_row -> for each the loss in nats (n,) of its scored tokens, and whether each was the
-    likeliest of all (n,). A test holds it to GPT.forward on every option alone. forward: hidden_states, compiled or not."""
+    """trees: pairs (row, scored) of tree_row -> for each the loss in nats (n,) of its scored tokens, and whether each
+    was the likeliest of all (n,). A test holds it to GPT.forward on every option alone."""
     device = model.embed.device
     rows = np.zeros((len(trees), 3, max(row.shape[1] for row, _ in trees)), dtype=np.int64)
     for b, (row, _) in enumerate(trees):
-        rows[b, :, :row.shape[1]] = row                                      # what follows is padding that no token looks at
+        rows[b, :, :row.shape[1]] = row                                      # behind it padding, which no token sees
     ids, position, branch = torch.from_numpy(rows).to(device).unbind(1)      # each (B, T)
     sequence = torch.from_numpy(np.repeat(np.arange(len(trees)), [scored.shape[1] for _, scored in trees])).to(device)
     before, target, _ = torch.from_numpy(np.concatenate([scored for _, scored in trees], axis=1)).long().to(device)
     attn_mask = None
     if rows[:, 2].any():
-        sees = (branch[:, None, :] == 0) | (branch[:, None, :] == branch[:, :, None])                    # (B, query, key)
+        sees = (branch[:, None, :] == 0) | (branch[:, None, :] == branch[:, :, None])    # (B, query, key)
         attn_mask = sees.tril().unsqueeze(1)
     x = forward(model, ids, position, attn_mask)[sequence, before]           # (n, C): the head sees scored tokens only
     losses, likeliest = [], []
@@ -143,12 +139,12 @@ def score_rows(model, trees, forward=hidden_states):
         losses.append(F.cross_entropy(logits, target_chunk, reduction="none"))
         likeliest.append(logits.argmax(-1) == target_chunk)
     ends = np.cumsum([scored.shape[1] for _, scored in trees])[:-1]
-    return list(zip(np.split(torch.cat(losses).cpu().numpy(), ends), np.split(torch.cat(likeliest).cpu().numpy(), ends)))
+    return list(zip(*(np.split(torch.cat(values).cpu().numpy(), ends) for values in (losses, likeliest))))
 
 
 def batches_by_length(trees, batch_tokens):
-    """Yield lists of indices of rows of about one length, longest first, so that hardly anything is padding and too large a
-    batch shows at once."""
+    """Yield lists of indices of rows of about one length, longest first, so that hardly anything is padding and too
+    large a batch shows at once."""
     batch, order = [], sorted(range(len(trees)), key=lambda i: -trees[i][0].shape[1])
     for i in order:
         if batch and (len(batch) + 1) * trees[batch[0]][0].shape[1] > batch_tokens:
@@ -160,11 +156,11 @@ def batches_by_length(trees, batch_tokens):
 
 
 def choose(model, questions, n, cfg, env, name, forward):
-    """questions(i) -> (options, index of the right one), i < n. Returns whether each was answered rightly: by the lowest mean loss a
-    token, and where there is a single option by every token of it being the likeliest."""
+    """questions(i) -> (options, index of the right one), i < n. Returns whether each was answered rightly: by the
+    lowest mean loss a token, and where there is a single option by every token of it being the likeliest."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:                         # tiktoken works while Python waits
         asked = list(pool.map(questions, range(env.rank, n, env.world_size)))
-        trees, right, done, start = list(pool.map(lambda question: tree_row(question[0]), asked)), [None] * len(asked), 0, time.time()
+    trees, right, done, start = [tree_row(options) for options, _ in asked], [None] * len(asked), 0, time.time()
     for batch in batches_by_length(trees, cfg.batch_tokens or (65536 if env.device.type == "cuda" else 8192)):
         for i, (losses, likeliest) in zip(batch, score_rows(model, [trees[i] for i in batch], forward)):
             option, (options, gold) = trees[i][1][2], asked[i]
@@ -176,14 +172,14 @@ def choose(model, questions, n, cfg, env, name, forward):
 
 
 def letter_question(tok, item, max_tokens):
-    """A record of MMLU or ARC -> its options: the same prompt before each letter. Too long a prompt loses its beginning."""
+    """A record of MMLU or ARC -> options: the same prompt before each letter. Too long a prompt loses its beginning."""
     prompt = tok.render_for_completion(item)[-(max_tokens - 1):]
     options = [(prompt + tok.encode(letter), len(prompt)) for letter in item["letters"]]
     return options, item["letters"].index(item["messages"][-1]["content"])
 
 
 def core_question(tok, task, i, max_tokens):
-    """Row i of a task of CORE -> its options. Where they do not all fit, they lose the same number of tokens at the beginning."""
+    """Row i of a task of CORE -> options. Where they do not all fit, they all lose as many tokens at the front."""
     prompts, gold = task.prompts(i)
     options = [encode_prompt(tok, context, ending, max_tokens) for context, ending in prompts]
     if any(len(ids) == max_tokens for ids, _ in options):
@@ -223,7 +219,7 @@ def evaluate_choices(model, tok, task, cfg, env, name, forward=hidden_states):
     by_subject, items = {}, [task[i] for i in range(n)]
     for item, ok in zip(items, right):
         by_subject.setdefault(item["subject"], []).append(ok)
-    subjects = {subject: dict(items=len(oks), accuracy=sum(oks) / len(oks)) for subject, oks in sorted(by_subject.items())}
+    subjects = {name: dict(items=len(oks), accuracy=sum(oks) / len(oks)) for name, oks in sorted(by_subject.items())}
     return score(right, sum(1 / len(item["letters"]) for item in items) / n, start, subjects=subjects)
 
 
@@ -244,11 +240,12 @@ def evaluate_answers(engine, tok, task, cfg, env, name):
     right, ended, fits = gather(right, n, env), gather(ended, n, env), gather(fits, n, env)
     more = dict(ended=sum(ended) / n)
     if k > 1:
-        more["pass_at"] = {j: sum(pass_at_k(k, sum(oks), j) for oks in right) / n for j in sorted({1, k, *(j for j in (10, 100) if j < k)})}
+        more["pass_at"] = {j: sum(pass_at_k(k, sum(oks), j) for oks in right) / n
+                           for j in sorted({1, k} | {j for j in (10, 100) if j < k})}
     if not all(fits):
         more["too_long"] = n - sum(fits)
-    result = score([sum(oks) / k for oks in right], 0.0, start, **more)
-    return result, gather([(item, p[0], oks[0]) for item, p, oks in zip(items, parts, right[env.rank::env.world_size])], n, env)
+    transcripts = [(item, p[0], oks[0]) for item, p, oks in zip(items, parts, right[env.rank::env.world_size])]
+    return score([sum(oks) / k for oks in right], 0.0, start, **more), gather(transcripts, n, env)
 
 
 def gather(mine, n, env):
@@ -272,20 +269,21 @@ def progress(name, done, total, start, env):
 def held_out_rows(cfg, model, tok, env):
     """The rows for bits per byte: of --data, else those that pretrain.py held out; None if there are none."""
     if cfg.data:
-        texts = lambda: itertools.chain.from_iterable(read_documents([f], "train", val_share=0) for f in list_files(cfg.data))
-        return pack_documents(Path(cfg.out, "rows/evaluate.rows"), texts, tok, model.config.seq_len, describe_sources(cfg.data), env)
+        texts = lambda: itertools.chain(*(read_documents([f], "train", val_share=0) for f in list_files(cfg.data)))
+        return pack_documents(Path(cfg.out, "rows/evaluate.rows"), texts, tok, model.config.seq_len,
+                              describe_sources(cfg.data), env)
     path = Path(cfg.out, "rows/pretrain_val.rows")
     if not path.exists():
         return None
     rows = Rows(path)
     if rows.header["made_from"]["tokenizer"] != tok.fingerprint:
-        raise ValueError(f"{path} was packed with another tokenizer than the checkpoint's. Run python pretrain.py --out {cfg.out} "
-                         f"again, give text with --data, or skip bits per byte with --eval_rows 0")
+        raise ValueError(f"{path} was packed with another tokenizer than the checkpoint's. Run python pretrain.py "
+                         f"--out {cfg.out} again, give text with --data, or skip bits per byte with --eval_rows 0")
     return rows
 
 
 def evaluate_stage(path, tasks, cfg, env, say):
-    """-> {"checkpoint", "step", "bpb", "tasks": {name: result}, "core"} and the transcripts of the tasks that were answered."""
+    """-> {"checkpoint", "step", "bpb", "tasks": {name: result}, "core"}, and the transcripts of the answers."""
     model, tok, meta = load_checkpoint(path, env.device)
     model.compute_dtype = env.dtype
     report, transcripts, engine = dict(checkpoint=str(path), step=meta["step"], tasks={}), {}, None
@@ -295,11 +293,11 @@ def evaluate_stage(path, tasks, cfg, env, say):
         report["bpb"] = evaluate_loss(model, rows, tok, env, 16, cfg.eval_rows)["bpb"]
         say(f"held-out text    {report['bpb']:.4f} bits per byte")
     compared = sum(len(task) for name, task in tasks.items() if name not in ANSWERED)
-    worth_it = cfg.compile and compared >= 2000 and can_compile(env.device)  # it takes half a minute, then a third of the time
+    worth_it = cfg.compile and compared >= 2000 and can_compile(env.device)  # half a minute for a third of the time
     forward = torch.compile(hidden_states, dynamic=True) if worth_it else hidden_states
     for name, task in tasks.items():
         if name in ANSWERED:
-            engine = engine or Engine(model, tok, cfg.max_rows or (256 if env.device.type == "cuda" else 64))
+            engine = engine or Engine(model, tok, cfg.max_rows or (128 if env.device.type == "cuda" else 64))
             result, transcripts[name] = evaluate_answers(engine, tok, task, cfg, env, name)
         else:
             result = evaluate_choices(model, tok, task, cfg, env, name, forward)
@@ -310,8 +308,8 @@ def evaluate_stage(path, tasks, cfg, env, say):
             say(f"    {'right' if right else 'WRONG'}  {question(item)!r}\n           {written(parts)!r}")
     core = [result for name, result in report["tasks"].items() if name.startswith("core:")]
     if len(core) == len(CORE_TASKS):
-        report["core"] = mean_centred(core)
-        say("core             {score:.4f} [{low:.4f}, {high:.4f}], the mean of 22 centred accuracies".format(**report["core"]))
+        report["core"] = r = mean_centred(core)
+        say(f"core             {r['score']:.4f} [{r['low']:.4f}, {r['high']:.4f}], the mean of 22 centred accuracies")
     return report, transcripts
 
 
@@ -340,7 +338,7 @@ def write_report(cfg, tasks, env):
     out, stages, reports = Path(cfg.out), ["sft", "dpo", "distill"], {}
     core = {name: task for name, task in tasks.items() if name.startswith("core:")}
     tasks = {name: task for name, task in tasks.items() if name not in core}
-    if core:                                                                 # few-shot prompts are for a model that continues text
+    if core:                                                                 # its prompts are text to go on with
         reports["pretrain"], _ = evaluate_stage(out / "pretrain", core, cfg, env, env.print)
     for stage in stages:
         reports[stage], transcripts = evaluate_stage(out / stage, tasks, cfg, env, env.print)
@@ -351,14 +349,15 @@ def write_report(cfg, tasks, env):
     lines = [f"Bits per byte of held-out text: {bpb[0]:.3f} before pretraining, {bpb[-1]:.3f} after. "
              f"Held-out preference pairs ranked rightly after DPO: {100 * pairs[-1]:.1f} %."]
     if "core" in reports.get("pretrain", {}):
-        lines += ["CORE of the pretrained model: {score:.4f} [{low:.4f}, {high:.4f}].".format(**reports["pretrain"]["core"])]
+        r = reports["pretrain"]["core"]
+        lines.append(f"CORE of the pretrained model: {r['score']:.4f} [{r['low']:.4f}, {r['high']:.4f}].")
     lines += ["", "| held-out items, answered for real | " + " | ".join(stages) + " |", "|---|" + "---|" * len(stages)]
     for name in tasks:
-        results = [reports[s]["tasks"][name] for s in stages]
-        lines.append(f"| {name} ({results[0]['items']}) | " + " | ".join(f"{100 * r['accuracy']:.1f} %" for r in results) + " |")
-    answered = {s: [r for r in reports[s]["tasks"].values() if "ended" in r] for s in stages}
-    if answered[stages[0]]:
-        ended = [sum(r["ended"] * r["items"] for r in answered[s]) / sum(r["items"] for r in answered[s]) for s in stages]
+        r = [reports[s]["tasks"][name] for s in stages]
+        lines.append(f"| {name} ({r[0]['items']}) | " + " | ".join(f"{100 * x['accuracy']:.1f} %" for x in r) + " |")
+    answered = [[r for r in reports[s]["tasks"].values() if "ended" in r] for s in stages]
+    if answered[0]:
+        ended = [sum(r["ended"] * r["items"] for r in rs) / sum(r["items"] for r in rs) for rs in answered]
         lines.append("| answers that ended by themselves | " + " | ".join(f"{100 * e:.1f} %" for e in ended) + " |")
     if (out / "times.txt").exists():
         seconds = {}
@@ -366,8 +365,8 @@ def write_report(cfg, tasks, env):
             seconds[stage] = seconds.get(stage, 0) + int(s)
         lines += ["", "| stage | " + " | ".join(seconds) + " |", "|---|" + "---|" * len(seconds),
                   "| seconds | " + " | ".join(map(str, seconds.values())) + " |"]
-    lines += ["", f"{env.device}, {os.cpu_count()} cores, {str(env.dtype).removeprefix('torch.')}, torch {torch.__version__}. "
-              f"Conversations with {out}/distill:", "", "```"]
+    lines += ["", f"{env.device}, {os.cpu_count()} cores, {str(env.dtype).removeprefix('torch.')}, "
+              f"torch {torch.__version__}. Conversations with {out}/distill:", "", "```"]
     for name in transcripts:
         for item, parts, _ in transcripts[name][:2]:
             lines += [f"you  {question(item)}", "bot  " + written(parts).replace("\n", "\n     "), ""]
@@ -379,15 +378,15 @@ def write_report(cfg, tasks, env):
 def main():
     cfg = parse_config(Config, __doc__)
     if cfg.num_samples < 1 or cfg.num_samples > 1 and cfg.temperature == 0:
-        raise ValueError(f"--num_samples {cfg.num_samples} --temperature {cfg.temperature}: expected at least one sample, and where there "
-                         f"are more a temperature above 0, or all would be the same")
+        raise ValueError(f"--num_samples {cfg.num_samples} --temperature {cfg.temperature}: expected at least one "
+                         f"sample, and for more a temperature above 0, or they would all be the same")
     env = setup(cfg.device, cfg.dtype)
     names = task_names(cfg.tasks)
     if not cfg.report:
         path = find_checkpoint(cfg.out, cfg.stage)
         if path.name == "pretrain" and cfg.tasks == Config.tasks:            # it has not learned to answer
             names = []
-    tasks = {name: open_task(name, cfg.items or None) for name in names}     # what is not on disk shows now, not after an hour
+    tasks = {name: open_task(name, cfg.items or None) for name in names}     # what is not on disk shows now
     if cfg.report:
         return write_report(cfg, tasks, env)
     report, _ = evaluate_stage(path, tasks, cfg, env, (lambda text: None) if cfg.json else env.print)

@@ -1,6 +1,6 @@
 """
-Conversations by name: `--mixture "spelling_bee:8000,mine.jsonl*2,smoltalk"` is 8,000 letter countings, your own file twice and
-all of SmolTalk, shuffled. All sources are lazy; each is a file of its own in this folder.
+Conversations by name: `--mixture "spelling_bee:8000,mine.jsonl*2,smoltalk"` is 8,000 letter countings, your own file
+twice and all of SmolTalk, shuffled. All sources are lazy; each is a file of its own in this folder.
 
 The split says which rows a stage sees; no row of a source is in two of them:
     train       midtrain.py and sft.py
@@ -37,8 +37,8 @@ MADE_HERE = {"spelling_bee": SpellingBee, "simple_spelling": SimpleSpelling, "ar
              "python_questions": PythonQuestions, "identity": Identity}
 DOWNLOADED = {"smoltalk": SmolTalk, "mmlu": MMLU, "arc_easy": ARCEasy, "arc_challenge": ARCChallenge, "gsm8k": GSM8K,
               "ultrafeedback": UltraFeedback, "hh": HH, "humaneval": HumanEval}
-PROMPTS = {"smoltalk": 50, "gsm8k": 20,                          # every n-th training row
-           "mmlu": "validation", "arc_easy": "validation", "arc_challenge": "validation"}    # a split that no stage trains on
+PROMPTS = {"smoltalk": 50, "gsm8k": 20,                                                 # every n-th training row
+           "mmlu": "validation", "arc_easy": "validation", "arc_challenge": "validation"}   # a split for nothing else
 NAMES = [*MADE_HERE, *DOWNLOADED]
 
 SPLITS = {"midtrain": "train", "sft": "train", "dpo": "pairs", "distill": "prompts"}
@@ -64,15 +64,15 @@ class Chosen(NamedTuple):
 def choose_mixture(stage, wanted, demo, paths, env, dest=DOWNLOADS):
     """--mixture -> Chosen; says what was chosen and why. FileNotFoundError names the command for what is not on disk.
 
-    wanted: a specification, "demo" or "downloads"; demo: the stage's default. Without the flag (wanted == demo) it is the
-    downloads on a GPU that has them all on disk, as that is what they were fetched for, and else the demo: a CPU trains on
-    it in minutes, on the downloads in weeks.
+    wanted: a specification, "demo" or "downloads"; demo: the stage's default. Without the flag (wanted == demo) it is
+    the downloads on a GPU that has them all on disk, as that is what they were fetched for, and else the demo: a CPU
+    trains on it in minutes, on the downloads for weeks.
     """
     if paths:                                                            # --data takes the place of the mixture
         return Chosen(wanted, wanted, "")
     split, lacking = SPLITS[stage], not_on_disk(DOWNLOADS_MIXTURE[stage], SPLITS[stage], dest)
     if wanted == demo and env.device.type == "cuda" and not lacking:
-        wanted, why = "downloads", "as this is a GPU and all of it is on disk (--mixture demo: what the machine itself makes)"
+        wanted, why = "downloads", "as this is a GPU and all of it is on disk (--mixture demo: made on this machine)"
     elif wanted == demo:
         fetch = f" after python data/download.py {' '.join(lacking)}" if lacking else ""
         wanted, why = "demo", f"made on this machine, sized for a CPU (real conversations: --mixture downloads{fetch})"
@@ -83,8 +83,8 @@ def choose_mixture(stage, wanted, demo, paths, env, dest=DOWNLOADS):
         most = 300 if stage == "dpo" else 1000
         val = ",".join(dict.fromkeys(f"{name}:{min(size or most, most)}" for name, size in parse_mixture(train)))
     if lacking := {**not_on_disk(train, split, dest), **not_on_disk(val, "test", dest)}:
-        raise FileNotFoundError(f"--mixture {wanted}: no {', '.join(lacking.values())}. Download it: python data/download.py "
-                                f"{' '.join(lacking)}")
+        raise FileNotFoundError(f"--mixture {wanted}: no {', '.join(lacking.values())}. Download it: "
+                                f"python data/download.py {' '.join(lacking)}")
     env.print(f"mixture    {wanted if wanted in ('demo', 'downloads') else train}, {why}")
     return Chosen(train, val, describe_files(f"{train},{val}", dest))
 
@@ -95,28 +95,29 @@ def parse_mixture(spec):
     for entry in filter(None, (e.strip() for e in spec.split(","))):
         match = re.fullmatch(r"(.+?)(?::([1-9]\d*))?(?:\*([1-9]\d*))?", entry)
         if not match or match[1] not in NAMES and not match[1].endswith(".jsonl"):
-            raise ValueError(f"--mixture: cannot read {entry!r}; expected name, name:size or name*times, names are demo, downloads, "
-                             f"{', '.join(NAMES)}, or a file.jsonl")
+            raise ValueError(f"--mixture: cannot read {entry!r}; expected demo, downloads, or a list of name, "
+                             f"name:size or name*times; names are {', '.join(NAMES)} and files that end in .jsonl")
         name, size, times = match.groups()
         entries += [(name, int(size) if size else None)] * int(times or 1)
     if not entries:
-        raise ValueError(f"--mixture is empty; names are demo, downloads, {', '.join(NAMES)}, or a file.jsonl")
+        raise ValueError(f"--mixture is empty; names are {', '.join(NAMES)} and files that end in .jsonl")
     return entries
 
 
 def published_split(name, split):
-    """The split of a downloaded source that holds the rows of our split; ValueError if the stage has no use for the source."""
+    """The split of a downloaded source that holds the rows of our split; ValueError if it has none for this stage."""
     files, aside = DOWNLOADED[name].files, PROMPTS.get(name)
     if split == "prompts" and aside:
         split = "train" if isinstance(aside, int) else aside
     if split not in files:
-        stages = "dpo.py" if "pairs" in files else "midtrain.py, sft.py and distill.py" if "train" in files else "evaluate.py"
+        stages = "dpo.py" if "pairs" in files else "midtrain.py, sft.py and distill.py"
+        stages = stages if {"pairs", "train"} & set(files) else "evaluate.py"
         raise ValueError(f"--mixture: {name} has nothing for this stage, it is for {stages}")
     return split
 
 
 def not_on_disk(spec, split, dest=DOWNLOADS):
-    """What a specification needs and lacks: {name for data/download.py: a file like /train* in data/downloads/smoltalk}."""
+    """What a specification needs and lacks: {name for data/download.py: "file like /train* in data/downloads/NAME"}."""
     lacking = {}
     for name, _ in parse_mixture(spec) if spec else []:
         if name in DOWNLOADED:
@@ -136,7 +137,8 @@ def describe_files(spec, dest=DOWNLOADS):
         if name.endswith(".jsonl"):
             files += list_files([name])
         elif name in DOWNLOADED:
-            files += sorted(f for f in Path(dest, DOWNLOADED[name].name).rglob("*") if f.name.endswith(ROW_SUFFIXES) and f.parent.name != "prepared")
+            found = Path(dest, DOWNLOADED[name].name).rglob("*")
+            files += sorted(f for f in found if f.name.endswith(ROW_SUFFIXES) and f.parent.name != "prepared")
     listing = [[str(f.resolve()), f.stat().st_size, f.stat().st_mtime_ns] for f in files]
     return hashlib.sha256(json.dumps(listing).encode()).hexdigest()[:16] if files else ""
 
@@ -153,10 +155,10 @@ def open_source(name, split, size=None, dest=DOWNLOADS):
 
 
 def conversations(spec, split, paths=(), skip_bad_rows=False, dest=DOWNLOADS):
-    """Conversation records, lazily and shuffled: those of the files `paths` if any are given, else of the mixture.
+    """Conversation records, lazily: those of the files `paths` if any are given, else of the mixture, shuffled.
     ValueError with file:line for the first bad row of a file, unless skip_bad_rows."""
     def own(*paths):
-        rows = read_once(read_conversations, paths, skip_bad_rows, **({"need_answer": False} if split == "prompts" else {}))
+        rows = read_once(read_conversations, paths, skip_bad_rows, need_answer=split != "prompts")
         return held_out(rows, split)
 
     if paths:
@@ -172,8 +174,8 @@ def preferences(spec, split, paths=(), skip_bad_rows=False, dest=DOWNLOADS):
 
     if paths:
         return own(*paths)
-    return Mixture([(own(name), size or 1 << 62) if name.endswith(".jsonl") else Pairs(open_source(name, split, size, dest))
-                    for name, size in parse_mixture(spec)])
+    return Mixture([(own(name), size or 1 << 62) if name.endswith(".jsonl") else
+                    Pairs(open_source(name, split, size, dest)) for name, size in parse_mixture(spec)])
 
 
 @functools.lru_cache(4)
@@ -183,15 +185,15 @@ def read_once(read, paths, skip_bad_rows, **options):
 
 
 def held_out(rows, split):
-    """Of a user's own rows every 50th, and at least the last, is held out for "test"; the others are for training. As prompts
-    all count, and a single row is both."""
+    """Of a user's own rows every 50th, and at least the last, is held out for "test"; the others are for training.
+    Prompts are all of them, and a single row is both."""
     if len(rows) < 2 or split == "prompts":
         return rows
     return every_nth(rows, min(50, len(rows)), taken=split == "test")
 
 
 def every_nth(rows, n, taken):
-    """Every n-th row, or with taken=False all others; nothing is read: every_nth(list("abcdef"), 3, True) holds c and f."""
+    """Every n-th row, or with taken=False all others; none is read yet: every_nth("abcdef", 3, True) holds c and f."""
     positions = np.arange(len(rows))
     return View(rows, positions[positions % n == n - 1] if taken else positions[positions % n != n - 1])
 

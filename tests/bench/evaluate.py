@@ -1,0 +1,160 @@
+"""
+How many examples a second evaluate.py scores, beside scoring one at a time with the same weights on the same machine.
+
+python tests/bench/evaluate.py                              random weights, depth 4, vocabulary 1,536
+python tests/bench/evaluate.py --stage out/sft              a checkpoint, which is what generation needs to be realistic
+python tests/bench/evaluate.py --depth 20 --seq_len 2048 --device cuda
+
+letters     multiple choice as in MMLU, made of this Python's docstrings: about 130 tokens, 4 options
+few-shot    the same as in CORE: five solved examples, four endings whose losses are compared
+answers     letter counting: a generated answer with a tool call
+
+one option       model(ids) for each option and, to generate, for each token: the textbook loop
+one example      evaluate.py's own code with a batch of one: options share their beginning, generation has its cache
+batched          evaluate.py as it is
+The sides take turns and the best of --repeats runs counts, since other work on the machine only ever slows a run down.
+"""
+import base64
+import random
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent.parent))
+import torch
+import torch.nn.functional as F
+
+import evaluate
+from chat import Engine
+from common import GPT, SPECIAL_TOKENS, Tokenizer, load_checkpoint, model_config, parse_config, run, setup, versions
+from data import python_corpus
+from data.core_tasks import Task, build_prompts
+from data.python_questions import PythonQuestions
+from data.source import multiple_choice_record
+from data.spelling import SpellingBee
+from tokenizer import PATTERNS, train_bpe
+from training import can_compile
+
+
+@dataclass
+class Config:
+    stage: str = ""               # path of a checkpoint; empty: random weights of --depth
+    depth: int = 4                # layers; width is 64 times that
+    vocab_size: int = 1536        # of the random model
+    seq_len: int = 512            # of the random model
+    examples: int = 512           # of each kind, for the batched side
+    alone: int = 12               # of each kind, for those that go one by one
+    max_tokens: int = 80          # of a generated answer
+    repeats: int = 3              # timed runs of each
+    compile: bool = True          # torch.compile the batched side, as evaluate.py does for 2,000 questions and more
+    threads: int = 0              # of torch; 0: all cores
+    device: str = "auto"          # auto, cpu, cuda or mps
+    dtype: str = "auto"           # compute dtype of all sides
+
+
+class Letters:
+    """n multiple-choice questions about this Python."""
+
+    def __init__(self, n):
+        self.rows, draw = PythonQuestions("train", n), random.Random(0)
+        self.options = [[self.rows[k]["messages"][1]["content"] for k in [i, *draw.sample(range(n), 3)]] for i in range(n)]
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, i):
+        return multiple_choice_record(self.rows[i]["messages"][0]["content"], list("ABCD"), self.options[i], "A", "Python")
+
+
+class FewShot(Letters):
+    """The same with solved examples, as data/core_tasks.py asks them."""
+    info = Task("", "multiple_choice", 5, 0.25, "\nAnswer: ")
+
+    def prompts(self, i):
+        row = lambda k: dict(query=self.rows[k]["messages"][0]["content"], choices=self.options[k], gold=0)
+        return build_prompts(self.info, row(i), [row((i + k) % len(self)) for k in range(1, 6)])
+
+
+@torch.inference_mode()
+def one_option_at_a_time(model, questions, n):
+    for i in range(n):
+        losses = []
+        for ids, start in questions(i)[0]:
+            ids = torch.tensor([ids], device=model.embed.device)
+            losses.append(F.cross_entropy(model(ids)[0, start - 1:-1], ids[0, start:]).item())
+
+
+@torch.inference_mode()
+def one_token_at_a_time(model, prompts, answers):
+    """Greedy without a cache; it makes as many tokens as the engine did, so that a tool call's output costs it nothing."""
+    for prompt, answer in zip(prompts, answers):
+        ids = torch.tensor([prompt], device=model.embed.device)
+        for _ in answer:
+            ids = torch.cat([ids, model(ids)[:, -1].argmax(-1, keepdim=True)], 1)
+
+
+def best_rates(sides, repeats):
+    """{name: (function, examples)} -> {name: examples a second}, each at its best; the first round warms up."""
+    seconds = {name: float("inf") for name in sides}
+    for round in range(repeats + 1):
+        for name, (function, _) in sides.items():
+            start = time.perf_counter()
+            function()
+            if round:
+                seconds[name] = min(seconds[name], time.perf_counter() - start)
+    return {name: n / seconds[name] for name, (_, n) in sides.items()}
+
+
+def padding(trees, batch_tokens):
+    """Share of the batches' tokens that is padding."""
+    size = lambda i: trees[i][0].shape[1]
+    batches = list(evaluate.batches_by_length(trees, batch_tokens))
+    return 1 - sum(size(i) for b in batches for i in b) / sum(len(b) * size(b[0]) for b in batches)
+
+
+def main():
+    cfg = parse_config(Config, __doc__)
+    torch.set_num_threads(cfg.threads or torch.get_num_threads())
+    env = setup(cfg.device, cfg.dtype)
+    if cfg.stage:
+        model, tok, _ = load_checkpoint(cfg.stage, env.device)
+    else:
+        tokens = train_bpe((text[:2000] for text in python_corpus.documents("val")), cfg.vocab_size - len(SPECIAL_TOKENS))
+        tok = Tokenizer(b"".join(base64.b64encode(t) + b" %d\n" % rank for rank, t in enumerate(tokens)), PATTERNS["default"])
+        model = GPT(model_config(cfg.depth, tok.vocab_size, cfg.seq_len))
+        model.init_weights(0)
+        model.to(env.device).eval()
+    model.compute_dtype = env.dtype
+    ev, size = evaluate.Config(max_tokens=cfg.max_tokens), model.config.seq_len
+    print(f"{env.device}, {torch.get_num_threads()} threads, {env.dtype}, {model.config.n_layer} layers, {model.num_params():,} parameters, "
+          f"{versions()}\n\n| | one option at a time | one example at a time | batched | times | times | padding |\n|---|---|---|---|---|---|---|")
+    forward = torch.compile(evaluate.hidden_states, dynamic=True) if cfg.compile and can_compile(env.device) else evaluate.hidden_states
+    for name, task in ("letters", Letters(cfg.examples)), ("core:few-shot", FewShot(cfg.examples)):
+        questions = (lambda i: evaluate.letter_question(tok, task[i], size)) if name == "letters" else \
+            (lambda i: evaluate.core_question(tok, task, i, size))
+        score = lambda n, batch_tokens, forward: evaluate.choose(model, questions, n, evaluate.Config(batch_tokens=batch_tokens), env, name, forward)
+        rates = best_rates({"option": (lambda: one_option_at_a_time(model, questions, cfg.alone), cfg.alone),
+                            "example": (lambda: score(cfg.alone, 1, evaluate.hidden_states), cfg.alone),
+                            "batched": (lambda: score(cfg.examples, 0, forward), cfg.examples)}, cfg.repeats)
+        trees = [evaluate.tree_row(questions(i)[0]) for i in range(cfg.examples)]
+        show(name.removeprefix("core:"), rates, f"{100 * padding(trees, 8192):.1f} %")
+
+    task = SpellingBee("test", cfg.examples)
+    prompts = [tok.render_for_completion(task[i]) for i in range(cfg.examples)]
+    engines = {rows: Engine(model, tok, rows) for rows in (1, 64 if env.device.type == "cpu" else 128)}
+    answer = lambda rows, n: engines[rows].generate(prompts[:n], cfg.max_tokens)
+    answers = answer(1, cfg.alone)
+    rates = best_rates({"option": (lambda: one_token_at_a_time(model, prompts[:2], answers[:2]), 2),
+                        "example": (lambda: answer(1, cfg.alone), cfg.alone),
+                        "batched": (lambda: answer(max(engines), cfg.examples), cfg.examples)}, cfg.repeats)
+    show("answers", rates, "")
+
+
+def show(name, rates, padding):
+    print(f"| {name} | {rates['option']:.1f}/s | {rates['example']:.1f}/s | {rates['batched']:.1f}/s | "
+          f"{rates['batched'] / rates['option']:.1f} x | {rates['batched'] / rates['example']:.1f} x | {padding} |", flush=True)
+
+
+if __name__ == "__main__":
+    run(main)
