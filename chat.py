@@ -100,7 +100,8 @@ def sample(logits, texts):
         if (penalty := text.sampling.repetition_penalty) != 1:
             seen = torch.tensor(sorted(set(text.ids)), device=logits.device)
             logits[i, seen] = torch.where(logits[i, seen] > 0, logits[i, seen] / penalty, logits[i, seen] * penalty)
-    ids = torch.from_numpy(logits.numpy().argmax(-1)) if logits.device.type == "cpu" else logits.argmax(-1)   # 20x faster
+    # 20x faster
+    ids = torch.from_numpy(logits.numpy().argmax(-1)) if logits.device.type == "cpu" else logits.argmax(-1)
     drawn = [i for i, text in enumerate(texts) if text.sampling.temperature > 0]
     if not drawn:
         return ids.tolist()

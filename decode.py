@@ -217,7 +217,8 @@ class NativeDecoder(Decoder):
             self.scratch["scores"] = torch.empty(threads, c.seq_len)
             for name, buffer in self.scratch.items():
                 setattr(self.model, name, buffer.data_ptr())
-        tokens = torch.tensor([[id, row + b, start[b] + t] for b in range(B) for t, id in enumerate(ids[b])])   # (B*T, 3)
+        # (B*T, 3)
+        tokens = torch.tensor([[id, row + b, start[b] + t] for b in range(B) for t, id in enumerate(ids[b])])
         wanted = {"last": torch.arange(1, B + 1) * T - 1, "all": torch.arange(B * T), None: torch.arange(0)}[logits]
         out = torch.empty(len(wanted), c.vocab_size)
         p = lambda tensor: ctypes.c_void_p(tensor.data_ptr())

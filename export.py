@@ -153,7 +153,8 @@ def export(model, tok, path, dtype="float32"):
 GGUF_PATTERNS = {"llama3": "llama-bpe", "qwen2": "qwen2", "gpt2": "gpt-2"}   # our names -> llama.cpp's
 GGUF_NAMES = {"embed_tokens": "token_embd", "norm": "output_norm", "lm_head": "output", "input_layernorm": "attn_norm",
               "q_proj": "attn_q", "k_proj": "attn_k", "v_proj": "attn_v", "o_proj": "attn_output",
-              "q_norm": "attn_q_norm", "k_norm": "attn_k_norm", "post_attention_layernorm": "ffn_norm", "gate_proj": "ffn_gate",
+              "q_norm": "attn_q_norm", "k_norm": "attn_k_norm", "post_attention_layernorm": "ffn_norm",
+              "gate_proj": "ffn_gate",
               "up_proj": "ffn_up", "down_proj": "ffn_down"}
 
 
@@ -168,7 +169,8 @@ def gguf_value(value, with_type=True):
     """A value as GGUF stores it, behind the number of its type."""
     if isinstance(value, list):                                              # of str or int, all alike
         if isinstance(value[0], int):
-            return struct.pack(f"<IIQ{len(value)}i", 9, 5, len(value), *value)                  # int32, as llama.cpp reads
+            # int32, as llama.cpp reads
+            return struct.pack(f"<IIQ{len(value)}i", 9, 5, len(value), *value)
         return struct.pack("<IIQ", 9, 8, len(value)) + b"".join(gguf_value(v, with_type=False) for v in value)
     if isinstance(value, bool):
         kind, data = 7, struct.pack("<?", value)

@@ -350,7 +350,8 @@ class Handler(BaseHTTPRequestHandler):
         key = self.server.cfg.api_key
         given = self.headers.get("Authorization", "").encode()
         if key and path.startswith("/v1/") and not hmac.compare_digest(given, f"Bearer {key}".encode()):
-            raise ApiError(401, "a wrong API key, or none: send the header Authorization: Bearer KEY", "invalid_api_key")
+            raise ApiError(401, "a wrong API key, or none: send the header Authorization: Bearer KEY",
+                           "invalid_api_key")
 
     def send(self, status, body, kind="application/json", headers=()):
         self.send_response(status)
@@ -416,7 +417,8 @@ class Handler(BaseHTTPRequestHandler):
         if model not in (None, "", server.model):
             raise ApiError(404, f"the model {str(model)[:100]!r} does not exist here; this server has {server.model!r}",
                            "model_not_found", "model")
-        job, stop, stream, usage = read_request(body, server.tok, server.worker.engine, server.cfg, server.settings, chat)
+        job, stop, stream, usage = read_request(body, server.tok, server.worker.engine, server.cfg, server.settings,
+                                                chat)
         choices = [Choice(server.tok, stop) for _ in job.prompts]
         base = {"id": ("chatcmpl-" if chat else "cmpl-") + uuid.uuid4().hex, "created": int(time.time()),
                 "object": ("chat.completion" if chat else "text_completion") + (".chunk" if stream and chat else ""),

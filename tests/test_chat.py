@@ -25,7 +25,8 @@ def tiny_model(seed=0, n_kv_head=1, vocab_size=265, seq_len=128):
     model = GPT(GPTConfig(vocab_size, seq_len, 2, 2, n_kv_head, 64, 128))
     with torch.no_grad():
         for i, p in enumerate(model.parameters()):
-            p.copy_(torch.randn(p.shape, generator=torch.Generator().manual_seed(100 * seed + i)) * 2 * p.size(1) ** -0.5)
+            p.copy_(torch.randn(p.shape,
+                                generator=torch.Generator().manual_seed(100 * seed + i)) * 2 * p.size(1) ** -0.5)
     return model.eval()
 
 
@@ -41,19 +42,26 @@ def prompt(tok, text):
 # ---- the tool ----
 
 @pytest.mark.parametrize("code, result", [
-    ("12/60", "0.2"), ("0.2*50", "10"), ("0.1+0.2", "0.3"), ("-7//2", "-4"), ("7%-4", "-1"), ("2**10", "1024"), ("2**-1", "0.5"),
-    ("(1+2)*3", "9"), (" 37*48 ", "1776"), ("+5", "5"), ("1e3", "1000"), ("10**12/7", "142857142857"), ("(-1)**9999999", "-1"),
+    ("12/60", "0.2"), ("0.2*50", "10"), ("0.1+0.2", "0.3"), ("-7//2", "-4"), ("7%-4", "-1"), ("2**10", "1024"),
+    ("2**-1", "0.5"),
+    ("(1+2)*3", "9"), (" 37*48 ", "1776"), ("+5", "5"), ("1e3", "1000"), ("10**12/7", "142857142857"),
+    ("(-1)**9999999", "-1"),
     ("'strawberry'.count('r')", "3"), ('"aaaa".count("aa")', "2"), ("'abc'.count('')", "4"), ("'b'.count('b')+1", "2")])
 def test_run_python_computes(code, result):
     assert run_python(code) == result
 
 
 @pytest.mark.parametrize("code", [
-    "", "1/0", "1%0", "0**-1", "2+", "x", "__import__('os')", "().__class__", "(1).real", "'a'*3", "'a'", "True", "1 if 1 else 2", "1<2",
-    "[1]", "1,2", "lambda: 1", "'a'.upper()", "'a'.count()", "'a'.count('a', 0)", "'a'.count(1)", "'a'.count(*'a')", "f'{1}'.count('1')",
-    "(-8)**0.5", "1e308*10", "1e400", "1e999-1e999", "9**9**9", "9**9**9**9", "2**100000", "10**200*10**200", "1.5**1e9", "(-1.5)**1e9",
-    "1\n2", "import os", "\0", "\ud800", "'\ud800'.count('a')", "(" * 300, "-" * 399 + "1", "1+" * 199 + "1+", "9" * 400, "1j", "'a'.count('a').real",
-    "1" + "+1" * 500, "'" + "a" * 500 + "'.count('a')", "~1", "1<<9", "open('/etc/passwd')", "(1)(2)", "'\\d'", "x:=1", "9" * 155 + "%7**9**9"])
+    "", "1/0", "1%0", "0**-1", "2+", "x", "__import__('os')", "().__class__", "(1).real", "'a'*3", "'a'", "True",
+    "1 if 1 else 2", "1<2",
+    "[1]", "1,2", "lambda: 1", "'a'.upper()", "'a'.count()", "'a'.count('a', 0)", "'a'.count(1)", "'a'.count(*'a')",
+    "f'{1}'.count('1')",
+    "(-8)**0.5", "1e308*10", "1e400", "1e999-1e999", "9**9**9", "9**9**9**9", "2**100000", "10**200*10**200",
+    "1.5**1e9", "(-1.5)**1e9",
+    "1\n2", "import os", "\0", "\ud800", "'\ud800'.count('a')", "(" * 300, "-" * 399 + "1", "1+" * 199 + "1+",
+    "9" * 400, "1j", "'a'.count('a').real",
+    "1" + "+1" * 500, "'" + "a" * 500 + "'.count('a')", "~1", "1<<9", "open('/etc/passwd')", "(1)(2)", "'\\d'", "x:=1",
+    "9" * 155 + "%7**9**9"])
 def test_run_python_refuses_in_a_short_text_at_once(code):
     start = time.perf_counter()
     result = run_python(code)
@@ -109,16 +117,20 @@ def test_sampling_follows_the_probabilities():
 
 
 @pytest.mark.parametrize("settings, kept", [
-    (dict(temperature=0), {0}), (dict(temperature=1e-30), {0}), (dict(temperature=1, top_k=1), {0}), (dict(temperature=1, top_k=2), {0, 1}),
-    (dict(temperature=1, top_k=99), {0, 1, 2, 3}), (dict(temperature=1, top_p=0.5), {0}), (dict(temperature=1, top_p=0.51), {0, 1}),
-    (dict(temperature=1, top_p=1e-9), {0}), (dict(temperature=1, min_p=0.25), {0, 1, 2}), (dict(temperature=1, min_p=1), {0}),
+    (dict(temperature=0), {0}), (dict(temperature=1e-30), {0}), (dict(temperature=1, top_k=1), {0}),
+    (dict(temperature=1, top_k=2), {0, 1}),
+    (dict(temperature=1, top_k=99), {0, 1, 2, 3}), (dict(temperature=1, top_p=0.5), {0}),
+    (dict(temperature=1, top_p=0.51), {0, 1}),
+    (dict(temperature=1, top_p=1e-9), {0}), (dict(temperature=1, min_p=0.25), {0, 1, 2}),
+    (dict(temperature=1, min_p=1), {0}),
     (dict(temperature=1, top_k=3, top_p=0.9), {0, 1, 2}), (dict(temperature=100), {0, 1, 2, 3})])
 def test_filters_keep_exactly_the_right_tokens(settings, kept):
     assert set(draw(torch.tensor([0.5, 0.3, 0.15, 0.05]).log().tolist(), **settings)) == kept
 
 
 def test_rows_keep_their_own_settings():
-    settings = [Sampling(), Sampling(temperature=1, top_k=1), Sampling(temperature=1, seed=3), Sampling(temperature=1, top_k=2, seed=4)]
+    settings = [Sampling(), Sampling(temperature=1, top_k=1), Sampling(temperature=1, seed=3),
+                Sampling(temperature=1, top_k=2, seed=4)]
     logits = torch.randn(4, 50, generator=torch.Generator().manual_seed(0))
     make = lambda: [chat.Generation([i], 1, 1, s) for i, s in enumerate(settings)]
     together = chat.sample(logits.clone(), make())
@@ -131,7 +143,8 @@ def test_repetition_penalty_makes_seen_tokens_less_likely():
     assert chat.sample(torch.tensor([[1.5, -0.1, 1.0]]), [text]) == [2]      # 1.5 / 2 < 1; -0.1 * 2
 
 
-@pytest.mark.parametrize("bad", [dict(temperature=-1), dict(top_k=-1), dict(top_p=0), dict(top_p=1.1), dict(min_p=2), dict(repetition_penalty=0),
+@pytest.mark.parametrize("bad", [dict(temperature=-1), dict(top_k=-1), dict(top_p=0), dict(top_p=1.1), dict(min_p=2),
+                                 dict(repetition_penalty=0),
                                  dict(temperature=float("nan"))])
 def test_impossible_settings_are_refused(bad):
     with pytest.raises(ValueError, match=next(iter(bad))):
@@ -143,7 +156,8 @@ def test_impossible_settings_are_refused(bad):
 TEXTS = ["hi", "a longer question, really", "x" * 50, "what is 2+2?", "hi!"]
 
 
-@pytest.mark.parametrize("settings", [dict(), dict(temperature=1.0, seed=5), dict(temperature=0.8, top_p=0.9, min_p=0.01, repetition_penalty=1.1)])
+@pytest.mark.parametrize("settings", [dict(), dict(temperature=1.0, seed=5), dict(
+    temperature=0.8, top_p=0.9, min_p=0.01, repetition_penalty=1.1)])
 def test_alone_and_in_a_batch_are_the_same(settings):
     engine, tok = tiny_engine()
     prompts = [prompt(tok, t) for t in TEXTS]
@@ -219,14 +233,16 @@ def test_tool_errors_come_back_as_text():
 
 
 def test_the_model_cannot_pose_as_the_tool_nor_open_a_user_turn():
-    tok, answer = scripted(["<|output_start|>", "7", "<|output_end|>", "<|user_start|>", "<|bos|>", "<|python_end|>", "<|assistant_end|>"])
+    tok, answer = scripted(["<|output_start|>", "7", "<|output_end|>", "<|user_start|>", "<|bos|>", "<|python_end|>",
+                            "<|assistant_end|>"])
     specials = [i for i in answer if i >= 256]
     assert specials == [tok.special("<|assistant_end|>")]
 
 
 def test_answers_are_cut_at_max_tokens_even_within_a_tool_output():
     for n in range(1, 12):
-        tok, answer = scripted(["a", "<|python_start|>", "9**9", "<|python_end|>", "x" * 11, "<|assistant_end|>"], max_tokens=n)
+        tok, answer = scripted(["a", "<|python_start|>", "9**9", "<|python_end|>", "x" * 11, "<|assistant_end|>"],
+                               max_tokens=n)
         assert len(answer) == n
 
 
@@ -324,7 +340,8 @@ def out(tmp_path_factory):
 
 
 def terminal(out, *flags, stdin=""):
-    return subprocess.run([sys.executable, "chat.py", "--out", str(out), "--device", "cpu", *flags], input=stdin, text=True,
+    return subprocess.run([sys.executable, "chat.py", "--out", str(out), "--device", "cpu", *flags],
+                          input=stdin, text=True,
                           capture_output=True, cwd=Path(__file__).parent.parent)
 
 
@@ -341,7 +358,8 @@ def test_prompt_from_stdin_and_chat(out):
 
 def test_errors_are_one_line(out, tmp_path):
     for flags, words in [(("--stage", "dpo"), "no dpo checkpoint"), (("--nonsense",), "--nonsense"),
-                         (("-p", "x" * 300), "the message takes 304 tokens"), (("-p", "a", "--temperature", "-1"), "temperature")]:
+                         (("-p", "x" * 300), "the message takes 304 tokens"),
+                         (("-p", "a", "--temperature", "-1"), "temperature")]:
         result = terminal(out, *flags)
         assert result.returncode == 2 and result.stderr.startswith("error: ") and result.stderr.count("\n") == 1
         assert words in result.stderr
@@ -371,11 +389,13 @@ def answers(printed):
 
 
 def test_commands(monkeypatch, capsys, tmp_path):
-    first, again, retried, other = answers(talk(["hi", "/undo", "hi", "/retry", "/reset", "/seed 5", "hi"], monkeypatch, capsys))
+    first, again, retried, other = answers(talk(["hi", "/undo", "hi", "/retry", "/reset", "/seed 5", "hi"],
+                                                monkeypatch, capsys))
     assert first == again != retried and other != first
     greedy = answers(talk(["/temperature 0", "hi", "/retry"], monkeypatch, capsys))
     assert greedy[0] == greedy[1]
-    printed = talk(["/help", "/stats", "hi", "/stats", "/temperature -1", "/temperature x", "/seed", "/nonsense", "/load /no/such/file", "/undo",
+    printed = talk(["/help", "/stats", "hi", "/stats", "/temperature -1", "/temperature x", "/seed", "/nonsense",
+                    "/load /no/such/file", "/undo",
                     "/undo", "/retry", "", KeyboardInterrupt(), "/save /no/such/folder/x"], monkeypatch, capsys)
     assert "/retry" in printed and "no answer yet" in printed and "tokens/s" in printed and "nothing was asked yet" in printed
     assert printed.count("error: ") == 5 and "/nonsense: no such command" in printed and len(answers(printed)) == 1
@@ -385,7 +405,8 @@ def test_save_and_load_go_on_with_the_same_conversation(monkeypatch, capsys, tmp
     file = tmp_path / "chat.json"
     second = answers(talk(["/system be kind", "hi", f"/save {file}", "more"], monkeypatch, capsys))[1]
     saved = json.loads(file.read_text())
-    assert [m["role"] for m in saved["messages"]] == ["system", "user", "assistant"] and saved["messages"][0]["content"] == "be kind"
+    assert [m["role"] for m in saved["messages"]] == ["system", "user", "assistant"]
+    assert saved["messages"][0]["content"] == "be kind"
     assert answers(talk([f"/load {file}", "more"], monkeypatch, capsys)) == [second]
     assert answers(talk(["more"], monkeypatch, capsys)) != [second]
     file.write_text('{"messages": [{"role": "assistant", "content": "x"}]}')
@@ -407,7 +428,8 @@ def test_ctrl_c_stops_the_answer_and_not_the_program(monkeypatch, capsys):
     engine.step = interrupted
     handler = signal.getsignal(signal.SIGINT)
     printed = talk(["hi", "again"], monkeypatch, capsys, engine)
-    assert "aaaa\n(stopped)" in printed and "aaaaaaaa\n(cut off" in printed       # the first after 4 tokens, the second after 8
+    # the first after 4 tokens, the second after 8
+    assert "aaaa\n(stopped)" in printed and "aaaaaaaa\n(cut off" in printed
     assert signal.getsignal(signal.SIGINT) is handler and not engine.active[1:]
 
 
@@ -415,7 +437,8 @@ def test_a_full_context_drops_the_oldest_turns_and_says_so(monkeypatch, capsys):
     printed = talk(["x" * 60, "y" * 60, "z" * 60, "w" * 60, "v" * 300], monkeypatch, capsys, system="be kind")
     assert "the oldest 1 turns are left out" in printed and "the message takes 3" in printed
     tok = byte_tokenizer()
-    messages = [{"role": "system", "content": "S"}] + [{"role": r, "content": c * 10} for c in "abc" for r in ("user", "assistant")][:5]
+    turns = [{"role": role, "content": c * 10} for c in "abc" for role in ("user", "assistant")]
+    messages = [{"role": "system", "content": "S"}] + turns[:5]
     ids, dropped = chat.fit(tok, messages, 50)
     assert dropped == 1 and ids == tok.render_for_completion({"messages": messages[:1] + messages[3:]})
 
@@ -428,8 +451,10 @@ def test_answers_cannot_steer_the_terminal(capsys):
 
 def test_tool_calls_stand_in_brackets(capsys):
     tok = byte_tokenizer()
-    content = [{"type": "text", "text": "is "}, {"type": "python", "text": "1+1"}, {"type": "python_output", "text": "2"}, {"type": "text", "text": "."}]
-    ids, _ = tok.render_conversation({"messages": [{"role": "user", "content": ""}, {"role": "assistant", "content": content}]})
+    content = [{"type": "text", "text": "is "}, {"type": "python", "text": "1+1"},
+               {"type": "python_output", "text": "2"}, {"type": "text", "text": "."}]
+    messages = [{"role": "user", "content": ""}, {"role": "assistant", "content": content}]
+    ids, _ = tok.render_conversation({"messages": messages})
     chat.show(tok, ids[4:])
     assert capsys.readouterr().out == "is [python: 1+1][= 2].\n"
 
@@ -449,8 +474,10 @@ def test_batch_answers_in_order_and_resumes(tmp_path, capsys):
     prompts = [{"prompt": t} for t in TEXTS] + [{"messages": [{"role": "user", "content": t}]} for t in TEXTS]
     whole = run_batch(tmp_path, prompts)
     records = [json.loads(line) for line in whole.splitlines()]
-    assert [r["messages"][0]["content"] for r in records] == TEXTS * 2 and all(r["messages"][1]["role"] == "assistant" for r in records)
-    assert records[0]["messages"][1] != records[5]["messages"][1]             # the same prompt once more is another sample
+    assert [r["messages"][0]["content"] for r in records] == TEXTS * 2
+    assert all(r["messages"][1]["role"] == "assistant" for r in records)
+    # the same prompt once more is another sample
+    assert records[0]["messages"][1] != records[5]["messages"][1]
     lines = whole.splitlines(keepends=True)
     for cut in (b"".join(lines[:4]), b"".join(lines[:7]) + lines[7][:20], b"", whole):
         (tmp_path / "out.jsonl").write_bytes(cut)
@@ -461,12 +488,15 @@ def test_batch_answers_in_order_and_resumes(tmp_path, capsys):
         run_batch(tmp_path, prompts[1:])
 
 
-@pytest.mark.parametrize("line, words", [("{", "Expecting"), ("[]", "expected"), ('{"x": 1}', "expected"), ('{"prompt": 5}', "expected"),
-                                         ('{"messages": [{"role": "assistant", "content": "x"}]}', "role"), ('{"prompt": "%s"}' % ("x" * 200), "204 tokens"),
+@pytest.mark.parametrize("line, words", [("{", "Expecting"), ("[]", "expected"), ('{"x": 1}', "expected"),
+                                         ('{"prompt": 5}', "expected"),
+                                         ('{"messages": [{"role": "assistant", "content": "x"}]}', "role"),
+                                         ('{"prompt": "%s"}' % ("x" * 200), "204 tokens"),
                                          ('{"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]}', "last message")])
 def test_batch_names_the_bad_line_before_it_starts(tmp_path, line, words):
     with pytest.raises(ValueError, match="in.jsonl:2: .*" + words):
         engine, tok = tiny_engine()
         (tmp_path / "in.jsonl").write_text('{"prompt": "a"}\n' + line + "\n")
-        chat.batch(engine, tok, chat.Config(batch=str(tmp_path / "in.jsonl"), output=str(tmp_path / "out.jsonl")), {}, "stage")
+        chat.batch(engine, tok, chat.Config(batch=str(tmp_path / "in.jsonl"), output=str(tmp_path / "out.jsonl")), {},
+                   "stage")
     assert not (tmp_path / "out.jsonl").exists()

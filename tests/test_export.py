@@ -12,13 +12,15 @@ from test_chat import byte_tokenizer, out, tiny_model
 from tokenizer import PATTERNS, train_bpe
 
 torch.set_num_threads(1)
-TEXTS = ["hello world, 12345 times", "def f(x):\n    return x  # naïve café", "  spaces   and\n\n\ttabs ", "日本語 emoji 😀👍🏽 e\u0301", "'s 'LL don't",
+TEXTS = ["hello world, 12345 times", "def f(x):\n    return x  # naïve café", "  spaces   and\n\n\ttabs ",
+         "日本語 emoji 😀👍🏽 e\u0301", "'s 'LL don't",
          "mixed\r\nlines\r", "a" * 50, ""]
 CONVERSATION = {"messages": [
     {"role": "system", "content": "Be kind."}, {"role": "user", "content": "What is 6*7?"},
     {"role": "assistant", "content": [{"type": "text", "text": "It is "}, {"type": "python", "text": "6*7"},
                                       {"type": "python_output", "text": "42"}, {"type": "text", "text": "."}]},
-    {"role": "user", "content": " and 2+2? \n"}, {"role": "assistant", "content": "4"}, {"role": "user", "content": "thanks"}]}
+    {"role": "user", "content": " and 2+2? \n"}, {"role": "assistant", "content": "4"}, {"role": "user",
+        "content": "thanks"}]}
 
 
 def trained_tokenizer(pattern="default"):
@@ -39,7 +41,8 @@ def exported(request, tmp_path_factory):
 def test_logits_are_equal_in_transformers(exported):
     transformers = pytest.importorskip("transformers")
     model, tok, path = exported
-    reference, loading = transformers.AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, output_loading_info=True)
+    reference, loading = transformers.AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32,
+                                                                           output_loading_info=True)
     assert type(reference).__name__ == "Qwen3ForCausalLM" and not any(loading.values()), loading
     ids = torch.randint(0, tok.vocab_size, (2, 200), generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
@@ -56,7 +59,8 @@ def test_greedy_text_is_the_same_token_for_token(exported):
     never = [i for name, i in tok.specials.items() if name != "<|assistant_end|>"]     # transformers has no tool to run
     engine = Engine(model, tok)
     engine.specials[0, list(tok.specials).index("<|python_start|>")] = -torch.inf
-    theirs = reference.generate(torch.tensor([ids]), max_new_tokens=100, do_sample=False, suppress_tokens=never)[0, len(ids):].tolist()
+    theirs = reference.generate(torch.tensor([ids]), max_new_tokens=100, do_sample=False, suppress_tokens=never)[0,
+        len(ids):].tolist()
     ours = engine.generate([ids], 100)[0]
     assert ours == theirs and hf.decode(theirs) == tok.decode(ours)
 
@@ -67,7 +71,8 @@ def test_chat_template_renders_every_kind_of_message(exported):
     hf = transformers.AutoTokenizer.from_pretrained(path)
     for n in range(2, 7):                                                  # messages; an odd number ends with an answer
         part = {"messages": CONVERSATION["messages"][:n]}
-        ids = hf.apply_chat_template(part["messages"], add_generation_prompt=n % 2 == 0, tokenize=True, return_dict=False)
+        ids = hf.apply_chat_template(part["messages"], add_generation_prompt=n % 2 == 0, tokenize=True,
+                                     return_dict=False)
         assert ids == (tok.render_conversation(part)[0] if n % 2 else tok.render_for_completion(part))
 
 
@@ -79,14 +84,16 @@ def test_the_tokenizer_gives_the_same_ids(pattern, tmp_path):
     hf = tokenizers.Tokenizer.from_file(str(tmp_path / "m" / "tokenizer.json"))
     for text in TEXTS:
         assert hf.encode(text).ids == tok.encode(text) and hf.decode(tok.encode(text)) == text
-    assert hf.encode("<|bos|>x<|output_end|>").ids == [tok.special("<|bos|>"), *tok.encode("x"), tok.special("<|output_end|>")]
+    assert hf.encode("<|bos|>x<|output_end|>").ids == [tok.special("<|bos|>"), *tok.encode("x"),
+                                                       tok.special("<|output_end|>")]
 
 
 def test_safetensors_reads_the_weights(exported):
     safetensors = pytest.importorskip("safetensors.torch")
     model, tok, path = exported
     tensors = safetensors.load_file(path / "model.safetensors")
-    assert torch.equal(tensors["lm_head.weight"], model.head) and tensors["model.layers.1.self_attn.q_norm.weight"].eq(1).all()
+    assert torch.equal(tensors["lm_head.weight"],
+                       model.head) and tensors["model.layers.1.self_attn.q_norm.weight"].eq(1).all()
     rms = tensors["model.embed_tokens.weight"].square().mean(-1).sqrt()
     assert torch.allclose(rms, torch.ones_like(rms), atol=1e-4)
 
@@ -120,11 +127,14 @@ def test_gguf_holds_the_model_and_the_tokenizer(pattern, tmp_path):
     assert value("tokenizer.ggml.tokens")[tok.special("<|bos|>")] == "<|bos|>" and value("tokenizer.ggml.bos_token_id") == tok.special("<|bos|>")
     assert len(value("tokenizer.ggml.merges")) == tok.vocab_size - 9 - 256
     tensors = {t.name: t for t in reader.tensors}
-    wanted = {f"blk.{i}.{name}.weight" for i in range(2) for name in ("attn_norm", "attn_q", "attn_k", "attn_v", "attn_output", "attn_q_norm",
-              "attn_k_norm", "ffn_norm", "ffn_gate", "ffn_up", "ffn_down")} | {"token_embd.weight", "output_norm.weight", "output.weight"}
+    wanted = {f"blk.{i}.{name}.weight" for i in range(2) for name in ("attn_norm", "attn_q", "attn_k", "attn_v",
+                                                                      "attn_output", "attn_q_norm",
+              "attn_k_norm", "ffn_norm", "ffn_gate", "ffn_up", "ffn_down")} | {"token_embd.weight",
+                                                                               "output_norm.weight", "output.weight"}
     assert set(tensors) == wanted
     assert torch.equal(torch.from_numpy(tensors["blk.1.attn_k.weight"].data.copy()), model.blocks[1].attn.wk.detach())
-    assert torch.equal(torch.from_numpy(tensors["blk.0.ffn_down.weight"].data.copy()), model.blocks[0].mlp.down.detach())
+    assert torch.equal(torch.from_numpy(tensors["blk.0.ffn_down.weight"].data.copy()),
+                       model.blocks[0].mlp.down.detach())
 
 
 def test_gguf_in_transformers_gives_the_same_logits(tmp_path):
@@ -133,7 +143,8 @@ def test_gguf_in_transformers_gives_the_same_logits(tmp_path):
     tok = trained_tokenizer("qwen2")
     model = tiny_model(n_kv_head=1, vocab_size=tok.vocab_size)
     export_gguf(model, tok, tmp_path / "m.gguf")
-    reference = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, gguf_file="m.gguf", dtype=torch.float32, head_dim=32)
+    reference = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, gguf_file="m.gguf", dtype=torch.float32,
+                                                                  head_dim=32)
     ids = torch.randint(0, tok.vocab_size, (2, 100), generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         assert (reference(ids).logits - model(ids)).abs().max() < 1e-4
@@ -146,6 +157,7 @@ def test_gguf_refuses_a_pattern_that_llama_cpp_lacks(tmp_path):
 
 
 def test_the_script(out):
-    result = subprocess.run([sys.executable, "export.py", "--out", str(out)], capture_output=True, text=True, cwd=Path(__file__).parent.parent)
+    result = subprocess.run([sys.executable, "export.py", "--out", str(out)], capture_output=True, text=True,
+                            cwd=Path(__file__).parent.parent)
     assert result.returncode == 0 and (out / "huggingface" / "model.safetensors").exists() and "huggingface" in result.stdout
     assert not (out / "huggingface.tmp").exists()

@@ -1,13 +1,13 @@
 """
-How fast chat.py generates: time to first token and tokens/s, alone and in batches, beside transformers with the same weights.
+How fast chat.py generates: time to first token and tokens/s, alone and in batches, beside transformers.
 
-python tests/bench/generate.py                                   random weights, depth 4, vocabulary 8192 (`pip install -e '.[export]'`)
+python tests/bench/generate.py                                   random weights, depth 4, vocabulary 8192
 python tests/bench/generate.py --stage out/sft --batch 1,64      a checkpoint
 python tests/bench/generate.py --stage out/sft --clients 1,16    tokens/s of the server, all clients together
 python tests/bench/generate.py --depth 20 --vocab_size 65536 --seq_len 2048 --device cuda
 
-Greedy, every answer exactly --new_tokens long. Each number is the median of --repeats runs after one run to warm up; the two
-sides take turns, so that a busy machine slows both.
+Greedy, every answer exactly --new_tokens long, both sides with the same weights (`pip install -e '.[export]'`). Each
+number is the median of --repeats runs after one to warm up; the two take turns, so that a busy machine slows both.
 """
 import http.client
 import json
@@ -88,7 +88,8 @@ def transformers_run(model, dtype):
         ids, seconds = torch.tensor(prompts, device=model.embed.device), []
         for n in (1, new_tokens):
             start = time.perf_counter()
-            out = reference.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=n, min_new_tokens=n, do_sample=False)
+            out = reference.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=n, min_new_tokens=n,
+                                     do_sample=False)
             out.tolist()                                                     # waits for the device
             seconds.append(time.perf_counter() - start)
             assert out.size(1) == ids.size(1) + n
@@ -143,7 +144,8 @@ def main():
         model.to(env.device).eval()
     c = model.config
     print(f"torch {versions()['torch']}, {env.device} with {torch.get_num_threads()} threads, {cfg.dtype}; depth {c.n_layer}, width "
-          f"{c.n_embd}, vocabulary {c.vocab_size}; {cfg.prompt_tokens} prompt + {cfg.new_tokens} new tokens, greedy", flush=True)
+          f"{c.n_embd}, vocabulary {c.vocab_size}; {cfg.prompt_tokens} prompt + {cfg.new_tokens} new tokens, greedy",
+          flush=True)
     sides = {"tok2chat": our_run(model, env.dtype, c.vocab_size)}
     if cfg.transformers:
         import transformers
