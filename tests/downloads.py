@@ -1,4 +1,4 @@
-"""Downloads in small: every source in the form in which it is published, written where data/download.py would put it."""
+"""Downloads in small: every source in the form in which it is published, where data/download.py would put it."""
 import json
 from pathlib import Path
 
@@ -13,7 +13,8 @@ def turn(user, answer):
 
 
 def mmlu(i):
-    return {"question": f"What is {i} plus 1?", "choices": [str(i + k) for k in range(4)], "answer": 1, "subject": f"sums {i % 2}"}
+    return {"question": f"What is {i} plus 1?", "choices": [str(i + k) for k in range(4)], "answer": 1,
+            "subject": f"sums {i % 2}"}
 
 
 def arc(i, n=4):
@@ -30,11 +31,13 @@ def preference(i):
 
 
 def transcript(i):
-    return {side: f"\n\nHuman: Ask {i}\n\nAssistant: {answer}" for side, answer in (("chosen", f"Told {i}"), ("rejected", "Never"))}
+    asked = f"\n\nHuman: Ask {i}\n\nAssistant: "
+    return {"chosen": asked + f"Told {i}", "rejected": asked + "Never"}
 
 
 def human_eval(i):
-    return {"task_id": f"HumanEval/{i}", "prompt": f"def add{i}(x):\n    \"\"\"x plus {i}.\"\"\"\n", "entry_point": f"add{i}",
+    return {"task_id": f"HumanEval/{i}", "prompt": f"def add{i}(x):\n    \"\"\"x plus {i}.\"\"\"\n",
+            "entry_point": f"add{i}",
             "canonical_solution": f"    return x + {i}\n", "test": f"def check(f):\n    assert f(1) == {1 + i}\n"}
 
 
@@ -48,11 +51,13 @@ FILES = {                                                                    # p
     "arc/ARC-Challenge/train": (lambda i: arc(60 + i), 5), "arc/ARC-Challenge/validation": (lambda i: arc(80 + i), 2),
     "arc/ARC-Challenge/test": (lambda i: arc(90 + i), 4),
     "gsm8k/main/train": (gsm8k, 41), "gsm8k/main/test": (lambda i: gsm8k(100 + i), 5),
-    "ultrafeedback/data/train_prefs": (preference, 8), "ultrafeedback/data/test_prefs": (lambda i: preference(50 + i), 3),
+    "ultrafeedback/data/train_prefs": (preference, 8),
+    "ultrafeedback/data/test_prefs": (lambda i: preference(50 + i), 3),
     "hh/helpful-base/train": (transcript, 6), "hh/helpful-base/test": (lambda i: transcript(50 + i), 2),
     "humaneval/openai_humaneval/test": (human_eval, 3),
 }
-CORE_ROWS = {"multiple_choice": lambda i: {"query": f"After {i} comes", "choices": [f"{i + 1}", "a long shot", "no"], "gold": i % 3},
+CORE_ROWS = {"multiple_choice": lambda i: {"query": f"After {i} comes", "choices": [f"{i + 1}", "a long shot", "no"],
+                                           "gold": i % 3},
              "schema": lambda i: {"context_options": [f"The cup {i} broke because it", "The tea spilled because it"],
                                   "continuation": "was cracked.", "gold": i % 2},
              "language_modeling": lambda i: {"context": f"{i}, {i + 1}, ", "continuation": f"{i + 2}"}}

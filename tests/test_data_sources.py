@@ -11,8 +11,8 @@ import torch
 import distill, dpo, midtrain, sft
 from common import GPT, Env, model_config, save_checkpoint
 from data.mixture import Lazy
-from data.sources import (DOWNLOADED, DOWNLOADS_MIXTURE, MADE_HERE, NAMES, SPLITS, choose_mixture, conversations, describe_files,
-                          every_nth, held_out, open_source, parse_mixture, preferences)
+from data.sources import (DOWNLOADED, DOWNLOADS_MIXTURE, MADE_HERE, NAMES, SPLITS, choose_mixture, conversations,
+                          describe_files, every_nth, held_out, open_source, parse_mixture, preferences)
 from downloads import FILES, write_downloads
 from toy import ROOT, chat, fails_with_one_line, run_script, write_jsonl, write_tokenizer
 
@@ -41,7 +41,8 @@ def said(rows):
 def test_every_downloaded_source_says_what_to_run_when_it_is_not_on_disk(tmp_path):
     for name, source in DOWNLOADED.items():
         split = next(iter(source.files))
-        with pytest.raises(FileNotFoundError, match=f"{source.name} is not on disk.*python data/download.py {source.name}$"):
+        with pytest.raises(FileNotFoundError,
+                           match=f"{source.name} is not on disk.*python data/download.py {source.name}$"):
             open_source(name, split, dest=tmp_path)
 
 
@@ -50,7 +51,8 @@ def test_prompts_and_training_rows_share_nothing_and_lose_nothing(disk):
         published = said(DOWNLOADED[name]("train", dest=disk))
         train, prompts = (said(open_source(name, split, dest=disk)) for split in ("train", "prompts"))
         assert len(prompts) == len(published) // n >= 2 and sorted(train + prompts) == published
-        assert len(open_source(name, "train", 5, disk)) == 5 and len(open_source(name, "prompts", 10 ** 6, disk)) == len(prompts)
+        assert len(open_source(name, "train", 5, disk)) == 5
+        assert len(open_source(name, "prompts", 10 ** 6, disk)) == len(prompts)
         assert not set(said(open_source(name, "test", dest=disk))) & set(published)
     for name in "mmlu", "arc_easy", "arc_challenge":
         by_split = [set(said(open_source(name, split, dest=disk))) for split in ("train", "prompts", "test")]
@@ -58,14 +60,16 @@ def test_prompts_and_training_rows_share_nothing_and_lose_nothing(disk):
 
 
 def test_a_source_of_another_stage_is_refused(disk):
-    for name, split, stage in [("ultrafeedback", "train", "dpo.py"), ("hh", "prompts", "dpo.py"), ("humaneval", "train", "evaluate.py"),
+    for name, split, stage in [("ultrafeedback", "train", "dpo.py"), ("hh", "prompts", "dpo.py"),
+                               ("humaneval", "train", "evaluate.py"),
                                ("gsm8k", "pairs", "midtrain.py, sft.py and distill.py")]:
         with pytest.raises(ValueError, match=f"{name} has nothing for this stage, it is for {stage}"):
             open_source(name, split, dest=disk)
 
 
 def test_a_mixture_reads_names_sizes_epochs_and_own_files(disk, tmp_path):
-    assert parse_mixture(" identity*2, a b/c.jsonl:7*2 ,mmlu") == [("identity", None)] * 2 + [("a b/c.jsonl", 7)] * 2 + [("mmlu", None)]
+    assert parse_mixture(" identity*2, a b/c.jsonl:7*2 ,mmlu") == [
+        ("identity", None), ("identity", None), ("a b/c.jsonl", 7), ("a b/c.jsonl", 7), ("mmlu", None)]
     for spec in "", ",", "spelling", "mmlu:0", "mmlu:x", "mmlu*0", "mmlu*-1", "notes.txt", "downloads,mmlu":
         with pytest.raises(ValueError, match="--mixture.*mmlu"):
             parse_mixture(spec)
@@ -92,7 +96,8 @@ def test_without_a_flag_a_gpu_with_all_downloads_takes_them_and_everyone_else_th
         assert chosen.train == demo and "python data/download.py" in e.lines[0] and "smoltalk" not in e.lines[0]
         assert choose("demo", disk, "cuda")[1].train == demo
         assert choose("downloads", disk, "cpu")[1].train == DOWNLOADS_MIXTURE[stage]
-        with pytest.raises(FileNotFoundError, match="--mixture downloads: no file like .*Download it: python data/download.py"):
+        with pytest.raises(FileNotFoundError,
+                           match="--mixture downloads: no file like .*Download it: python data/download.py"):
             choose("downloads", partly, "cpu")
         given = choose_mixture(stage, demo, demo, ["x.jsonl"], e := env("cuda"), disk)
         assert given.train == demo and not e.lines                            # --data says it all
@@ -107,9 +112,10 @@ def test_validation_is_by_the_published_test_splits_and_capped(disk):
 
 
 def test_the_mixtures_of_downloads_have_the_sizes_that_are_promised(disk):
-    published = dict(smoltalk=460_341, mmlu=99_842, gsm8k=7_473, arc_easy=2_251, arc_challenge=1_119, ultrafeedback=61_135)
-    size = {stage: sum(n or published[name] for name, n in parse_mixture(spec)) for stage, spec in DOWNLOADS_MIXTURE.items()
-            if stage != "distill"}
+    published = dict(smoltalk=460_341, mmlu=99_842, gsm8k=7_473, arc_easy=2_251, arc_challenge=1_119,
+                     ultrafeedback=61_135)
+    size = {stage: sum(n or published[name] for name, n in parse_mixture(spec))
+            for stage, spec in DOWNLOADS_MIXTURE.items() if stage != "distill"}
     assert 840_000 < size["midtrain"] < 856_000 and 21_500 < size["sft"] < 24_500 and size["dpo"] == 83_135
     for stage, spec in DOWNLOADS_MIXTURE.items():
         read = preferences if stage == "dpo" else conversations
@@ -127,7 +133,8 @@ def test_other_files_on_disk_are_other_data(disk, tmp_path):
     assert describe_files(spec, copy) == before and describe_files("identity", copy) == ""
     write_jsonl(own, [chat("a", "b")] * 3)
     changed = describe_files(spec, copy)
-    write_jsonl(copy / "gsm8k/main/train-2.jsonl", [json.loads((ROOT / "tests/fixtures/gsm8k.jsonl").read_text().splitlines()[0])])
+    write_jsonl(copy / "gsm8k/main/train-2.jsonl",
+                [json.loads((ROOT / "tests/fixtures/gsm8k.jsonl").read_text().splitlines()[0])])
     assert len({before, changed, describe_files(spec, copy)}) == 3
     with pytest.raises(FileNotFoundError, match="nowhere.jsonl: no such file"):
         describe_files("nowhere.jsonl", copy)
@@ -175,7 +182,8 @@ def test_bad_rows_are_counted_and_named_once(tmp_path, capsys):
             train, test = (conversations("", split, [path], skip) for split in ("train", "test"))
             assert len(train) == 59 and len(test) == 1
     err = capsys.readouterr().err
-    assert err.count("skipped 2 bad rows of 62") == 1 and "rows.jsonl:61: " in err and "rows.jsonl:62: broken JSON" in err
+    assert err.count("skipped 2 bad rows of 62") == 1 and "rows.jsonl:61: " in err
+    assert "rows.jsonl:62: broken JSON" in err
 
 
 def write_checkpoints(out, *stages):
@@ -194,7 +202,8 @@ def test_a_bad_row_stops_a_stage_unless_it_is_to_be_skipped(stage, tmp_path):
     path = tmp_path / "rows.jsonl"
     good = json.dumps(GOOD.get(stage, chat("one?", "two")))
     path.write_text(f"{good}\n" * 30 + BAD.get(stage, '{"messages": 1}') + "\n" + f"{good}\n" * 30)
-    argv = [f"{stage}.py", "--out", tmp_path, "--data", path, "--steps", 1, "--tokens_per_step", 128, "--dtype", "float32", "--no-compile"]
+    argv = [f"{stage}.py", "--out", tmp_path, "--data", path, "--steps", 1, "--tokens_per_step", 128, "--dtype",
+            "float32", "--no-compile"]
     argv += ["--temperature", 1] if stage == "distill" else []
     fails_with_one_line(run_script(*argv, log=tmp_path / "log"), f"{path}:31", "--skip_bad_rows")
     result = run_script(*argv, "--skip_bad_rows", log=tmp_path / "log")
@@ -209,11 +218,13 @@ def test_downloads_flow_into_a_stages_rows(tmp_path):
         copy.parent.mkdir(exist_ok=True)
         shutil.copy(path, copy)
     write_checkpoints(tmp_path / "out", "midtrain")
-    command = [sys.executable, "sft.py", "--mixture", "smoltalk*2,mmlu,gsm8k:7,arc_easy", "--steps", "1", "--tokens_per_step", "128",
+    command = [sys.executable, "sft.py", "--mixture", "smoltalk*2,mmlu,gsm8k:7,arc_easy", "--steps", "1",
+               "--tokens_per_step", "128",
                "--dtype", "float32", "--no-compile"]
     run = lambda: subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     refused = run()
-    assert refused.returncode == 2 and refused.stderr.count("\n") == 1 and "python data/download.py smoltalk mmlu gsm8k arc" in refused.stderr
+    assert refused.returncode == 2 and refused.stderr.count("\n") == 1
+    assert "python data/download.py smoltalk mmlu gsm8k arc" in refused.stderr
     write_downloads(tmp_path / "data/downloads")
     result = run()
     assert result.returncode == 0, result.stderr

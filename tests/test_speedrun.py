@@ -1,4 +1,4 @@
-"""bash run.sh speedrun, dry: python and torchrun are stand-ins that note what they are asked and leave what it would leave."""
+"""bash run.sh speedrun, dry: stand-ins for python and torchrun note what they are asked, and leave what that leaves."""
 import inspect
 import os
 import shlex
@@ -42,7 +42,8 @@ def speedrun(tmp_path):
     for name in "python", "torchrun":
         (tmp_path / ".venv/bin" / name).write_text(STAND_IN)
         (tmp_path / ".venv/bin" / name).chmod(0o755)
-    size = subprocess.run("cksum < pyproject.toml", shell=True, cwd=tmp_path, capture_output=True, text=True).stdout.strip()
+    size = subprocess.run("cksum < pyproject.toml", shell=True, cwd=tmp_path, capture_output=True,
+                          text=True).stdout.strip()
     (tmp_path / ".venv/installed").write_text(f"{size} [data]\n")             # as after pip install -e '.[data]'
 
     def run(gpus, fail=""):
@@ -76,18 +77,20 @@ def test_every_command_exists_with_its_flags_and_fits_the_others(speedrun):
                 shards = int(argv[argv.index("--shards") + 1])
             continue
         assert (program == "python") == (argv[0] == "tokenizer.py")
-        parsed[argv[0]] = parse_config(SCRIPTS[argv[0]].Config, SCRIPTS[argv[0]].__doc__, argv[1:])       # exits for an unknown flag
+        parsed[argv[0]] = parse_config(SCRIPTS[argv[0]].Config, SCRIPTS[argv[0]].__doc__,
+                                       argv[1:])       # exits for an unknown flag
     assert list(parsed) == list(SCRIPTS) and {cfg.out for cfg in parsed.values()} == {"out/speedrun"}
     assert parsed["tokenizer.py"].vocab_size == 32768 and parsed["tokenizer.py"].pattern == "default"
     assert parsed["tokenizer.py"].data == parsed["pretrain.py"].data == ["data/downloads/climbmix"]
     assert parsed["pretrain.py"].depth == 20
     assert set(fetched) <= set(data.download.SOURCES) and "climbmix" in fetched
-    for stage, spec in DOWNLOADS_MIXTURE.items():                             # all that the stages and the evaluation read was fetched
+    for stage, spec in DOWNLOADS_MIXTURE.items():                             # what the stages read was fetched
         assert parsed[f"{stage}.py"].mixture == "downloads"
         assert {DOWNLOADED[name].name for name, _ in parse_mixture(spec) if name in DOWNLOADED} <= set(fetched)
     tasks = evaluate.task_names(parsed["evaluate.py"].tasks)
     assert parsed["evaluate.py"].report and parsed["evaluate.py"].items == 0
-    assert {"mmlu", "arc_easy", "arc_challenge", "gsm8k", "humaneval", "spelling_bee", "core:squad"} <= set(tasks) and "core" in fetched
+    assert {"mmlu", "arc_easy", "arc_challenge", "gsm8k", "humaneval", "spelling_bee", "core:squad"} <= set(tasks)
+    assert "core" in fetched
     assert {DOWNLOADED[name].name for name in tasks if name in DOWNLOADED} <= set(fetched)
     with torch.device("meta"):
         model = GPT(model_config(20, 32768, 2048))
@@ -99,7 +102,8 @@ def test_every_command_exists_with_its_flags_and_fits_the_others(speedrun):
 def test_it_goes_on_where_it_was_cut_off_and_repeats_nothing(speedrun):
     stages = lambda log: [line.split(".py")[0].split()[-1] for line in log if "download.py" not in line]
     status, log, out, _ = speedrun(2, fail="sft.py")
-    assert status != 0 and stages(log) == ["tokenizer", "pretrain", "midtrain", "sft"] and "--resume" not in " ".join(log)
+    assert status != 0 and stages(log) == ["tokenizer", "pretrain", "midtrain", "sft"]
+    assert "--resume" not in " ".join(log)
     status, log, out, _ = speedrun(2)
     assert status == 0 and stages(log) == ["sft", "dpo", "distill", "evaluate"] and out.count("done before") == 3
     assert [line.endswith("--resume") for line in log if "download.py" not in line] == [True, False, False, False]

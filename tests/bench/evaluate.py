@@ -58,13 +58,15 @@ class Letters:
 
     def __init__(self, n):
         self.rows, draw = PythonQuestions("train", n), random.Random(0)
-        self.options = [[self.rows[k]["messages"][1]["content"] for k in [i, *draw.sample(range(n), 3)]] for i in range(n)]
+        answer = lambda k: self.rows[k]["messages"][1]["content"]
+        self.options = [[answer(i), *(answer(k) for k in draw.sample(range(n), 3))] for i in range(n)]
 
     def __len__(self):
         return len(self.rows)
 
     def __getitem__(self, i):
-        return multiple_choice_record(self.rows[i]["messages"][0]["content"], list("ABCD"), self.options[i], "A", "Python")
+        return multiple_choice_record(self.rows[i]["messages"][0]["content"], list("ABCD"), self.options[i], "A",
+                                      "Python")
 
 
 class FewShot(Letters):
@@ -87,7 +89,7 @@ def one_option_at_a_time(model, questions, n):
 
 @torch.inference_mode()
 def one_token_at_a_time(model, prompts, answers):
-    """Greedy without a cache; it makes as many tokens as the engine did, so that a tool call's output costs it nothing."""
+    """Greedy without a cache; as many tokens as the engine made, as if it had to say a tool's output itself."""
     for prompt, answer in zip(prompts, answers):
         ids = torch.tensor([prompt], device=model.embed.device)
         for _ in answer:
@@ -120,20 +122,26 @@ def main():
     if cfg.stage:
         model, tok, _ = load_checkpoint(cfg.stage, env.device)
     else:
-        tokens = train_bpe((text[:2000] for text in python_corpus.documents("val")), cfg.vocab_size - len(SPECIAL_TOKENS))
-        tok = Tokenizer(b"".join(base64.b64encode(t) + b" %d\n" % rank for rank, t in enumerate(tokens)), PATTERNS["default"])
+        tokens = train_bpe((text[:2000] for text in python_corpus.documents("val")),
+                           cfg.vocab_size - len(SPECIAL_TOKENS))
+        tok = Tokenizer(b"".join(base64.b64encode(t) + b" %d\n" % rank for rank, t in enumerate(tokens)),
+                        PATTERNS["default"])
         model = GPT(model_config(cfg.depth, tok.vocab_size, cfg.seq_len))
         model.init_weights(0)
         model.to(env.device).eval()
     model.compute_dtype = env.dtype
     ev, size = evaluate.Config(max_tokens=cfg.max_tokens), model.config.seq_len
-    print(f"{env.device}, {torch.get_num_threads()} threads, {env.dtype}, {model.config.n_layer} layers, {model.num_params():,} parameters, "
-          f"{versions()}\n\n| | one option at a time | one example at a time | batched | times | times | padding |\n|---|---|---|---|---|---|---|")
-    forward = torch.compile(evaluate.hidden_states, dynamic=True) if cfg.compile and can_compile(env.device) else evaluate.hidden_states
+    print(f"{env.device}, {torch.get_num_threads()} threads, {env.dtype}, {model.config.n_layer} layers, "
+          f"{model.num_params():,} parameters, {versions()}\n\n"
+          f"| | one option at a time | one example at a time | batched | times | times | padding |\n{'|---' * 7}|")
+    forward = evaluate.hidden_states
+    if cfg.compile and can_compile(env.device):
+        forward = torch.compile(forward, dynamic=True)
     for name, task in ("letters", Letters(cfg.examples)), ("core:few-shot", FewShot(cfg.examples)):
         questions = (lambda i: evaluate.letter_question(tok, task[i], size)) if name == "letters" else \
             (lambda i: evaluate.core_question(tok, task, i, size))
-        score = lambda n, batch_tokens, forward: evaluate.choose(model, questions, n, evaluate.Config(batch_tokens=batch_tokens), env, name, forward)
+        score = lambda n, batch_tokens, forward: evaluate.choose(
+            model, questions, n, evaluate.Config(batch_tokens=batch_tokens), env, name, forward)
         rates = best_rates({"option": (lambda: one_option_at_a_time(model, questions, cfg.alone), cfg.alone),
                             "example": (lambda: score(cfg.alone, 1, evaluate.hidden_states), cfg.alone),
                             "batched": (lambda: score(cfg.examples, 0, forward), cfg.examples)}, cfg.repeats)
@@ -153,7 +161,8 @@ def main():
 
 def show(name, rates, padding):
     print(f"| {name} | {rates['option']:.1f}/s | {rates['example']:.1f}/s | {rates['batched']:.1f}/s | "
-          f"{rates['batched'] / rates['option']:.1f} x | {rates['batched'] / rates['example']:.1f} x | {padding} |", flush=True)
+          f"{rates['batched'] / rates['option']:.1f} x | {rates['batched'] / rates['example']:.1f} x | {padding} |",
+          flush=True)
 
 
 if __name__ == "__main__":
