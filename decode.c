@@ -16,14 +16,15 @@
 #include <sys/mman.h>
 #endif
 
+// floats in a vector; vectors in a panel's row; tokens at a time, so many that ROWS * VECTORS sums just stay in registers
 #if defined(__AVX512F__)
-enum { WIDTH = 16, VECTORS = 4 };               // floats in a vector; vectors in a panel's row
+enum { WIDTH = 16, VECTORS = 2, ROWS = 12 };
 #elif defined(__AVX2__)
-enum { WIDTH = 8, VECTORS = 2 };
+enum { WIDTH = 8, VECTORS = 2, ROWS = 6 };
 #else
-enum { WIDTH = 4, VECTORS = 4 };
+enum { WIDTH = 4, VECTORS = 4, ROWS = 6 };
 #endif
-enum { TILE = WIDTH * VECTORS, ROWS = 6 };      // ROWS texts at a time: ROWS * VECTORS sums stay in registers
+enum { TILE = WIDTH * VECTORS, MAX_ROWS = 12 };
 typedef float vector __attribute__((vector_size(WIDTH * 4), aligned(4), may_alias));
 #define INLINE static inline __attribute__((always_inline))
 
@@ -66,8 +67,8 @@ INLINE float exponential(float x) {
 }
 
 // One panel times `rows` rows: out[r][0..TILE) = sum over k of x[r][k] * w[k][0..TILE). Once inlined, rows is constant.
-INLINE void panel_rows(int rows, const float *x, int64_t K, const float *w, const float *ahead, float out[ROWS][TILE]) {
-    vector s[ROWS][VECTORS] = {{{0}}};
+INLINE void panel_rows(int rows, const float *x, int64_t K, const float *w, const float *ahead, float out[MAX_ROWS][TILE]) {
+    vector s[MAX_ROWS][VECTORS] = {{{0}}};
     for (int64_t k = 0; k < K; k++, w += TILE) {
         if (ahead)
             for (int v = 0; v < VECTORS / 2; v++, ahead += WIDTH) __builtin_prefetch(ahead, 0, 2);
@@ -80,11 +81,13 @@ INLINE void panel_rows(int rows, const float *x, int64_t K, const float *w, cons
 
 // Up to ROWS rows of x from row b on, of B, times a panel. When the panel is used for several groups of rows, each group
 // also fetches a half of the panel that comes next; else that would be memory's turn while the arithmetic waits.
-static void panel(int B, int b, const float *x, int64_t K, const float *w, const float *next, float out[ROWS][TILE]) {
+static void panel(int B, int b, const float *x, int64_t K, const float *w, const float *next, float out[MAX_ROWS][TILE]) {
     const float *ahead = next + b / ROWS * K * (TILE / 2);
     x += b * K;
     #define CASE(n) case n: if (B > ROWS) panel_rows(n, x, K, w, ahead, out); else panel_rows(n, x, K, w, 0, out); break;
-    switch (B - b < ROWS ? B - b : ROWS) { CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6) }
+    switch (B - b < ROWS ? B - b : ROWS) {
+        CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6) CASE(7) CASE(8) CASE(9) CASE(10) CASE(11) CASE(12)
+    }
 }
 
 // out (B, N) = or += x (B, K) times a packed matrix, rows of x divided by their rms if `norm`. Threads share the panels.
@@ -92,7 +95,7 @@ static void matmul(int B, const float *x, int64_t K, const float *w, int64_t N, 
     #pragma omp for schedule(static)
     for (int64_t n = 0; n < N; n += TILE)
         for (int b = 0; b < B; b += ROWS) {
-            float y[ROWS][TILE];
+            float y[MAX_ROWS][TILE];
             int rows = B - b < ROWS ? B - b : ROWS;
             int64_t width = N - n < TILE ? N - n : TILE;
             panel(B, b, x, K, w + n * K, w + (n + TILE) * K, y);
@@ -109,7 +112,7 @@ static void swiglu(const Model *m, int B, const float *w) {
     #pragma omp for schedule(static)
     for (int64_t n = 0; n < F; n += TILE)
         for (int b = 0; b < B; b += ROWS) {
-            float gate[ROWS][TILE], up[ROWS][TILE];
+            float gate[MAX_ROWS][TILE], up[MAX_ROWS][TILE];
             int rows = B - b < ROWS ? B - b : ROWS;
             int64_t width = F - n < TILE ? F - n : TILE;
             panel(B, b, m->x, K, w + 2 * n * K, w + (2 * n + 2 * TILE) * K, gate);
