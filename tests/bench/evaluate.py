@@ -12,7 +12,8 @@ answers     letter counting: a generated answer with a tool call
 one option       model(ids) for each option and, to generate, for each token: the textbook loop
 one example      evaluate.py's own code with a batch of one: options share their beginning, generation has its cache
 batched          evaluate.py as it is
-The sides take turns and the best of --repeats runs counts, since other work on the machine only ever slows a run down.
+The sides take turns and the best of --repeats runs counts, since other work on the machine only ever slows a run down;
+on one that is never quiet, --threads 1 --processor_time leaves out what other programs took.
 """
 import base64
 import random
@@ -49,6 +50,7 @@ class Config:
     repeats: int = 3              # timed runs of each
     compile: bool = True          # torch.compile the batched side, as evaluate.py does for 2,000 questions and more
     threads: int = 0              # of torch; 0: all cores
+    processor_time: bool = False  # count the seconds that the processor worked on this, not those that passed
     device: str = "auto"          # auto, cpu, cuda or mps
     dtype: str = "auto"           # compute dtype of all sides
 
@@ -96,15 +98,15 @@ def one_token_at_a_time(model, prompts, answers):
             ids = torch.cat([ids, model(ids)[:, -1].argmax(-1, keepdim=True)], 1)
 
 
-def best_rates(sides, repeats):
+def best_rates(sides, repeats, clock):
     """{name: (function, examples)} -> {name: examples a second}, each at its best; the first round warms up."""
     seconds = {name: float("inf") for name in sides}
     for round in range(repeats + 1):
         for name, (function, _) in sides.items():
-            start = time.perf_counter()
+            start = clock()
             function()
             if round:
-                seconds[name] = min(seconds[name], time.perf_counter() - start)
+                seconds[name] = min(seconds[name], clock() - start)
     return {name: n / seconds[name] for name, (_, n) in sides.items()}
 
 
@@ -130,7 +132,7 @@ def main():
         model.init_weights(0)
         model.to(env.device).eval()
     model.compute_dtype = env.dtype
-    ev, size = evaluate.Config(max_tokens=cfg.max_tokens), model.config.seq_len
+    size, clock = model.config.seq_len, time.process_time if cfg.processor_time else time.perf_counter
     print(f"{env.device}, {torch.get_num_threads()} threads, {env.dtype}, {model.config.n_layer} layers, "
           f"{model.num_params():,} parameters, {versions()}\n\n"
           f"| | one option at a time | one example at a time | batched | times | times | padding |\n{'|---' * 7}|")
@@ -144,7 +146,7 @@ def main():
             model, questions, n, evaluate.Config(batch_tokens=batch_tokens), env, name, forward)
         rates = best_rates({"option": (lambda: one_option_at_a_time(model, questions, cfg.alone), cfg.alone),
                             "example": (lambda: score(cfg.alone, 1, evaluate.hidden_states), cfg.alone),
-                            "batched": (lambda: score(cfg.examples, 0, forward), cfg.examples)}, cfg.repeats)
+                            "batched": (lambda: score(cfg.examples, 0, forward), cfg.examples)}, cfg.repeats, clock)
         trees = [evaluate.tree_row(questions(i)[0]) for i in range(cfg.examples)]
         show(name.removeprefix("core:"), rates, f"{100 * padding(trees, 8192):.1f} %")
 
@@ -155,7 +157,7 @@ def main():
     answers = answer(1, cfg.alone)
     rates = best_rates({"option": (lambda: one_token_at_a_time(model, prompts[:2], answers[:2]), 2),
                         "example": (lambda: answer(1, cfg.alone), cfg.alone),
-                        "batched": (lambda: answer(max(engines), cfg.examples), cfg.examples)}, cfg.repeats)
+                        "batched": (lambda: answer(max(engines), cfg.examples), cfg.examples)}, cfg.repeats, clock)
     show("answers", rates, "")
 
 
