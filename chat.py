@@ -381,7 +381,7 @@ class Config:
     batch: str = ""               # .jsonl file: answer each line's "prompt" or "messages", as many at once as fit
     output: str = ""              # .jsonl file for the answers of --batch, in order; run again, it goes on where it was
     max_tokens: int = 512         # of each answer, tool outputs included
-    temperature: float = 0.7      # 0: always the likeliest token
+    temperature: float = 0.3      # 0: always the likeliest token; small models miscopy digits above 0.5
     top_k: int = 0                # only the k likeliest tokens, 0: all
     top_p: float = 0.95           # only the likeliest tokens that together have this probability
     min_p: float = 0.0            # only tokens at least this times as likely as the likeliest
