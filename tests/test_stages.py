@@ -17,10 +17,11 @@ def flags(stage, data):
     """The toy run of a stage: 20 steps of 8 rows of 64, at rates that do not follow the demo's."""
     rates = (0.002, 0.003, 0.0005) if stage == "dpo" else (0.02, 0.3, 0.008)
     rates = [arg for name, lr in zip(("matrix", "embed", "head"), rates) for arg in (f"--{name}_lr", lr)]
-    return COMMON + rates + {"pretrain": ["--data", data.documents, "--depth", 1, "--seq_len", 64, "--sample_every", 20],
-                     "midtrain": ["--data", data.conversations], "sft": ["--data", data.conversations],
-                     "dpo": ["--data", data.pairs],
-                     "distill": ["--data", data.prompts, "--max_tokens", 40, "--temperature", 1]}[stage]
+    return COMMON + rates + {
+        "pretrain": ["--data", data.documents, "--depth", 1, "--seq_len", 64, "--sample_every", 20],
+        "midtrain": ["--data", data.conversations], "sft": ["--data", data.conversations],
+        "dpo": ["--data", data.pairs],
+        "distill": ["--data", data.prompts, "--max_tokens", 40, "--temperature", 1]}[stage]
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +154,7 @@ def test_resumed_after_any_interruption_it_ends_at_the_same_bits(toy, tmp_path, 
         else:
             assert result.status == -signal.SIGKILL, result.stderr
         assert not (out / stage).exists()
-        if place == "generate":                                              # the kill came while the third batch was written
+        if place == "generate":                                              # as the third batch was written
             share = out / "distill_answers.0-of-1"
             lines = share.read_text().splitlines(keepends=True)
             share.write_text("".join(lines + lines[:1]) + lines[1][:-1])
@@ -388,7 +389,10 @@ def commands():
     command = rf"(?:python|torchrun[^`\n]*?) ((?:tests/bench/)?[a-z_]+\.py)((?: {word})*)"  # two spaces end a command
     for path in sorted([*ROOT.glob("*.py"), *ROOT.glob("tests/bench/*.py"), ROOT / "README.md", ROOT / "run.sh"]):
         text = path.read_text()
-        text = text.split('"""')[1] if path.suffix == ".py" else text.replace("$python", "python")
+        if path.suffix == ".py":
+            text = text.split('"""')[1]
+        if path.suffix == ".sh":
+            text = re.sub(r"\\\n *", "", text).replace("$python", "python").replace("$on_gpus", "torchrun")
         for script, rest in re.findall(command, text):
             yield path.name, script, rest
 
@@ -404,7 +408,7 @@ def load(script):
 
 def test_every_command_of_the_documentation_parses():
     from common import parse_config
-    from data.sources import parse_mixture
+    from data.sources import DOWNLOADED, SPLITS, parse_mixture, published_split
     modules, found = {}, list(commands())
     assert {script for _, script, _ in found} >= {f"{name}.py" for name in ["tokenizer", *STAGES, "chat", "evaluate"]}
     for where, script, rest in found:
@@ -418,8 +422,10 @@ def test_every_command_of_the_documentation_parses():
             argv[i:i + 2] = [f"--prompt={argv[i + 1]}"]
         try:
             cfg = parse_config(module.Config, module.__doc__, argv)
-            if hasattr(cfg, "mixture"):
-                parse_mixture(cfg.mixture)
+            if getattr(cfg, "mixture", "demo") not in ("demo", "downloads"):
+                for name, _ in parse_mixture(cfg.mixture):                   # and the stage finds its split in each
+                    if name in DOWNLOADED and script != "tokenizer.py":
+                        published_split(name, SPLITS[script.removesuffix(".py")])
         except (SystemExit, ValueError) as e:
             pytest.fail(f"{where}: python {script} {rest}: {e}")
 
