@@ -39,7 +39,7 @@ stage() {                                               # stage NAME MARKER COMM
     if [ -e "$marker" ] && ! { [ -n "$before" ] && [ "$before" -nt "$marker" ]; }; then
         echo "== $name: done before"
     else
-        [ ! -d "$out/$name.part" ] || set -- "$@" --resume
+        if [ -d "$out/$name.part" ] || [ -d "$out/$name.part.old" ]; then set -- "$@" --resume; fi
         echo "== $name: $*"
         "$@"
         echo "$name $(($(date +%s) - start))" >> $out/times.txt
