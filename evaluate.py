@@ -49,7 +49,7 @@ class Config:
     max_tokens: int = 200             # tokens an answer, tool outputs included
     temperature: float = 0.0          # 0 is greedy
     eval_rows: int = 256              # rows of held-out text for bits per byte; 0: skip
-    batch_tokens: int = 0             # tokens at once where options are compared; 0: 8192, on a GPU 65536
+    batch_tokens: int = 0             # tokens at once where options are compared; 0: 2048, on a GPU 65536
     max_rows: int = 0                 # answers generated at once; 0: 64, on a GPU 128
     show: int = 2                     # sample conversations a task to print, and wrong ones
     json: bool = False                # print one JSON object and nothing else
@@ -161,7 +161,7 @@ def choose(model, questions, n, cfg, env, name, forward):
     with ThreadPoolExecutor(os.cpu_count()) as pool:                         # tiktoken works while Python waits
         asked = list(pool.map(questions, range(env.rank, n, env.world_size)))
     trees, right, done, start = [tree_row(options) for options, _ in asked], [None] * len(asked), 0, time.time()
-    for batch in batches_by_length(trees, cfg.batch_tokens or (65536 if env.device.type == "cuda" else 8192)):
+    for batch in batches_by_length(trees, cfg.batch_tokens or (65536 if env.device.type == "cuda" else 2048)):
         for i, (losses, likeliest) in zip(batch, score_rows(model, [trees[i] for i in batch], forward)):
             option, (options, gold) = trees[i][1][2], asked[i]
             mean_losses = np.bincount(option, losses) / np.bincount(option)
@@ -293,7 +293,7 @@ def evaluate_stage(path, tasks, cfg, env, say):
         report["bpb"] = evaluate_loss(model, rows, tok, env, 16, cfg.eval_rows)["bpb"]
         say(f"held-out text    {report['bpb']:.4f} bits per byte")
     compared = sum(len(task) for name, task in tasks.items() if name not in ANSWERED)
-    worth_it = cfg.compile and compared >= 2000 and can_compile(env.device)  # half a minute for a third of the time
+    worth_it = cfg.compile and compared >= 2000 and can_compile(env.device)  # half a minute, then 1.6 times as fast
     forward = torch.compile(hidden_states, dynamic=True) if worth_it else hidden_states
     for name, task in tasks.items():
         if name in ANSWERED:

@@ -148,7 +148,7 @@ def main():
                             "example": (lambda: score(cfg.alone, 1, evaluate.hidden_states), cfg.alone),
                             "batched": (lambda: score(cfg.examples, 0, forward), cfg.examples)}, cfg.repeats, clock)
         trees = [evaluate.tree_row(questions(i)[0]) for i in range(cfg.examples)]
-        show(name.removeprefix("core:"), rates, f"{100 * padding(trees, 8192):.1f} %")
+        show(name.removeprefix("core:"), rates, f"{100 * padding(trees, 2048):.1f} %")
 
     task = SpellingBee("test", cfg.examples)
     prompts = [tok.render_for_completion(task[i]) for i in range(cfg.examples)]
