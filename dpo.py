@@ -25,14 +25,14 @@ from training import Optimizer, StopSignal, can_compile, finish_run, largest_bat
 class Config:
     out: str = "out"                  # folder in which the stages find each other
     data: tuple = ()                  # .jsonl files of preference pairs; none: the mixture
-    mixture: str = "spelling_bee:1000,simple_spelling:1000,arithmetic:1000,python_questions:200,identity:1000"  # name:size*times, ... or downloads or demo
+    mixture: str = "spelling_bee:1000,simple_spelling:1000,arithmetic:1000,identity:1500"  # name:size*times, ... or downloads or demo
     skip_bad_rows: bool = False       # leave bad rows of --data out, count and name them; else they stop the run
     beta: float = 0.1                 # larger holds the policy closer to the reference
     tokens_per_step: int = 0          # tokens an optimizer step, over all ranks; 0: 8192 to 524288, by the horizon
     batch_size: int = 0               # rows a micro-batch and rank; 0: what fits into memory
     epochs: float = 1.0               # horizon in passes over the pairs
     steps: int = 0                    # horizon in optimizer steps; 0: from epochs
-    matrix_lr: float = 0.0006         # peak learning rate of Muon, for the matrices of the blocks
+    matrix_lr: float = 0.0005         # peak learning rate of Muon, for the matrices of the blocks
     embed_lr: float = 0.002           # peak learning rate of AdamW for the embedding, at 256 channels (falls as 1/sqrt)
     head_lr: float = 0.0001            # the same for the head
     weight_decay: float = 0.0         # of the matrices, decoupled, times the learning rate
