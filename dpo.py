@@ -16,9 +16,10 @@ import torch
 import torch.nn.functional as F
 
 from common import digest, load_checkpoint, parse_config, run, save_checkpoint, setup
-from data.rows import describe_sources, my_share, pack_conversations, step_indices, to_device
+from data.rows import describe_sources, my_share, pack_conversations, read_ahead, step_indices
 from data.sources import choose_mixture, preferences
-from training import Optimizer, StopSignal, can_compile, finish_run, largest_batch, rows_for_step, start_or_resume
+from training import (Optimizer, StopSignal, can_compile, check_finite, decisive_settings, finish_run, micro_batch_rows,
+                      rows_for_step, start_or_resume)
 
 
 @dataclass
@@ -127,6 +128,16 @@ def evaluate_pairs(model, rows, reference, batch_size, max_rows, beta, env):
             for key in ("loss", "accuracy", "margin", "chosen", "rejected")}
 
 
+def pair_batches(rows, reference, step, rows_per_step, batch_size, env, seed):
+    """micro_batches with the reference's log-probabilities: -> list of this rank's (ids, targets, reference_logps) of the
+    step, and the number of pairs in the whole step over all ranks, at least 1."""
+    logps, is_pair = reference
+    indices = step_indices(len(rows), step, rows_per_step, seed)
+    mine = my_share(indices, env)
+    tensors = *rows.batch(mine, only_learned=True), logps[mine]
+    return list(zip(*(t.split(batch_size) for t in tensors))), max(1, int(is_pair[indices].sum()))
+
+
 def show(values):
     return " | ".join(f"{key} {value:.4f}" for key, value in values.items())
 
@@ -151,34 +162,33 @@ def main():
     model.train().compute_dtype = env.dtype
     compiled = torch.compile(model, dynamic=False) if cfg.compile and can_compile(env.device) else model
     horizon = math.ceil(cfg.epochs * len(train_rows) * seq_len)
-    rows_per_step = max(1, cfg.tokens_per_step // seq_len) if cfg.tokens_per_step else rows_for_step(horizon, seq_len, env)
+    rows_per_step = (max(1, cfg.tokens_per_step // seq_len) if cfg.tokens_per_step
+                     else rows_for_step(horizon, seq_len, env))
     steps = cfg.steps or math.ceil(horizon / (rows_per_step * seq_len))
-    batch_size = cfg.batch_size or largest_batch(model, rows_per_step, env)
-    if rows_per_step % (batch_size * env.world_size):
-        raise ValueError(f"{rows_per_step} rows a step cannot be cut into micro-batches of --batch_size {batch_size} on "
-                         f"{env.world_size} ranks: choose --tokens_per_step as a multiple of "
-                         f"{batch_size * env.world_size * seq_len}")
+    batch_size = micro_batch_rows(cfg.batch_size, model, rows_per_step, env)
 
-    reference = reference_logps(compiled, train_rows, batch_size, env)      # of the SFT model, before any weight changes
+    train_reference = reference_logps(compiled, train_rows, batch_size, env)    # of the SFT model, before it changes
     val_reference = reference_logps(compiled, val_rows, batch_size, env)
 
     # ---- optimizer ----
     width_scale = (model.config.n_embd / 256) ** -0.5
     optimizer = Optimizer(model, env, cfg.matrix_lr, cfg.embed_lr * width_scale, cfg.head_lr * width_scale,
                           cfg.weight_decay, compile=on_gpu and compiled is not model)
-    settings = dict(asdict(model.config), start=digest(previous), data=made_from, steps=steps, rows_per_step=rows_per_step, dtype=str(env.dtype),
-                    **{key: getattr(cfg, key) for key in ("seed", "beta", "matrix_lr", "embed_lr", "head_lr", "weight_decay",
-                                                          "warmup", "warmdown")})
+    settings = decisive_settings(cfg, model, env, start=digest(previous), data=made_from, steps=steps,
+                                 rows_per_step=rows_per_step)
     first, metrics = start_or_resume(out, "dpo", settings, cfg.resume, model, optimizer, env)
+    train_tokens = steps * rows_per_step * seq_len
     env.print(f"machine    {env.device}, {env.world_size} rank(s), {env.dtype}, torch {torch.__version__}, "
               f"{'compiled' if compiled is not model else 'not compiled'}\n"
               f"model      {out}/sft, {model.num_params():,} parameters\n"
-              f"horizon    {steps} steps of {rows_per_step} rows of {seq_len} = {steps * rows_per_step * seq_len:,} tokens "
+              f"horizon    {steps} steps of {rows_per_step} rows of {seq_len} = {train_tokens:,} tokens "
               f"({steps * rows_per_step / len(train_rows):.2f} epochs), micro-batches of {batch_size} rows\n"
               f"config     {cfg}")
 
     # ---- loop: evaluate, save, stop, then train ----
     stop, log = StopSignal(), {}
+    batches_of = lambda step: pair_batches(train_rows, train_reference, step, rows_per_step, batch_size, env, cfg.seed)
+    step_batches = read_ahead(batches_of, first, env.device)
     for step in range(first, steps + 1):                                     # the extra pass only evaluates and saves
         done = step == steps
         if done or step % cfg.eval_every == 0:
@@ -195,27 +205,24 @@ def main():
 
         # ---- one optimizer step ----
         t0 = time.perf_counter()
-        indices = step_indices(len(train_rows), step, rows_per_step, cfg.seed)
-        n_pairs = max(1, int(reference[1][indices].sum()))                   # of the whole step, over all ranks
+        batches, n_pairs = next(step_batches)
         sums = {}
-        for part in np.array_split(my_share(indices, env), max(1, rows_per_step // env.world_size // batch_size)):
-            ids, targets = (to_device(t, env.device) for t in train_rows.batch(part, only_learned=True))
+        for ids, targets, reference in batches:
             logps, is_pair = answer_logps(compiled, ids, targets)
-            loss, logged = dpo_loss(logps, to_device(reference[0][part], env.device), is_pair, cfg.beta)
+            loss, logged = dpo_loss(logps, reference, is_pair, cfg.beta)
             (loss / n_pairs).backward()                                      # every pair of the step weighs the same
             sums = {key: sums.get(key, 0) + value for key, value in logged.items()}
         scale = lr_scale(step, cfg, steps)
         norm = optimizer.step(scale, momentum=0.95)
-        log_step = {key: env.all_sum(value).item() / n_pairs for key, value in sums.items()}    # waits for the device
+        sums = env.all_sum(torch.stack(list(sums.values()))).tolist()        # waits for the device
+        log_step = {key: value / n_pairs for key, value in zip(logged, sums)}
         loss, norm = log_step["loss"], norm.item()
         dt = time.perf_counter() - t0
-        if not math.isfinite(loss + norm):
-            raise ValueError(f"step {step}: loss {loss}, gradient norm {norm}. The last good checkpoint is in {out}/dpo.part: "
-                             f"go on from there with --resume, or start afresh with smaller learning rates")
+        check_finite(step, loss, norm, out / "dpo.part")
         tok_per_sec = rows_per_step * seq_len / dt
         left = (steps - step - 1) * dt
-        env.print(f"step {step:5d}/{steps} | {show(log_step)} | lr x {scale:.3f} | {dt * 1e3:7.1f} ms | {tok_per_sec:9,.0f} tok/s | "
-                  f"{left // 60:.0f}:{left % 60:02.0f} left")
+        env.print(f"step {step:5d}/{steps} | {show(log_step)} | lr x {scale:.3f} | {dt * 1e3:7.1f} ms | "
+                  f"{tok_per_sec:9,.0f} tok/s | {left // 60:.0f}:{left % 60:02.0f} left")
         metrics.append(dict(step=step, **log_step, lr=scale, grad_norm=norm, ms=dt * 1e3, tok_per_sec=tok_per_sec))
 
     finish_run(out, "dpo", stop, env, f"python distill.py --out {out}")

@@ -14,10 +14,10 @@ from pathlib import Path
 import torch
 
 from common import digest, load_checkpoint, parse_config, run, save_checkpoint, setup
-from data.rows import describe_sources, micro_batches, pack_conversations
+from data.rows import describe_sources, micro_batches, pack_conversations, read_ahead
 from data.sources import choose_mixture, conversations
-from training import (Optimizer, StopSignal, can_compile, evaluate_loss, finish_run, largest_batch,
-                      rows_for_step, start_or_resume)
+from training import (Optimizer, StopSignal, can_compile, check_finite, decisive_settings, evaluate_loss, finish_run,
+                      micro_batch_rows, rows_for_step, start_or_resume)
 
 
 @dataclass
@@ -72,31 +72,30 @@ def main():
     compiled = torch.compile(model, dynamic=False) if cfg.compile and can_compile(env.device) else model
     epochs = cfg.epochs or (0.4 if not cfg.data and env.device.type == "cpu" and env.dtype == torch.float32 else 1.0)
     horizon = math.ceil(epochs * len(train_rows) * seq_len)
-    rows_per_step = max(1, cfg.tokens_per_step // seq_len) if cfg.tokens_per_step else rows_for_step(horizon, seq_len, env)
+    rows_per_step = (max(1, cfg.tokens_per_step // seq_len) if cfg.tokens_per_step
+                     else rows_for_step(horizon, seq_len, env))
     steps = cfg.steps or math.ceil(horizon / (rows_per_step * seq_len))
-    batch_size = cfg.batch_size or largest_batch(model, rows_per_step, env)
-    if rows_per_step % (batch_size * env.world_size):
-        raise ValueError(f"{rows_per_step} rows a step cannot be cut into micro-batches of --batch_size {batch_size} on "
-                         f"{env.world_size} ranks: choose --tokens_per_step as a multiple of "
-                         f"{batch_size * env.world_size * seq_len}")
+    batch_size = micro_batch_rows(cfg.batch_size, model, rows_per_step, env)
 
     # ---- optimizer ----
     width_scale = (model.config.n_embd / 256) ** -0.5
     optimizer = Optimizer(model, env, cfg.matrix_lr, cfg.embed_lr * width_scale, cfg.head_lr * width_scale,
                           cfg.weight_decay, compile=on_gpu and compiled is not model)
-    settings = dict(asdict(model.config), start=digest(previous), data=made_from, steps=steps, rows_per_step=rows_per_step, dtype=str(env.dtype),
-                    **{key: getattr(cfg, key) for key in ("seed", "matrix_lr", "embed_lr", "head_lr", "weight_decay",
-                                                          "warmup", "warmdown")})
+    settings = decisive_settings(cfg, model, env, start=digest(previous), data=made_from, steps=steps,
+                                 rows_per_step=rows_per_step)
     first, metrics = start_or_resume(out, "midtrain", settings, cfg.resume, model, optimizer, env)
+    train_tokens = steps * rows_per_step * seq_len
     env.print(f"machine    {env.device}, {env.world_size} rank(s), {env.dtype}, torch {torch.__version__}, "
               f"{'compiled' if compiled is not model else 'not compiled'}\n"
               f"model      {out}/pretrain, {model.num_params():,} parameters\n"
-              f"horizon    {steps} steps of {rows_per_step} rows of {seq_len} = {steps * rows_per_step * seq_len:,} tokens "
+              f"horizon    {steps} steps of {rows_per_step} rows of {seq_len} = {train_tokens:,} tokens "
               f"({steps * rows_per_step / len(train_rows):.2f} epochs), micro-batches of {batch_size} rows\n"
               f"config     {cfg}")
 
     # ---- loop: evaluate, save, stop, then train ----
     stop, log = StopSignal(), {}
+    batches_of = lambda step: micro_batches(train_rows, step, rows_per_step, batch_size, env, cfg.seed)
+    step_batches = read_ahead(batches_of, first, env.device)
     for step in range(first, steps + 1):                                     # the extra pass only evaluates and saves
         done = step == steps
         if done or step % cfg.eval_every == 0:
@@ -113,7 +112,7 @@ def main():
 
         # ---- one optimizer step ----
         t0 = time.perf_counter()
-        batches, n_target = micro_batches(train_rows, step, rows_per_step, batch_size, env, cfg.seed)
+        batches, n_target = next(step_batches)
         total = torch.zeros((), device=env.device)
         for ids, targets in batches:
             loss = compiled(ids, targets) / n_target                         # every token of the step weighs the same
@@ -123,13 +122,11 @@ def main():
         norm = optimizer.step(scale, momentum=0.95)
         loss, norm = env.all_sum(total).item(), norm.item()                  # waits for the device
         dt = time.perf_counter() - t0
-        if not math.isfinite(loss + norm):
-            raise ValueError(f"step {step}: loss {loss}, gradient norm {norm}. The last good checkpoint is in {out}/midtrain.part: "
-                             f"go on from there with --resume, or start afresh with smaller learning rates")
+        check_finite(step, loss, norm, out / "midtrain.part")
         tok_per_sec = rows_per_step * seq_len / dt
         left = (steps - step - 1) * dt
-        env.print(f"step {step:5d}/{steps} | loss {loss:.4f} | lr x {scale:.3f} | {dt * 1e3:7.1f} ms | {tok_per_sec:9,.0f} tok/s | "
-                  f"{left // 60:.0f}:{left % 60:02.0f} left")
+        env.print(f"step {step:5d}/{steps} | loss {loss:.4f} | lr x {scale:.3f} | {dt * 1e3:7.1f} ms | "
+                  f"{tok_per_sec:9,.0f} tok/s | {left // 60:.0f}:{left % 60:02.0f} left")
         metrics.append(dict(step=step, loss=loss, lr=scale, grad_norm=norm, ms=dt * 1e3, tok_per_sec=tok_per_sec))
 
     finish_run(out, "midtrain", stop, env, f"python sft.py --out {out}")

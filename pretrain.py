@@ -16,10 +16,10 @@ import torch
 from chat import Engine
 from common import GPT, Tokenizer, model_config, parse_config, run, save_checkpoint, setup
 from data import python_corpus
-from data.rows import describe_sources, micro_batches, pack_documents
+from data.rows import describe_sources, micro_batches, pack_documents, read_ahead
 from data.text import read_documents
-from training import (Optimizer, StopSignal, can_compile, evaluate_loss, finish_run, largest_batch,
-                      rows_for_step, start_or_resume)
+from training import (Optimizer, StopSignal, can_compile, check_finite, decisive_settings, evaluate_loss, finish_run,
+                      micro_batch_rows, rows_for_step, start_or_resume)
 
 
 @dataclass
@@ -52,8 +52,8 @@ class Config:
 
 
 # dense bfloat16, from the makers' data sheets
-PEAK_TFLOPS = {"H100": 989, "H200": 989, "GH200": 989, "B200": 2250, "A100": 312, "A800": 312, "H800": 989, "A40": 150, "L40S": 362,
-               "L4": 121, "RTX 4090": 165, "RTX 3090": 71, "RTX 5090": 210}
+PEAK_TFLOPS = {"H100": 989, "H200": 989, "GH200": 989, "B200": 2250, "A100": 312, "A800": 312, "H800": 989, "A40": 150,
+               "L40S": 362, "L4": 121, "RTX 4090": 165, "RTX 3090": 71, "RTX 5090": 210}
 
 
 def peak_flops(device, tflops=0.0):
@@ -102,41 +102,41 @@ def main():
     n_tokens = len(train_rows) * seq_len
     tokens_per_param = cfg.tokens_per_param or (12 if on_gpu else 0.65 if env.dtype == torch.bfloat16 else 0.26)
     depth = cfg.depth or (choose_depth(n_tokens, tokens_per_param, tok.vocab_size, seq_len) if on_gpu else 4)
-    why = "--depth" if cfg.depth else f"what {n_tokens:,} tokens feed" if on_gpu else "the demo size, as there is no GPU"
+    why = ("--depth" if cfg.depth else f"what {n_tokens:,} tokens feed" if on_gpu else
+           "the demo size, as there is no GPU")
     config = model_config(depth, tok.vocab_size, seq_len, cfg.n_kv_head)
     horizon = math.ceil(tokens_per_param * matrix_weights(config))
-    rows_per_step = max(1, cfg.tokens_per_step // seq_len) if cfg.tokens_per_step else rows_for_step(horizon, seq_len, env)
+    rows_per_step = (max(1, cfg.tokens_per_step // seq_len) if cfg.tokens_per_step
+                     else rows_for_step(horizon, seq_len, env))
     steps = cfg.steps or math.ceil(horizon / (rows_per_step * seq_len))
     model = GPT(config)
     model.init_weights(cfg.seed)
     model.to(env.device).compute_dtype = env.dtype
     compiled = torch.compile(model, dynamic=False) if cfg.compile and can_compile(env.device) else model
-    batch_size = cfg.batch_size or largest_batch(model, rows_per_step, env)
-    if rows_per_step % (batch_size * env.world_size):
-        raise ValueError(f"{rows_per_step} rows a step cannot be cut into micro-batches of --batch_size {batch_size} on "
-                         f"{env.world_size} ranks: choose --tokens_per_step as a multiple of "
-                         f"{batch_size * env.world_size * seq_len}")
+    batch_size = micro_batch_rows(cfg.batch_size, model, rows_per_step, env)
 
     # ---- optimizer ----
     width_scale = (config.n_embd / 256) ** -0.5
     optimizer = Optimizer(model, env, cfg.matrix_lr, cfg.embed_lr * width_scale, cfg.head_lr * width_scale,
                           cfg.weight_decay, compile=on_gpu and compiled is not model)
-    settings = dict(asdict(config), data=made_from, steps=steps, rows_per_step=rows_per_step, dtype=str(env.dtype),
-                    **{key: getattr(cfg, key) for key in ("seed", "matrix_lr", "embed_lr", "head_lr", "weight_decay",
-                                                          "warmup", "warmdown")})
+    settings = decisive_settings(cfg, model, env, data=made_from, steps=steps, rows_per_step=rows_per_step)
     first, metrics = start_or_resume(out, "pretrain", settings, cfg.resume, model, optimizer, env)
     peak = peak_flops(env.device, cfg.peak_tflops)
+    train_tokens = steps * rows_per_step * seq_len
     env.print(f"machine    {env.device}, {env.world_size} rank(s), {env.dtype}, torch {torch.__version__}, "
               f"{'compiled' if compiled is not model else 'not compiled'}\n"
-              f"model      depth {depth} ({why}), width {config.n_embd}, {config.n_head} heads, {model.num_params():,} parameters, "
-              f"vocabulary {config.vocab_size}\n"
-              f"horizon    {steps} steps of {rows_per_step} rows of {seq_len} = {steps * rows_per_step * seq_len:,} tokens "
-              f"({steps * rows_per_step / len(train_rows):.2f} epochs, {steps * rows_per_step * seq_len / matrix_weights(config):.1f} "
-              f"a matrix weight, {'--steps' if cfg.steps else '--tokens_per_param'}), micro-batches of {batch_size} rows\n"
+              f"model      depth {depth} ({why}), width {config.n_embd}, {config.n_head} heads, "
+              f"{model.num_params():,} parameters, vocabulary {config.vocab_size}\n"
+              f"horizon    {steps} steps of {rows_per_step} rows of {seq_len} = {train_tokens:,} tokens "
+              f"({steps * rows_per_step / len(train_rows):.2f} epochs, "
+              f"{train_tokens / matrix_weights(config):.1f} a matrix weight, "
+              f"{'--steps' if cfg.steps else '--tokens_per_param'}), micro-batches of {batch_size} rows\n"
               f"config     {cfg}")
 
     # ---- loop: evaluate, save, stop, then train ----
     stop, log = StopSignal(), {}
+    batches_of = lambda step: micro_batches(train_rows, step, rows_per_step, batch_size, env, cfg.seed)
+    step_batches = read_ahead(batches_of, first, env.device)
     for step in range(first, steps + 1):                                     # the extra pass only evaluates and saves
         done = step == steps
         if done or step % cfg.eval_every == 0:
@@ -145,7 +145,8 @@ def main():
             env.print(f"step {step:5d} | val loss {log['loss']:.4f} | val bits per byte {log['bpb']:.4f}")
         if (done or step % cfg.sample_every == 0 and step > 0) and env.rank == 0:
             prompts = [([tok.special("<|bos|>")] + tok.encode(prompt))[:seq_len // 2] for prompt in PROMPTS]
-            for prompt, ids in zip(PROMPTS, Engine(model, tok).generate(prompts, 32, raw=True, temperature=0.8, seed=step)):
+            samples = Engine(model, tok).generate(prompts, 32, raw=True, temperature=0.8, seed=step)
+            for prompt, ids in zip(PROMPTS, samples):
                 print(f"    {prompt + tok.decode(ids)!r}")
         stopping = stop.requested(env)
         if done or stopping or step > first and step % cfg.save_every == 0:
@@ -157,7 +158,7 @@ def main():
 
         # ---- one optimizer step ----
         t0 = time.perf_counter()
-        batches, n_target = micro_batches(train_rows, step, rows_per_step, batch_size, env, cfg.seed)
+        batches, n_target = next(step_batches)
         total = torch.zeros((), device=env.device)
         for ids, targets in batches:
             loss = compiled(ids, targets) / n_target                         # every token of the step weighs the same
@@ -167,14 +168,12 @@ def main():
         norm = optimizer.step(scale, momentum=0.95 - 0.1 * max(0, 1 - step / 100))
         loss, norm = env.all_sum(total).item(), norm.item()                  # waits for the device
         dt = time.perf_counter() - t0
-        if not math.isfinite(loss + norm):
-            raise ValueError(f"step {step}: loss {loss}, gradient norm {norm}. The last good checkpoint is in {out}/pretrain.part: "
-                             f"go on from there with --resume, or start afresh with smaller learning rates")
+        check_finite(step, loss, norm, out / "pretrain.part")
         tok_per_sec = rows_per_step * seq_len / dt
         mfu = f"{100 * tok_per_sec * model.flops_per_token() / peak / env.world_size:.1f} %" if peak else "n/a"
         left = (steps - step - 1) * dt
-        env.print(f"step {step:5d}/{steps} | loss {loss:.4f} | lr x {scale:.3f} | {dt * 1e3:7.1f} ms | {tok_per_sec:9,.0f} tok/s | "
-                  f"MFU {mfu} | {left // 60:.0f}:{left % 60:02.0f} left")
+        env.print(f"step {step:5d}/{steps} | loss {loss:.4f} | lr x {scale:.3f} | {dt * 1e3:7.1f} ms | "
+                  f"{tok_per_sec:9,.0f} tok/s | MFU {mfu} | {left // 60:.0f}:{left % 60:02.0f} left")
         metrics.append(dict(step=step, loss=loss, lr=scale, grad_norm=norm, ms=dt * 1e3, tok_per_sec=tok_per_sec))
 
     finish_run(out, "pretrain", stop, env, f"python midtrain.py --out {out}")

@@ -8,6 +8,7 @@ import shutil
 import signal
 import sys
 import sysconfig
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -141,6 +142,16 @@ def rows_for_step(horizon, seq_len, env):
     return -(-max(1, tokens // seq_len) // env.world_size) * env.world_size
 
 
+def micro_batch_rows(batch_size, model, rows_per_step, env):
+    """--batch_size, or if that is 0 what fits. ValueError if such micro-batches on all ranks do not make up a step."""
+    batch_size = batch_size or largest_batch(model, rows_per_step, env)
+    if rows_per_step % (batch_size * env.world_size):
+        unit = batch_size * env.world_size * model.config.seq_len
+        raise ValueError(f"{rows_per_step} rows a step cannot be cut into micro-batches of --batch_size {batch_size} on "
+                         f"{env.world_size} ranks: choose --tokens_per_step as a multiple of {unit}")
+    return batch_size
+
+
 def largest_batch(model, rows_per_step, env):
     """Rows a micro-batch and rank: the largest divisor of the rank's share of a step that fits into the device's memory.
 
@@ -202,6 +213,23 @@ class StopSignal:
         if env.world_size > 1:
             self.number = int(env.all_max(torch.tensor(self.number, device=env.device)))
         return self.number > 0
+
+
+RECIPE = ("seed", "beta", "matrix_lr", "embed_lr", "head_lr", "weight_decay", "warmup", "warmdown")
+
+
+def decisive_settings(cfg, model, env, **derived):
+    """All that decides a run's numbers, for --resume to compare: the model's shape, what was derived, the recipe's flags."""
+    return dict(asdict(model.config), dtype=str(env.dtype), **derived,
+                **{key: getattr(cfg, key) for key in RECIPE if hasattr(cfg, key)})
+
+
+def check_finite(step, loss, norm, part):
+    """Stop before a loss or gradient that is not a number spoils a checkpoint. part: out/<stage>.part, which may not be there."""
+    if not math.isfinite(loss + norm):
+        go_on = f"The last good checkpoint is in {part}: go on from there with --resume, or" if part.exists() else \
+            "No checkpoint was saved yet:"
+        raise ValueError(f"step {step}: loss {loss}, gradient norm {norm}. {go_on} start afresh with smaller learning rates")
 
 
 def start_or_resume(out, stage, settings, resume, model, optimizer, env):

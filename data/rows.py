@@ -16,6 +16,7 @@ import json
 import os
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -68,12 +69,36 @@ def epoch_order(n_rows, epoch, seed):
 
 
 def micro_batches(rows, step, rows_per_step, batch_size, env, seed, only_learned=False):
-    """-> (list of this rank's (ids, targets) of the step, number of targets in the whole step over all ranks, at least 1)."""
+    """-> list of this rank's (ids, targets) of the step, on the CPU, and the number of targets in the whole step over all
+    ranks, at least 1."""
     indices = step_indices(len(rows), step, rows_per_step, seed)
     ids, targets = rows.batch(my_share(indices, env), only_learned)
     n_target = int((rows.batch(indices, only_learned)[1] >= 0).sum()) if env.world_size > 1 else int((targets >= 0).sum())
-    ids, targets = to_device(ids, env.device), to_device(targets, env.device)
     return list(zip(ids.split(batch_size), targets.split(batch_size))), max(1, n_target)
+
+
+def read_ahead(read, step, device):
+    """Yield read(step), read(step + 1), ... without end. While the caller computes with one step, a thread reads the next one
+    from disk and copies it to the device, so no step waits for data. read: step -> list of tuples of tensors, a count."""
+    stream = torch.cuda.Stream(device) if device.type == "cuda" else None    # its own: the copy runs beside the kernels
+
+    def read_and_copy(step):
+        with torch.cuda.stream(stream):
+            batches, count = read(step)
+            batches = [tuple(to_device(t, device) for t in tensors) for tensors in batches]
+        if stream:
+            stream.synchronize()                                # in the thread: what it hands over is there
+        return batches, count
+
+    with ThreadPoolExecutor(1) as thread:
+        ahead = thread.submit(read_and_copy, step)
+        for step in itertools.count(step + 1):
+            batches, count = ahead.result()                     # the thread's errors are raised here
+            ahead = thread.submit(read_and_copy, step)
+            if stream:
+                for tensor in itertools.chain(*batches):        # its memory is not used again while kernels still read it
+                    tensor.record_stream(torch.cuda.current_stream(device))
+            yield batches, count
 
 
 def my_share(indices, env):
@@ -82,7 +107,7 @@ def my_share(indices, env):
 
 
 def to_device(tensor, device):
-    """Copy without waiting: from pinned memory a GPU fetches the batch while it still computes."""
+    """Copy without waiting: from pinned memory a GPU fetches by itself."""
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
