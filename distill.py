@@ -1,6 +1,7 @@
 """
-Stage 6 of 6: distillation. The DPO model answers prompts that no stage has trained on, with the Python tool; the SFT model
-learns these answers with the SFT loss. Reads out/dpo and out/sft, writes out/distill and out/distill_answers.jsonl.
+Stage 6 of 6: distillation. The DPO model answers prompts that no stage has trained on, with the Python tool; the SFT
+model learns these answers with the SFT loss. Reads out/dpo and out/sft, writes out/distill and
+out/distill_answers.jsonl.
 
 laptop      python distill.py                              the demo's prompts, made on this machine
 your data   python distill.py --data questions.jsonl
@@ -23,12 +24,14 @@ from data.sources import choose_mixture, conversations
 from training import (Optimizer, StopSignal, can_compile, check_finite, decisive_settings, evaluate_loss, finish_run,
                       micro_batch_rows, rows_for_step, start_or_resume)
 
+DEMO_MIXTURE = "spelling_bee:700,simple_spelling:700,arithmetic:700,python_questions,identity:700"
+
 
 @dataclass
 class Config:
     out: str = "out"                  # folder in which the stages find each other
-    data: tuple = ()                  # .jsonl files of conversations, whose last user turn is answered; none: the mixture
-    mixture: str = "spelling_bee:700,simple_spelling:700,arithmetic:700,python_questions,identity:700"  # name:size*times, ... or downloads or demo
+    data: tuple = ()                  # .jsonl files of conversations: the last user turn is answered; none: the mixture
+    mixture: str = DEMO_MIXTURE       # name:size*times, ... or downloads or demo
     skip_bad_rows: bool = False       # leave bad rows of --data out, count and name them; else they stop the run
     max_tokens: int = 256             # tokens an answer; one that does not end by then is left out
     temperature: float = 0.3          # of the teacher's sampling; 0 is greedy
@@ -60,25 +63,27 @@ def lr_scale(step, cfg, steps):
 def teacher_answers(cfg, env, out, made_from, read):
     """Let the DPO model answer every prompt; -> the .jsonl with the conversations that it ended by itself.
 
-    Each rank answers its share in batches and appends them, so an interrupted run goes on behind its last whole batch; rank 0
-    then joins the shares in order. A line carries who answered and how: what another teacher or other settings made is replaced.
+    Each rank answers its share in batches and appends them, so an interrupted run goes on behind its last whole batch;
+    rank 0 then joins the shares in order. A line carries who answered and how: what another teacher or other settings
+    made is replaced.
     """
     teacher, tok, meta = load_checkpoint(out / "dpo", env.device, f"run python dpo.py --out {out} first")
     teacher.compute_dtype = env.dtype
     source = digest([meta, made_from, cfg.seed])
-    path, shares = out / "distill_answers.jsonl", [out / f"distill_answers.{r}-of-{env.world_size}" for r in range(env.world_size)]
+    path = out / "distill_answers.jsonl"
+    shares = [out / f"distill_answers.{rank}-of-{env.world_size}" for rank in range(env.world_size)]
     if path.exists() and path.open().readline().find(source) >= 0:
         env.print(f"answers    {path}, made before")
         return path
     prompts, mine, size = read(), shares[env.rank], 64
     lines = mine.read_text().splitlines(keepends=True) if mine.exists() else []
-    done = sum(source in line and line.endswith("}\n") for line in lines) // size * size       # a kill can tear the last batch
+    done = sum(source in line and line.endswith("}\n") for line in lines) // size * size   # a kill tears the last batch
     todo = list(range(env.rank, len(prompts), env.world_size))
     start, n_before = time.time(), done
     with open(mine, "w") as f:
         f.writelines(lines[:done])
         for at in range(done, len(todo), size):
-            engine = Engine(teacher, tok)                                    # a fresh one: no batch depends on those before it
+            engine = Engine(teacher, tok)                                    # a fresh one: no batch depends on another
             asked = [prompts[i] for i in todo[at:at + size]]
             ids = [tok.render_for_completion(conversation)[-teacher.config.seq_len // 2:] for conversation in asked]
             answers = engine.generate(ids, cfg.max_tokens, temperature=cfg.temperature, seed=cfg.seed + at)
@@ -99,13 +104,14 @@ def teacher_answers(cfg, env, out, made_from, read):
         ordered = [records[i % env.world_size][i // env.world_size] for i in range(len(prompts))]
         ended = [line for line in ordered if json.loads(line)["ended"]]
         if not ended:
-            raise ValueError(f"the teacher in {out}/dpo ended none of its {len(ordered)} answers within --max_tokens {cfg.max_tokens}: "
-                             f"train it longer or raise --max_tokens")
+            raise ValueError(f"the teacher in {out}/dpo ended none of its {len(ordered)} answers within "
+                             f"--max_tokens {cfg.max_tokens}: train it longer or raise --max_tokens")
         path.with_suffix(".tmp").write_text("\n".join(ended) + "\n")
         os.replace(path.with_suffix(".tmp"), path)
         for share in shares:
             share.unlink()
-        print(f"answers    {path}: {len(ended):,} of {len(ordered):,} prompts answered and ended ({time.time() - start:.1f} s)")
+        print(f"answers    {path}: {len(ended):,} of {len(ordered):,} prompts answered and ended "
+              f"({time.time() - start:.1f} s)")
     env.barrier()
     return path
 
@@ -119,13 +125,16 @@ def main():
     mixture = choose_mixture("distill", cfg.mixture, Config.mixture, cfg.data, env)
     made_from = describe_sources(cfg.data, mixture=mixture, skip_bad_rows=cfg.skip_bad_rows, max_tokens=cfg.max_tokens,
                                  temperature=cfg.temperature)
-    answers = teacher_answers(cfg, env, out, made_from, lambda: conversations(mixture.train, "prompts", cfg.data, cfg.skip_bad_rows))
+    answers = teacher_answers(cfg, env, out, made_from,
+                              lambda: conversations(mixture.train, "prompts", cfg.data, cfg.skip_bad_rows))
     model, tok, previous = load_checkpoint(out / "sft", env.device, f"run python sft.py --out {out} first")
     seq_len = model.config.seq_len
     made_from = describe_sources([answers])
-    train_rows, val_rows = (
-        pack_conversations(out / f"rows/distill_{split}.rows", lambda: conversations("", split, [answers], skip_bad_rows=True), tok,
-                           seq_len, made_from, env, need_target=True) for split in ("train", "test"))
+    read = lambda split: conversations("", split, [answers], skip_bad_rows=True)
+    train_rows = pack_conversations(out / "rows/distill_train.rows", lambda: read("train"),
+                                    tok, seq_len, made_from, env, need_target=True)
+    val_rows = pack_conversations(out / "rows/distill_test.rows", lambda: read("test"),
+                                  tok, seq_len, made_from, env, need_target=True)
 
     # ---- model ----
     model.train().compute_dtype = env.dtype

@@ -1,6 +1,7 @@
 """
-Stage 5 of 6: direct preference optimisation (Rafailov et al. 2023, arXiv:2305.18290): of two answers to the same question
-make the chosen one more likely and the rejected one less, relative to the frozen SFT model. Reads out/sft, writes out/dpo.
+Stage 5 of 6: direct preference optimisation (Rafailov et al. 2023, arXiv:2305.18290): of two answers to the same
+question make the chosen one more likely and the rejected one less, relative to the frozen SFT model. Reads out/sft,
+writes out/dpo.
 
 laptop      python dpo.py                              the demo's preference pairs, made on this machine
 your data   python dpo.py --data pairs.jsonl
@@ -21,12 +22,14 @@ from data.sources import choose_mixture, preferences
 from training import (Optimizer, StopSignal, can_compile, check_finite, decisive_settings, finish_run, micro_batch_rows,
                       rows_for_step, start_or_resume)
 
+DEMO_MIXTURE = "spelling_bee:1000,simple_spelling:1000,arithmetic:1000,identity:1500"
+
 
 @dataclass
 class Config:
     out: str = "out"                  # folder in which the stages find each other
     data: tuple = ()                  # .jsonl files of preference pairs; none: the mixture
-    mixture: str = "spelling_bee:1000,simple_spelling:1000,arithmetic:1000,identity:1500"  # name:size*times, ... or downloads or demo
+    mixture: str = DEMO_MIXTURE       # name:size*times, ... or downloads or demo
     skip_bad_rows: bool = False       # leave bad rows of --data out, count and name them; else they stop the run
     beta: float = 0.1                 # larger holds the policy closer to the reference
     tokens_per_step: int = 0          # tokens an optimizer step, over all ranks; 0: 8192 to 524288, by the horizon
@@ -57,58 +60,60 @@ def lr_scale(step, cfg, steps):
 def dpo_loss(policy_logps, reference_logps, is_pair, beta):
     """The DPO objective, eq. 7 of the paper, summed over the pairs.
 
-    policy_logps, reference_logps: (..., 2) float32, nats summed over the tokens of each answer; [..., 0] chosen, 1 rejected.
+    policy_logps, reference_logps: (..., 2) float32, nats summed over each answer's tokens; [..., 0] chosen, 1 rejected.
     is_pair: (...) bool, which of them are there; beta: unitless. ValueError if the shapes differ.
     Returns the loss () and, detached, the sums over pairs of what is logged: a dict of tensors ().
     """
     if policy_logps.shape != reference_logps.shape:
-        raise ValueError(f"policy {tuple(policy_logps.shape)} and reference {tuple(reference_logps.shape)} differ in shape")
+        raise ValueError(f"policy {policy_logps.shape} and reference {reference_logps.shape} differ in shape")
     chosen, rejected = (beta * (policy_logps - reference_logps)).unbind(-1)                     # the implicit rewards
     loss = -(F.logsigmoid(chosen - rejected) * is_pair).sum()
     sums = dict(loss=loss, accuracy=((chosen > rejected) & is_pair).sum(),                      # a tie counts as wrong
-                margin=((chosen - rejected) * is_pair).sum(), chosen=(chosen * is_pair).sum(), rejected=(rejected * is_pair).sum())
+                margin=((chosen - rejected) * is_pair).sum(),
+                chosen=(chosen * is_pair).sum(), rejected=(rejected * is_pair).sum())
     return loss, {key: value.detach().float() for key, value in sums.items()}
 
 
 def answer_logps(model, ids, targets):
     """Log-probability of each answer in packed rows of pairs, ids and targets (B, T).
 
-    A row holds chosen, rejected, chosen, rejected, ..., then padding; conversation number d is what follows the d-th <|bos|>.
+    A row holds chosen, rejected, chosen, rejected, ..., then padding; conversation d is what follows the d-th <|bos|>.
     Returns (B, T // 2, 2) float32, and which of these are pairs, (B, T // 2) bool.
     """
     def per_conversation(values):
-        sums = torch.zeros_like(values).scatter_add(1, conversation, values)                    # (B, T), [row, conversation]
+        sums = torch.zeros_like(values).scatter_add(1, conversation, values)               # (B, T), [row, conversation]
         return sums[:, :ids.size(1) // 2 * 2].unflatten(1, (-1, 2))
 
     conversation = (ids == ids[:, :1]).cumsum(1) - 1                         # every row starts with <|bos|>
-    losses = model(ids, targets, reduction="none", isolate=True)             # (B, T) float32, 0 where there is no target
-    return per_conversation(-losses), (per_conversation((targets >= 0).long()) > 0).all(-1)
+    losses = model(ids, targets, reduction="none", isolate=True)             # (B, T) float32, 0 without a target
+    return per_conversation(-losses), (per_conversation((targets >= 0).float()) > 0).all(-1)
 
 
 def render_pair(pair, tok, row_len):
-    """-> ids and mask of chosen and rejected, one behind the other in at most row_len tokens, and whether that took a cut.
+    """-> ids and mask of chosen and rejected, one behind the other in at most row_len tokens; how many were cropped.
 
-    Where both do not fit, the longer one loses its end. A pair of which an answer is gone altogether comes back with mask 0.
+    Where both do not fit, the longer one loses its end. A pair of which an answer is gone altogether gets mask 0.
     """
     sides = [tok.render_conversation(pair[side]) for side in ("chosen", "rejected")]
     room = [max(row_len // 2, row_len - len(other[0])) for other in reversed(sides)]
     (ids, mask), (ids_2, mask_2) = [(ids[:n], mask[:n]) for (ids, mask), n in zip(sides, room)]
     if not (any(mask) and any(mask_2)):
         mask, mask_2 = [0] * len(mask), [0] * len(mask_2)
-    return ids + ids_2, mask + mask_2, sum(len(side[0]) for side in sides) > row_len
+    return ids + ids_2, mask + mask_2, max(0, sum(len(side[0]) for side in sides) - row_len)
 
 
 @torch.no_grad()
 def reference_logps(model, rows, batch_size, env):
-    """The frozen model's answer_logps of all rows, on the CPU. Computed once, each rank its share, so that afterwards the
-    policy is the only model in memory."""
+    """The frozen model's answer_logps of all rows, on the CPU. Computed once, each rank its share, so that afterwards
+    the policy is the only model in memory."""
     pairs = rows.header["seq_len"] // 2
-    logps, is_pair = torch.zeros(len(rows), pairs, 2, device=env.device), torch.zeros(len(rows), pairs, device=env.device)
+    logps = torch.zeros(len(rows), pairs, 2, device=env.device)
+    is_pair = torch.zeros(len(rows), pairs, device=env.device)               # float32: a sum over ranks needs numbers
     for at in range(env.rank * batch_size, len(rows), batch_size * env.world_size):
         indices = np.arange(at, at + batch_size).clip(max=len(rows) - 1)     # always a full batch: one compiled graph
         ids, targets = (t.to(env.device) for t in rows.batch(indices, only_learned=True))
         logps[indices], there = answer_logps(model, ids, targets)
-        is_pair[indices] = there.float()                                     # a sum over ranks needs numbers
+        is_pair[indices] = there.float()
     return env.all_sum(logps).cpu(), env.all_sum(is_pair).cpu().bool()
 
 
@@ -129,8 +134,8 @@ def evaluate_pairs(model, rows, reference, batch_size, max_rows, beta, env):
 
 
 def pair_batches(rows, reference, step, rows_per_step, batch_size, env, seed):
-    """micro_batches with the reference's log-probabilities: -> list of this rank's (ids, targets, reference_logps) of the
-    step, and the number of pairs in the whole step over all ranks, at least 1."""
+    """micro_batches with the reference's log-probabilities: -> list of this rank's (ids, targets, reference_logps) of
+    the step, and the number of pairs in the whole step over all ranks, at least 1."""
     logps, is_pair = reference
     indices = step_indices(len(rows), step, rows_per_step, seed)
     mine = my_share(indices, env)

@@ -19,16 +19,18 @@ from data.sources import choose_mixture, conversations
 from training import (Optimizer, StopSignal, can_compile, check_finite, decisive_settings, evaluate_loss, finish_run,
                       micro_batch_rows, rows_for_step, start_or_resume)
 
+DEMO_MIXTURE = "spelling_bee:3000,simple_spelling:12000,arithmetic:4000,python_questions:1500,identity:22000"
+
 
 @dataclass
 class Config:
     out: str = "out"                  # folder in which the stages find each other
     data: tuple = ()                  # .jsonl files of conversations; none: the mixture
-    mixture: str = "spelling_bee:3000,simple_spelling:12000,arithmetic:4000,python_questions:1500,identity:22000"  # name:size*times, ... or downloads or demo
+    mixture: str = DEMO_MIXTURE       # name:size*times, ... or downloads or demo
     skip_bad_rows: bool = False       # leave bad rows of --data out, count and name them; else they stop the run
     tokens_per_step: int = 0          # tokens an optimizer step, over all ranks; 0: 8192 to 524288, by the horizon
     batch_size: int = 0               # rows a micro-batch and rank; 0: what fits into memory
-    epochs: float = 0.0               # horizon in passes over the conversations; 0: 1, for the demo on a CPU without bfloat16 0.4
+    epochs: float = 0.0               # horizon in passes over the data; 0: 1, or 0.4 for the demo on a float32 CPU
     steps: int = 0                    # horizon in optimizer steps; 0: from epochs
     matrix_lr: float = 0.004          # peak learning rate of Muon, for the matrices of the blocks
     embed_lr: float = 0.06            # peak learning rate of AdamW for the embedding, at 256 channels (falls as 1/sqrt)

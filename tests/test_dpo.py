@@ -153,7 +153,7 @@ def test_pairs_longer_than_a_row_lose_the_end_of_the_longer_side(tok, question, 
     ids, mask, cut = render_pair(pair, tok, 96)
     whole = [tok.render_conversation(pair[side]) for side in ("chosen", "rejected")]
     total = sum(len(ids) for ids, _ in whole)
-    assert len(ids) == len(mask) == min(96, total) and cut == (total > 96)
+    assert len(ids) == len(mask) == min(96, total) and cut == max(0, total - 96)
     second = ids.index(tok.special("<|bos|>"), 1)
     halves = [(ids[:second], mask[:second]), (ids[second:], mask[second:])]
     for (got, got_mask), (full, full_mask) in zip(halves, whole):

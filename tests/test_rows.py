@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from common import Env
+from common import SPECIAL_TOKENS, Env
 from data.rows import (LEARN, PAD, Rows, describe_sources, micro_batches, my_share, pack_conversations, pack_documents,
                        step_indices)
 from toy import chat, write_tokenizer
@@ -37,7 +37,8 @@ def pack_chats(path, chats, tok, seq_len, env=ENV, **kwargs):
 
 @pytest.mark.parametrize("seq_len, longest", [(1, 5), (7, 20), (16, 4), (64, 300), (64, 30)])
 def test_documents_lose_nothing_keep_their_order_and_every_row_starts_with_bos(tok, tmp_path, seq_len, longest):
-    texts, bos = random_texts(300, longest), tok.special("<|bos|>")
+    typed = "".join(SPECIAL_TOKENS) + "<|endoftext|>"                       # stays ordinary text
+    texts, bos = random_texts(300, longest) + [typed] * 3, tok.special("<|bos|>")
     rows = pack_texts(tmp_path / "x.rows", texts, tok, seq_len)
     ids = rows.records["ids"]
     assert ids.shape[1] == seq_len + 1 and (ids[:, 0] == bos).all() and rows.records.dtype.names == ("ids",)
@@ -87,7 +88,7 @@ def conversations_in(rows, tok):
     return out
 
 
-@pytest.mark.parametrize("seq_len, n", [(79, 50), (255, 5000)])              # more than one window of the packer, too
+@pytest.mark.parametrize("seq_len, n", [(79, 50), (255, 10000)])              # more than one window of the packer, too
 def test_every_conversation_that_fits_is_there_exactly_once_and_whole(tok, tmp_path, seq_len, n):
     chats = random_chats(n, 30)
     rows = pack_chats(tmp_path / "x.rows", chats, tok, seq_len)
@@ -109,6 +110,7 @@ def test_conversations_longer_than_a_row_are_cut_without_an_end_to_learn(tok, tm
     assert sorted(conversations_in(rows, tok)) == sorted(expected)
     n_cut = sum(len(tok.render_conversation(c)[0]) > 32 for c in chats)
     assert rows.header["stats"]["cut"] == n_cut > 20
+    assert rows.header["stats"]["cropped"] == sum(max(0, len(tok.render_conversation(c)[0]) - 32) for c in chats)
     learned = pack_chats(tmp_path / "y.rows", chats, tok, 31, need_target=True)
     assert sorted(conversations_in(learned, tok)) == sorted((ids, mask) for ids, mask in expected if any(mask))
     assert learned.header["stats"]["without_target"] == sum(not any(mask) for _, mask in expected) > 0
@@ -134,7 +136,7 @@ def test_targets_are_the_next_ids_where_their_mask_says_so_and_never_padding(tok
 @pytest.mark.parametrize("vocab_size, dtype", [(65536, "uint16"), (65537, "uint32")])
 def test_the_largest_ids_survive(tmp_path, vocab_size, dtype):
     big = SimpleNamespace(vocab_size=vocab_size, fingerprint="big", special=lambda name: vocab_size - 9,
-                          encode_batch=lambda texts: [[vocab_size - 1, 0, 256] for _ in texts])
+                          enc=SimpleNamespace(encode_to_numpy=lambda text, **_: np.array([vocab_size - 1, 0, 256])))
     rows = pack_texts(tmp_path / "x.rows", ["x"] * 10, big, 3)
     assert rows.header["dtype"] == dtype and rows.records["ids"][0].tolist() == [vocab_size - 9, vocab_size - 1, 0, 256]
 
