@@ -6,6 +6,7 @@ Sizes in shape comments: B batch, T time, C channels (n_embd), H heads, D head s
 """
 import argparse
 import base64
+import ctypes
 import dataclasses
 import datetime
 import hashlib
@@ -34,11 +35,12 @@ from torch.utils.checkpoint import checkpoint
 
 SPECIAL_TOKENS = ["<|bos|>", "<|user_start|>", "<|user_end|>", "<|assistant_start|>", "<|assistant_end|>",
                   "<|python_start|>", "<|python_end|>", "<|output_start|>", "<|output_end|>"]
-PART_TOKENS = {"python": ("<|python_start|>", "<|python_end|>"), "python_output": ("<|output_start|>", "<|output_end|>")}
+PART_TOKENS = {"python": ("<|python_start|>", "<|python_end|>"),
+               "python_output": ("<|output_start|>", "<|output_end|>")}
 
 
 def tokenizer_fingerprint(merges, pattern, special_tokens):
-    """sha256 hex of all that decides how text becomes ids; rows and checkpoints carry it, so that no two get mixed up."""
+    """sha256 hex of all that decides how text becomes ids; rows and checkpoints carry it, so that none get mixed up."""
     return hashlib.sha256(merges + json.dumps([pattern, special_tokens]).encode()).hexdigest()
 
 
@@ -61,16 +63,15 @@ class Tokenizer:
         try:
             info = json.loads((path / "tokenizer.json").read_text())
             tok = cls((path / "merges.tiktoken").read_bytes(), info["pattern"], info["special_tokens"])
+            if info["fingerprint"] != tok.fingerprint:
+                raise ValueError("merges.tiktoken does not belong to tokenizer.json, their fingerprints differ")
+            return tok
         except FileNotFoundError as e:
             raise FileNotFoundError(f"{e.filename} is missing. Train a tokenizer first: "
                                     f"python tokenizer.py --out {path.parent}") from None
         except (ValueError, KeyError, TypeError) as e:
             raise ValueError(f"{path} holds no valid tokenizer ({e!r}). Train it again: python tokenizer.py "
                              f"--out {path.parent}") from None
-        if info.get("fingerprint") != tok.fingerprint:
-            raise ValueError(f"{path}: merges.tiktoken does not belong to tokenizer.json (fingerprints differ). "
-                             f"Train it again: python tokenizer.py --out {path.parent}")
-        return tok
 
     def special(self, name):
         return self.specials[name]
@@ -85,9 +86,9 @@ class Tokenizer:
         return self.enc.decode(ids)                                          # invalid UTF-8 becomes U+FFFD
 
     def render_conversation(self, conversation, max_tokens=None):
-        """-> (ids, mask), two equally long lists; mask is 1 where the model is to learn to speak (the table in the README).
+        """-> (ids, mask), two equally long lists; mask is 1 where the model is to learn to speak (table in the README).
 
-        Ids and mask grow together, piece by piece: no search for markers, no re-tokenised prefix, so no text can shift them.
+        Ids and mask grow together, piece by piece, without a search for markers, so no text can shift them.
         max_tokens cuts the end off; a cut conversation then has no closing token to learn.
         """
         ids, mask = [self.special("<|bos|>")], [0]
@@ -112,9 +113,9 @@ class Tokenizer:
         return ids[:max_tokens], mask[:max_tokens]
 
     def render_for_completion(self, conversation):
-        """-> ids up to and including <|assistant_start|>: what the model is given so that it answers the last user turn."""
+        """-> ids up to and including <|assistant_start|>: what the model is given to answer the last user turn."""
         messages = merge_system(conversation["messages"])
-        if messages[-1]["role"] == "assistant":                              # an answer that is there already is left out
+        if messages[-1]["role"] == "assistant":                              # an answer that is there is left out
             messages = messages[:-1]
         ids, _ = self.render_conversation({"messages": messages})
         return ids + [self.special("<|assistant_start|>")]
@@ -154,18 +155,20 @@ class GPTConfig:
 
 
 def rms_norm(x):
-    """x / rms(x) over the last dimension, without a gain: exported as a gain of ones (Zhang and Sennrich 2019, eq. 4)."""
+    """x / rms(x) over the last dimension, without a gain: exported as ones (Zhang and Sennrich 2019, eq. 4)."""
     return F.rms_norm(x, (x.size(-1),), eps=1e-6)
 
 
 def linear(x, *weights):
-    """x (..., in) times each weight (out, in), as one matrix product; the float32 masters are cast to x's dtype here."""
+    """x (..., in) times each weight (out, in), as one matrix product; casts the float32 masters to x's dtype."""
     weight = torch.cat(weights) if len(weights) > 1 else weights[0]
     return F.linear(x, weight.to(x.dtype))
 
 
 def rotary_table(positions, head_size, theta):
-    """positions (T,) or (B, T) -> cos, sin (..., 1, T, D/2) float32 (Su et al. 2021, eq. 34). bfloat16 can't tell 256 from 257."""
+    """positions (T,) or (B, T) -> cos, sin (..., 1, T, D/2), float32 as bfloat16 can't tell 256 from 257.
+
+    Su et al. 2021, arXiv:2104.09864, eq. 34."""
     freq = theta ** (-torch.arange(0, head_size, 2, device=positions.device, dtype=torch.float32) / head_size)
     angle = positions.float()[..., None] * freq
     return angle.cos().unsqueeze(-3), angle.sin().unsqueeze(-3)
@@ -175,6 +178,16 @@ def rotate(x, cos, sin):
     """Rotate the pairs (x[i], x[i + D/2]) of x (B, H, T, D) by their position's angle."""
     x1, x2 = x.float().chunk(2, dim=-1)
     return torch.cat([x1 * cos - x2 * sin, x2 * cos + x1 * sin], dim=-1).to(x.dtype)
+
+
+def attend(q, k, v, attn_mask):
+    """softmax(q k^T / sqrt(D) + attn_mask) v, each (B, H, T, D); attn_mask (B, 1, T, T), or None: causal."""
+    T, D = q.shape[-2:]
+    if q.is_cpu and T <= 512 and torch.compiler.is_compiling():              # a third faster than SDPA there (LOG.md)
+        if attn_mask is None:
+            attn_mask = torch.full((T, T), -math.inf).triu(1)
+        return ((q @ k.mT).float() * D ** -0.5 + attn_mask).softmax(-1).to(v.dtype) @ v
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=attn_mask, is_causal=attn_mask is None)
 
 
 class Attention(nn.Module):
@@ -188,11 +201,12 @@ class Attention(nn.Module):
 
     def forward(self, x, cos, sin, attn_mask):
         B, T, C = x.shape
-        qkv = linear(x, self.wq, self.wk, self.wv).view(B, T, -1, self.head_size).transpose(1, 2)   # (B, H + 2 Hkv, T, D)
-        q, k, v = qkv.split([self.n_head, self.n_kv_head, self.n_kv_head], dim=1)
-        q, k = rotate(rms_norm(q), cos, sin), rotate(rms_norm(k), cos, sin)    # QK-norm: Dehghani et al. 2023, arXiv:2302.05442
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=attn_mask, is_causal=attn_mask is None,
-                                           enable_gqa=self.n_head != self.n_kv_head)
+        qkv = linear(x, self.wq, self.wk, self.wv).view(B, T, -1, self.head_size)              # (B, T, H + 2 Hkv, D)
+        q, k, v = qkv.transpose(1, 2).split([self.n_head, self.n_kv_head, self.n_kv_head], dim=1)
+        q, k = rotate(rms_norm(q), cos, sin), rotate(rms_norm(k), cos, sin)  # QK-norm: arXiv:2302.05442
+        if self.n_kv_head < self.n_head:                                     # CUDA's kernel for masks knows no groups
+            k, v = (t.repeat_interleave(self.n_head // self.n_kv_head, dim=1) for t in (k, v))
+        y = attend(q, k, v, attn_mask)
         return linear(y.transpose(1, 2).reshape(B, T, -1), self.wo)
 
 
@@ -237,18 +251,18 @@ class GPT(nn.Module):
             p.copy_(torch.randn(p.shape, generator=rng) * std)
 
     def forward(self, ids, targets=None, reduction="sum", isolate=False):
-        """ids (B, T) -> logits (B, T, V) float32, or with targets (B, T; -1 counts nothing) the cross-entropy in nats, float32:
-        its sum (), or with reduction="none" that of each token (B, T).
+        """ids (B, T) -> logits (B, T, V) float32, or with targets (B, T; -1 counts nothing) the cross-entropy in nats,
+        float32: its sum (), or with reduction="none" that of each token (B, T).
 
-        isolate: every token sees only its own document, the tokens since the last <|bos|>; without it, all earlier ones.
+        isolate: each token sees only its own document, the tokens since the last <|bos|>; without it, all earlier ones.
         Generation has a leaner forward with a KV cache, the Decoder of chat.py; a test holds the two to equal logits.
         """
         B, T = ids.shape
         positions, attn_mask = torch.arange(T, device=ids.device), None
         if isolate:
             doc = (ids == self.config.bos).cumsum(1)                         # (B, T): which document a token belongs to
-            causal = positions[:, None] >= positions                         # (T, T)
-            attn_mask = (causal & (doc[:, :, None] == doc[:, None, :])).unsqueeze(1)                    # (B, 1, T, T)
+            visible = (positions[:, None] >= positions) & (doc[:, :, None] == doc[:, None, :])          # (B, T, T)
+            attn_mask = torch.zeros_like(visible, dtype=self.compute_dtype).masked_fill(~visible, -math.inf)[:, None]
         cos, sin = rotary_table(positions, self.config.n_embd // self.config.n_head, self.config.rope_theta)
         x = rms_norm(F.embedding(ids, self.embed)).to(self.compute_dtype)    # a normalised table: folds away on export
         for block in self.blocks:
@@ -265,13 +279,13 @@ class GPT(nn.Module):
         return sum(p.numel() for p in self.parameters())
 
     def flops_per_token(self):
-        """Training FLOPs a token: 6 per matrix weight, 12 L C T for attention (Chowdhery et al. 2022, arXiv:2204.02311, app. B)."""
+        """Training FLOPs a token: 6 a matrix weight, 12 L C T for attention (arXiv:2204.02311, appendix B)."""
         matrices = self.num_params() - self.embed.numel()                    # the embedding is a look-up
         return 6 * matrices + 12 * self.config.n_layer * self.config.n_embd * self.config.seq_len
 
 
 def model_config(depth, vocab_size, seq_len, n_kv_head=0):
-    """The one dial: depth -> 64 channels a layer, heads of 128 (half the attention time of 64 on CPUs), SwiGLU of 8/3 C or more."""
+    """The one dial: depth -> 64 channels a layer, heads of 128 (half the time of 64 on CPUs), SwiGLU of 8/3 C."""
     n_embd = 64 * depth
     n_head = n_embd // (64 if depth % 2 else 128)
     if n_kv_head and n_head % n_kv_head:
@@ -285,10 +299,10 @@ CHUNK = 2048                      # tokens whose logits exist at the same time
 
 
 class LinearCrossEntropy(torch.autograd.Function):
-    """Sum over tokens of cross-entropy(head @ x, target), float32; x (N, C), head (V, C), targets (N,), -1 counts nothing.
+    """Sum over tokens of cross-entropy(head @ x, target), float32; x (N, C), head (V, C), targets (N,), -1 for none.
 
-    The sum is linear in each token's loss, so the gradients can be made in the forward pass while a chunk's logits are at
-    hand, and backward only scales them: no logits are kept and none are computed twice.
+    The sum is linear in each token's loss, so the gradients can be made in the forward pass while a chunk's logits are
+    at hand, and backward only scales them: no logits are kept and none are computed twice.
     """
     @staticmethod
     def forward(ctx, x, head, targets):
@@ -312,10 +326,10 @@ class LinearCrossEntropy(torch.autograd.Function):
 
 
 def token_losses(x, head, targets):
-    """Cross-entropy of each token (N,) float32, 0 where the target is -1. Any gradient: backward computes the logits again."""
+    """Cross-entropy of each token (N,) float32, 0 where the target is -1. Backward computes the logits again."""
     def chunk_losses(x_chunk, target):
         return F.cross_entropy(linear(x_chunk, head).float(), target, ignore_index=-1, reduction="none")
-    return torch.cat([checkpoint(chunk_losses, *chunk, use_reentrant=False) if torch.is_grad_enabled() else chunk_losses(*chunk)
+    return torch.cat([checkpoint(chunk_losses, *chunk, use_reentrant=False, preserve_rng_state=False)
                       for chunk in zip(x.split(CHUNK), targets.split(CHUNK))])
 
 
@@ -323,7 +337,7 @@ def token_losses(x, head, targets):
 # Checkpoints: a folder with model.pt, optim.pt, meta.json, metrics.jsonl that is replaced as a whole
 
 def replace_folder(new, path):
-    """Put the folder `new` in the place of `path`. What a crash between the two renames leaves, finish_replace mends."""
+    """Put the folder `new` in the place of `path`. A crash between the two renames is what finish_replace mends."""
     old = path.with_name(path.name + ".old")
     shutil.rmtree(old, ignore_errors=True)
     if path.exists():
@@ -347,7 +361,7 @@ def write_synced(path, write):
 
 
 def save_checkpoint(path, model, meta, metrics, optimizer, env):
-    """Write the folder under a temporary name, sync it, rename it. A reader sees the old checkpoint or the new one, whole."""
+    """Write the folder under a temporary name, sync it, rename it: a reader sees the old checkpoint or the new one."""
     path, optimizer_state = Path(path), optimizer.state_dict()               # all ranks gather, rank 0 writes
     if env.rank > 0:
         return
@@ -388,8 +402,9 @@ def load_checkpoint(path, device="cpu", hint="train that stage first"):
     path, meta = Path(path), read_meta(path, hint)
     tok = Tokenizer.load(path.parent / "tokenizer")
     if meta["tokenizer"] != tok.fingerprint:
-        raise ValueError(f"{path} was trained with another tokenizer ({meta['tokenizer'][:8]}) than {path.parent / 'tokenizer'} "
-                         f"({tok.fingerprint[:8]}). Train the stages again from python pretrain.py --out {path.parent}")
+        raise ValueError(f"{path} was trained with another tokenizer ({meta['tokenizer'][:8]}) than "
+                         f"{path.parent / 'tokenizer'} ({tok.fingerprint[:8]}). Train the stages again from "
+                         f"python pretrain.py --out {path.parent}")
     model = GPT(GPTConfig(**meta["model"]))
     model.load_state_dict(load_tensors(path / "model.pt"))
     return model.to(device).eval(), tok, meta
@@ -400,7 +415,7 @@ def load_tensors(path):
         return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except FileNotFoundError:
         raise FileNotFoundError(f"{path} is missing: train that stage again") from None
-    except Exception as e:                                                   # whatever a torn or foreign file makes torch raise
+    except Exception as e:                                                   # whatever torch raises at a torn file
         raise ValueError(f"{path} cannot be read ({type(e).__name__}): train that stage again") from None
 
 
@@ -451,16 +466,19 @@ class Env:
 
 def setup(device="auto", dtype="auto"):
     """Join the ranks that torchrun started (or be the only one) and choose device and compute dtype. Returns an Env."""
+    available = dict(cuda=torch.cuda.is_available(), mps=torch.backends.mps.is_available(), cpu=True)
     if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    if not {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}.get(device, False):
+        device = next(name for name in available if available[name])
+    if not available.get(device):
         raise ValueError(f"--device {device}: expected auto, cpu, cuda or mps, and this machine must have it")
     rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))      # set by torchrun
     dev = torch.device(device, int(os.environ.get("LOCAL_RANK", 0)) if device == "cuda" else None)
     if device == "cuda":
         torch.cuda.set_device(dev)
     if device == "cpu":
-        torch.set_flush_denormal(True)                                       # tiny values in softmax and Adam cost 100x otherwise
+        if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
+            libc.mallopt(-4, 0), libc.mallopt(-1, -1)   # M_MMAP_MAX, M_TRIM_THRESHOLD: saves 100,000 page faults a step
+        torch.set_flush_denormal(True)                                       # else tiny values in Adam cost 100x
     if world_size > 1:
         dist.init_process_group("nccl" if device == "cuda" else "gloo", device_id=dev if device == "cuda" else None,
                                 timeout=datetime.timedelta(days=1))          # ranks wait while rank 0 packs the corpus
@@ -472,7 +490,7 @@ def setup(device="auto", dtype="auto"):
 
 
 def bfloat16_is_faster(device):
-    """True where the hardware multiplies bfloat16 faster than float32; on a CPU the cpuinfo flags (AVX512-BF16, AMX) decide."""
+    """True where the hardware multiplies bfloat16 faster than float32: on a CPU, AVX512-BF16 or AMX."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     if device.type == "cpu" and Path("/proc/cpuinfo").exists():
@@ -481,7 +499,7 @@ def bfloat16_is_faster(device):
 
 
 def parse_config(cls, description, argv=None):
-    """One --flag per field of the dataclass; the field's trailing comment is its help text. Errors: one line, exit status 2."""
+    """One --flag per field of the dataclass; the trailing comment is its help text. Errors: one line, exit status 2."""
     notes = dict(re.findall(r"^    (\w+):.*?#\s*(.+)$", inspect.getsource(cls), re.M))
     cli = argparse.ArgumentParser(description=description, allow_abbrev=False,
                                   formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -510,7 +528,10 @@ def run(main):
         main()
     except (ValueError, OSError) as e:
         fail(e)
-    except KeyboardInterrupt:
+    except torch.OutOfMemoryError as e:                                      # of a GPU
+        fail(f"{str(e).split('. ')[0]}. Choose a smaller --batch_size or --depth")
+    except KeyboardInterrupt:                                                # while training, StopSignal takes it
+        print("\nstopped by Ctrl-C", file=sys.stderr, flush=True)
         sys.exit(130)
     finally:
         if dist.is_initialized():

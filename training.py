@@ -1,9 +1,11 @@
 """
-What only the training stages share, beyond common.py: the optimizer, the loss on held-out rows, the micro-batch that fits,
-and how a run stops, resumes and ends. The loop itself stands in each stage's script.
+What only the training stages share, beyond common.py: the optimizer, the loss on held-out rows, the micro-batch that
+fits, and how a run stops, resumes and ends. The loop itself stands in each stage's script.
 """
+import importlib.util
 import json
 import math
+import os
 import shutil
 import signal
 import sys
@@ -15,7 +17,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from common import finish_replace, load_tensors, read_meta, replace_folder
+from common import CHUNK, finish_replace, load_tensors, read_meta, replace_folder
 
 # ---------------------------------------------------------------------------------------------------------------------
 # The optimizer: Muon for the matrices, AdamW for embedding and head; gradients summed and state sharded over the ranks
@@ -126,11 +128,15 @@ class Optimizer:
 # Before, while and after a stage runs
 
 def can_compile(device):
-    """torch.compile needs a C++ compiler and Python's headers (CPU), or Triton (CUDA); without them stages run plain."""
+    """torch.compile needs Python's headers and the C++ compiler that it looks for (CPU), or Triton, a C compiler for it
+    and a GPU of compute capability 7 (CUDA); without them stages run plain."""
+    if not Path(sysconfig.get_path("include"), "Python.h").exists():
+        return False
     if device.type == "cpu":
-        header = Path(sysconfig.get_path("include"), "Python.h")
-        return header.exists() and any(map(shutil.which, ("g++", "clang++", "c++")))
-    return device.type == "cuda" and bool(shutil.which("gcc") or shutil.which("cc"))
+        return bool(shutil.which(os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")))
+    return (device.type == "cuda" and torch.cuda.get_device_capability(device) >= (7, 0)
+            and importlib.util.find_spec("triton") is not None
+            and any(map(shutil.which, (os.environ.get("CC", ""), "gcc", "clang"))))
 
 
 def rows_for_step(horizon, seq_len, env):
@@ -147,31 +153,32 @@ def micro_batch_rows(batch_size, model, rows_per_step, env):
     batch_size = batch_size or largest_batch(model, rows_per_step, env)
     if rows_per_step % (batch_size * env.world_size):
         unit = batch_size * env.world_size * model.config.seq_len
-        raise ValueError(f"{rows_per_step} rows a step cannot be cut into micro-batches of --batch_size {batch_size} on "
-                         f"{env.world_size} ranks: choose --tokens_per_step as a multiple of {unit}")
+        raise ValueError(f"{rows_per_step} rows a step cannot be cut into micro-batches of --batch_size {batch_size} "
+                         f"on {env.world_size} ranks: choose --tokens_per_step as a multiple of {unit}")
     return batch_size
 
 
 def largest_batch(model, rows_per_step, env):
-    """Rows a micro-batch and rank: the largest divisor of the rank's share of a step that fits into the device's memory.
+    """Rows a micro-batch and rank: the largest divisor of the rank's share of a step that fits into device memory.
 
-    On a GPU the memory of 1 and of 2 rows is measured, uncompiled, which needs more, and nine tenths of what is free are used;
-    on a CPU 8192 tokens at a time keep the activations small.
+    On a GPU the memory that a few and twice as many rows take is measured, with the mask of SFT and uncompiled, as both
+    need more, and nine tenths of what is free are used; on a CPU 8192 tokens at a time keep the activations small.
     """
     rows, seq_len = max(1, rows_per_step // env.world_size), model.config.seq_len
     most = max(1, 8192 // seq_len)
     if env.device.type == "cuda":
-        peaks = []
-        for n in (1, 2):
+        few, peaks = -(-CHUNK // seq_len), []                                # fewer: logits would count as a cost a row
+        for n in (few, 2 * few):
             torch.cuda.reset_peak_memory_stats()
             before = torch.cuda.memory_allocated()
             ids = torch.zeros(n, seq_len, dtype=torch.int64, device=env.device)
-            model(ids, ids).backward()
+            model(ids, ids, isolate=True).backward()
             peaks.append(torch.cuda.max_memory_allocated() - before)
             model.zero_grad(set_to_none=True)
         torch.cuda.empty_cache()
-        fixed = 3 * 4 * model.num_params() / env.world_size + 4 * model.num_params()    # optimizer state and update, gradients
-        most = max(1, (0.9 * torch.cuda.mem_get_info()[0] - fixed - peaks[0]) / max(1, peaks[1] - peaks[0]) + 1)
+        state = 2 * 4 * model.num_params() / env.world_size                  # the optimizer's; gradients are in peaks
+        room = 0.9 * torch.cuda.mem_get_info()[0] - state - peaks[0]
+        most = max(1, few + few * room / max(1, peaks[1] - peaks[0]))
         most = -env.all_max(torch.tensor(-most, device=env.device)).item()   # what fits on every rank
     return max(n for n in range(1, rows + 1) if rows % n == 0 and n <= most)
 
@@ -180,7 +187,7 @@ def largest_batch(model, rows_per_step, env):
 def evaluate_loss(model, rows, tok, env, batch_size, max_rows, only_learned=False):
     """-> {"loss": nats a target token, "bpb": bits a byte of text} over the first max_rows rows, shared by all ranks.
 
-    bpb counts the targets that stand for text: their nats over the bytes they stand for; special tokens count in neither.
+    bpb counts the targets that stand for text: their nats over the bytes they stand for; special tokens in neither.
     """
     sums, token_bytes = torch.zeros(4, device=env.device), torch.from_numpy(tok.token_bytes).to(env.device)
     indices = np.arange(min(max_rows, len(rows)))[env.rank::env.world_size]
@@ -209,7 +216,7 @@ class StopSignal:
 
     def requested(self, env):
         """True on all ranks as soon as one of them got a signal."""
-        self.number = self.received                                          # one that comes while ranks agree counts next time
+        self.number = self.received                                          # what comes while ranks agree counts later
         if env.world_size > 1:
             self.number = int(env.all_max(torch.tensor(self.number, device=env.device)))
         return self.number > 0
@@ -219,24 +226,25 @@ RECIPE = ("seed", "beta", "matrix_lr", "embed_lr", "head_lr", "weight_decay", "w
 
 
 def decisive_settings(cfg, model, env, **derived):
-    """All that decides a run's numbers, for --resume to compare: the model's shape, what was derived, the recipe's flags."""
+    """All that decides a run's numbers, for --resume to compare: the model's shape, what was derived, the recipe."""
     return dict(asdict(model.config), dtype=str(env.dtype), **derived,
                 **{key: getattr(cfg, key) for key in RECIPE if hasattr(cfg, key)})
 
 
 def check_finite(step, loss, norm, part):
-    """Stop before a loss or gradient that is not a number spoils a checkpoint. part: out/<stage>.part, which may not be there."""
+    """Stop before what is not a number gets into a checkpoint. part: the run's own folder, not there before a save."""
     if not math.isfinite(loss + norm):
         go_on = f"The last good checkpoint is in {part}: go on from there with --resume, or" if part.exists() else \
             "No checkpoint was saved yet:"
-        raise ValueError(f"step {step}: loss {loss}, gradient norm {norm}. {go_on} start afresh with smaller learning rates")
+        raise ValueError(f"step {step}: loss {loss}, gradient norm {norm}. {go_on} start afresh with smaller learning "
+                         f"rates")
 
 
 def start_or_resume(out, stage, settings, resume, model, optimizer, env):
-    """Load the last checkpoint of an interrupted run of this stage -> (step to go on at, metrics so far); (0, []) if there is none.
+    """Load the last checkpoint of an interrupted run of this stage -> (step to go on at, metrics so far), or (0, []).
 
-    A running stage saves to out/<stage>.part, which becomes out/<stage> when it is done. settings: what decides the numbers;
-    going on under other settings would be neither the old run nor a new one, so it is an error.
+    A running stage saves to out/<stage>.part, which becomes out/<stage> when it is done. settings: what decides the
+    numbers; going on under other settings would be neither the old run nor a new one, so it is an error.
     """
     part, done = Path(out, stage + ".part"), Path(out, stage)
     finish_replace(part)
@@ -248,13 +256,13 @@ def start_or_resume(out, stage, settings, resume, model, optimizer, env):
     meta = read_meta(path)
     for key, value in json.loads(json.dumps(settings)).items():
         if meta["settings"].get(key) != value:
-            raise ValueError(f"--resume: {path} was trained with {key} = {meta['settings'].get(key)}, now it is {value}. "
-                             f"Give the same flags again, or start afresh without --resume")
+            raise ValueError(f"--resume: {path} was trained with {key} = {meta['settings'].get(key)}, now it is "
+                             f"{value}. Give the same flags again, or start afresh without --resume")
     model.load_state_dict(load_tensors(path / "model.pt"))
     optimizer.load_state_dict(load_tensors(path / "optim.pt"))
     env.print(f"resume     {path} at step {meta['step']}")
     metrics = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
-    return meta["step"], [m for m in metrics if m["step"] < meta["step"]]    # an evaluation at this very step comes again
+    return meta["step"], [m for m in metrics if m["step"] < meta["step"]]    # an evaluation at this step comes again
 
 
 def finish_run(out, stage, stop, env, then):

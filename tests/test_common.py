@@ -324,6 +324,21 @@ def test_the_compiled_loss_and_gradients_equal_the_plain_ones():
         torch.testing.assert_close(compiled, plain, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.skipif(not can_compile(torch.device("cpu")), reason="no C++ compiler")
+def test_the_compiled_attention_equals_sdpa_and_keeps_what_is_masked_out_to_the_bit():
+    rng = torch.Generator().manual_seed(0)
+    q, k, v = (rms_norm(torch.randn(2, 2, 48, 16, generator=rng)).bfloat16() for _ in range(3))
+    visible = torch.ones(48, 48).tril().bool() & (torch.arange(48)[:, None] // 20 == torch.arange(48) // 20)
+    attn_mask = torch.zeros(48, 48).masked_fill(~visible, -math.inf).bfloat16().expand(2, 1, 48, 48)
+    compiled = torch.compile(common.attend, dynamic=False)
+    for mask in None, attn_mask:
+        torch.testing.assert_close(compiled(q, k, v, mask), common.attend(q, k, v, mask), rtol=0.02, atol=0.02)
+    before = compiled(q, k, v, attn_mask)
+    k[:, :, 20:40], v[:, :, 20:40] = -k[:, :, 20:40], 7 * v[:, :, 20:40]
+    after, rest = compiled(q, k, v, attn_mask), [*range(20), *range(40, 48)]
+    assert torch.equal(after[:, :, rest], before[:, :, rest]) and not torch.equal(after, before)
+
+
 # ---- the loss ----
 
 def loss_inputs(n, share, seed=0, C=16, V=50):
@@ -517,7 +532,9 @@ def test_help_shows_every_comment_and_default(capsys):
 
 @pytest.mark.parametrize("error, status, text", [
     (ValueError("two\nlines"), 2, "error: two lines\n"), (FileNotFoundError("gone"), 2, "error: gone\n"),
-    (OSError(errno.ENOSPC, "full"), 2, "error: [Errno 28] full\n"), (KeyboardInterrupt(), 130, "")])
+    (OSError(errno.ENOSPC, "full"), 2, "error: [Errno 28] full\n"), (KeyboardInterrupt(), 130, "\nstopped by Ctrl-C\n"),
+    (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate"), 2,
+     "error: CUDA out of memory. Choose a smaller --batch_size or --depth\n")])
 def test_what_a_user_can_cause_ends_without_a_traceback(error, status, text, capsys):
     def main():
         raise error

@@ -8,7 +8,7 @@ import torch
 
 from common import SPECIAL_TOKENS, Env
 from data.rows import (LEARN, PAD, Rows, describe_sources, micro_batches, my_share, pack_conversations, pack_documents,
-                       step_indices)
+                       read_ahead, step_indices)
 from toy import chat, write_tokenizer
 
 ENV = Env(torch.device("cpu"), torch.float32)
@@ -242,6 +242,27 @@ def test_ranks_and_micro_batches_cut_the_same_step(tok, tmp_path, world_size, ba
     assert torch.equal(torch.cat([targets for batches, _ in cut for _, targets in batches]), targets)
     assert {n for _, n in cut} == {int((targets >= 0).sum())}   # every rank divides by the count of the whole step (T6)
     assert all(len(ids) <= batch_size for batches, _ in cut for ids, _ in batches)
+
+
+def test_reading_ahead_gives_the_same_batches_in_order_from_any_step(tok, tmp_path):
+    rows = pack_chats(tmp_path / "x.rows", random_chats(60, 30), tok, 79)
+    batches_of = lambda step: micro_batches(rows, step, 8, 3, ENV, 0, True)
+    for first in 0, 5:
+        for step, (batches, n_target) in zip(range(first, first + 6), read_ahead(batches_of, first, ENV.device)):
+            expected, n = batches_of(step)
+            assert n_target == n and len(batches) == 3
+            assert all(torch.equal(a, b) for got, want in zip(batches, expected) for a, b in zip(got, want))
+
+
+def test_an_error_of_the_reading_thread_reaches_the_step_that_needs_the_batch():
+    def batches_of(step):
+        if step == 2:
+            raise OSError("the disk is gone")
+        return [], step
+    ahead = read_ahead(batches_of, 0, ENV.device)
+    assert [next(ahead)[1], next(ahead)[1]] == [0, 1]
+    with pytest.raises(OSError, match="the disk is gone"):
+        next(ahead)
 
 
 def test_a_step_without_targets_divides_by_1(tok, tmp_path):

@@ -348,6 +348,24 @@ def test_a_gradient_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoi
     assert same(*(torch.load(folder / stage / "model.pt", weights_only=True) for folder in (out, toy.out)))
 
 
+def test_before_the_first_save_no_checkpoint_is_named(toy, tmp_path):
+    result = toy("sft", out=copy_of(toy, tmp_path / "out", ["midtrain"]), before=functools.partial(spoil_step, 3))
+    fails_with_one_line(result, "step 2", "nan", "No checkpoint was saved yet", "smaller learning rates")
+    assert "--resume" not in result.stderr
+
+
+def interrupt_packing():
+    """Ctrl-C as soon as rows are written."""
+    from data import rows
+    rows.conversation_rows = lambda *args: os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_ctrl_c_while_packing_says_so_and_leaves_no_rows(toy, tmp_path):
+    out = copy_of(toy, tmp_path / "out", ["midtrain"])
+    result = toy("sft", out=out, before=interrupt_packing)
+    assert result.status == 130 and result.stderr.strip() == "stopped by Ctrl-C" and not list((out / "rows").iterdir())
+
+
 # ---- how a step is cut ----
 
 def test_micro_batches_do_not_change_the_logged_loss_and_gradient(toy, tmp_path):
