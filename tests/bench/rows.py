@@ -1,0 +1,102 @@
+"""
+Does data ever limit training? Packs text into rows, then trains on them, and prints one JSON line: megabytes of text a
+second of processor time (of one core) and of wall time, and the share of a training step that waits for its batch.
+
+python tests/bench/rows.py                                      the embedded Python corpus, the tokenizer in out/
+python tests/bench/rows.py --data prose.jsonl --seq_len 2048
+"""
+import json
+import os
+import platform
+import statistics
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+from common import GPT, Tokenizer, model_config, parse_config, run, setup, versions
+from data import python_corpus
+from data.rows import micro_batches, pack_documents, read_ahead
+from data.text import read_documents
+from training import Optimizer, can_compile, largest_batch
+
+
+@dataclass
+class Config:
+    out: str = "out"                  # folder with the tokenizer
+    data: tuple = ()                  # .txt, .jsonl or .parquet files or folders; none: the embedded Python corpus
+    megabytes: float = 30.0           # text that is packed, from the beginning
+    device: str = "auto"              # auto, cpu, cuda or mps
+    dtype: str = "auto"               # compute dtype: auto, float32 or bfloat16
+    depth: int = 0                    # layers of the model that trains; 0: 4 on a CPU, 20 on a GPU
+    seq_len: int = 0                  # tokens a row; 0: 512 on a CPU, 2048 on a GPU
+    tokens_per_step: int = 0          # tokens an optimizer step; 0: 8192 on a CPU, 524288 on a GPU
+    steps: int = 10                   # timed steps
+    warmup: int = 3                   # steps that are not timed; the first compiles
+    compile: bool = True              # torch.compile the model
+
+
+def head_of(documents, megabytes):
+    """The first documents that hold so much text, and their bytes."""
+    texts, n_bytes = [], 0
+    for text in documents:
+        texts.append(text)
+        n_bytes += len(text.encode())
+        if n_bytes >= 1e6 * megabytes:
+            break
+    return texts, n_bytes
+
+
+def main():
+    cfg = parse_config(Config, __doc__)
+    env = setup(cfg.device, cfg.dtype)
+    on_gpu = env.device.type == "cuda"
+    tok = Tokenizer.load(Path(cfg.out) / "tokenizer")
+    seq_len = cfg.seq_len or (2048 if on_gpu else 512)
+    documents = read_documents(cfg.data, "train") if cfg.data else python_corpus.documents("train")
+    texts, n_bytes = head_of(documents, cfg.megabytes)                       # in memory: not a test of the disk
+
+    with tempfile.TemporaryDirectory() as folder:
+        wall, processor = time.perf_counter(), time.process_time()
+        rows = pack_documents(Path(folder) / "bench.rows", lambda: iter(texts), tok, seq_len, {}, env)
+        wall, processor = time.perf_counter() - wall, time.process_time() - processor
+
+        model = GPT(model_config(cfg.depth or (20 if on_gpu else 4), tok.vocab_size, seq_len))
+        model.init_weights(0)
+        model.to(env.device).compute_dtype = env.dtype
+        compiles = cfg.compile and can_compile(env.device)
+        compiled = torch.compile(model, dynamic=False) if compiles else model
+        optimizer = Optimizer(model, env, 0.02, 0.3, 0.008, 0.0, compile=on_gpu and compiles)
+        rows_per_step = (cfg.tokens_per_step or (524288 if on_gpu else 8192)) // seq_len
+        batch_size = largest_batch(model, rows_per_step, env)
+        batches_of = lambda step: micro_batches(rows, step, rows_per_step, batch_size, env, 0)
+        step_batches = read_ahead(batches_of, 0, env.device)
+        waits, seconds = [], []
+        for step in range(cfg.warmup + cfg.steps):
+            start = time.perf_counter()
+            batches, n_target = next(step_batches)
+            waits.append(time.perf_counter() - start)
+            for ids, targets in batches:
+                (compiled(ids, targets) / n_target).backward()
+            optimizer.step(1.0, 0.95).item()                                 # waits for the device, as a stage does
+            seconds.append(time.perf_counter() - start)
+        step_batches.close()
+        start = time.perf_counter()
+        batches_of(cfg.warmup + cfg.steps + 2)
+        read = time.perf_counter() - start
+    wait, step = (statistics.median(times[cfg.warmup:]) for times in (waits, seconds))
+    env.print(json.dumps(dict(
+        bench="rows", megabytes=round(n_bytes / 1e6, 1), mb_per_processor_sec=round(n_bytes / processor / 1e6, 1),
+        mb_per_sec=round(n_bytes / wall / 1e6, 1), tokens=rows.header["stats"]["tokens"], n_rows=len(rows),
+        step_ms=round(1e3 * step, 1), wait_ms=round(1e3 * wait, 3), wait_share=round(wait / step, 5),
+        read_ms=round(1e3 * read, 2), rows_per_step=rows_per_step, batch_size=batch_size, vocab_size=tok.vocab_size,
+        seq_len=seq_len, device=torch.cuda.get_device_name() if on_gpu else platform.processor() or platform.machine(),
+        cores=os.cpu_count(), dtype=str(env.dtype), compiled=compiles, **versions())))
+
+
+if __name__ == "__main__":
+    run(main)
