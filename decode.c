@@ -16,7 +16,7 @@
 #include <sys/mman.h>
 #endif
 
-// floats in a vector; vectors in a panel's row; tokens at a time, so many that ROWS * VECTORS sums just stay in registers
+// floats in a vector; vectors in a panel's row; tokens at a time: ROWS * VECTORS sums just stay in registers
 #if defined(__AVX512F__)
 enum { WIDTH = 16, VECTORS = 2, ROWS = 12 };
 #elif defined(__AVX2__)
@@ -67,7 +67,8 @@ INLINE float exponential(float x) {
 }
 
 // One panel times `rows` rows: out[r][0..TILE) = sum over k of x[r][k] * w[k][0..TILE). Once inlined, rows is constant.
-INLINE void panel_rows(int rows, const float *x, int64_t K, const float *w, const float *ahead, float out[MAX_ROWS][TILE]) {
+INLINE void panel_rows(int rows, const float *x, int64_t K, const float *w, const float *ahead,
+                       float out[MAX_ROWS][TILE]) {
     vector s[MAX_ROWS][VECTORS] = {{{0}}};
     for (int64_t k = 0; k < K; k++, w += TILE) {
         if (ahead)
@@ -79,29 +80,43 @@ INLINE void panel_rows(int rows, const float *x, int64_t K, const float *w, cons
         for (int v = 0; v < VECTORS; v++) *(vector *)(out[r] + v * WIDTH) = s[r][v];
 }
 
-// Up to ROWS rows of x from row b on, of B, times a panel. When the panel is used for several groups of rows, each group
-// also fetches a half of the panel that comes next; else that would be memory's turn while the arithmetic waits.
-static void panel(int B, int b, const float *x, int64_t K, const float *w, const float *next, float out[MAX_ROWS][TILE]) {
-    const float *ahead = next + b / ROWS * K * (TILE / 2);
+// B rows are cut into groups of at most ROWS and of about the same size: 16 as 8 + 8, because 12 + 4 takes longer. Here
+// begins group g, and group g - 1 ends.
+INLINE int first_row(int B, int g) { return B * g / ((B + ROWS - 1) / ROWS); }
+
+// Group g of x (B, K) times a panel. Where there are several groups, the first two each fetch half of the next panel;
+// else that would be memory's turn while the arithmetic waits. -> number of rows
+static int panel(int B, int g, const float *x, int64_t K, const float *w, const float *next,
+                 float out[MAX_ROWS][TILE]) {
+    const float *ahead = B > ROWS && g < 2 ? next + g * K * (TILE / 2) : 0;
+    int b = first_row(B, g), rows = first_row(B, g + 1) - b;
     x += b * K;
-    #define CASE(n) case n: if (B > ROWS) panel_rows(n, x, K, w, ahead, out); else panel_rows(n, x, K, w, 0, out); break;
-    switch (B - b < ROWS ? B - b : ROWS) {
+    #define CASE(n) case n: if (ahead) panel_rows(n, x, K, w, ahead, out); else panel_rows(n, x, K, w, 0, out); break;
+    switch (rows) {
         CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6) CASE(7) CASE(8) CASE(9) CASE(10) CASE(11) CASE(12)
     }
+    return rows;
 }
 
-// out (B, N) = or += x (B, K) times a packed matrix, rows of x divided by their rms if `norm`. Threads share the panels.
+// 1 / rms of every row of x (B, K). Each thread makes its own: that is quicker than to share the work and wait.
+INLINE void make_scales(int B, const float *x, int64_t K, float *scales) {
+    for (int b = 0; b < B; b++) scales[b] = inverse_rms(x + b * K, K);
+}
+
+// out (B, N) = or += x (B, K) times a packed matrix, rows of x divided by their rms if `norm`. Threads share panels.
 static void matmul(int B, const float *x, int64_t K, const float *w, int64_t N, int norm, int add, float *out) {
+    float y[MAX_ROWS][TILE], scales[B];
+    if (norm) make_scales(B, x, K, scales);
     #pragma omp for schedule(static)
     for (int64_t n = 0; n < N; n += TILE)
-        for (int b = 0; b < B; b += ROWS) {
-            float y[MAX_ROWS][TILE];
-            int rows = B - b < ROWS ? B - b : ROWS;
-            int64_t width = N - n < TILE ? N - n : TILE;
-            panel(B, b, x, K, w + n * K, w + (n + TILE) * K, y);
+        for (int g = 0, b = 0, rows; b < B; g++, b += rows) {
+            rows = panel(B, g, x, K, w + n * K, w + (n + TILE) * K, y);
             for (int r = 0; r < rows; r++) {
-                float scale = norm ? inverse_rms(x + (b + r) * K, K) : 1, *to = out + (b + r) * N + n;
-                for (int i = 0; i < width; i++) to[i] = (add ? to[i] : 0) + scale * y[r][i];
+                float scale = norm ? scales[b + r] : 1, *to = out + (b + r) * N + n;
+                if (N - n >= TILE)                              // a constant number of times, so that no loop is left
+                    for (int i = 0; i < TILE; i++) to[i] = (add ? to[i] : 0) + scale * y[r][i];
+                else
+                    for (int i = 0; i < N - n; i++) to[i] = (add ? to[i] : 0) + scale * y[r][i];
             }
         }
 }
@@ -109,20 +124,20 @@ static void matmul(int B, const float *x, int64_t K, const float *w, int64_t N, 
 // hidden (B, F) = silu(gate) * up of the normalised x
 static void swiglu(const Model *m, int B, const float *w) {
     int64_t K = m->n_embd, F = m->n_ff;
+    float gate[MAX_ROWS][TILE], up[MAX_ROWS][TILE], y[TILE], scales[B];
+    make_scales(B, m->x, K, scales);
     #pragma omp for schedule(static)
     for (int64_t n = 0; n < F; n += TILE)
-        for (int b = 0; b < B; b += ROWS) {
-            float gate[MAX_ROWS][TILE], up[MAX_ROWS][TILE];
-            int rows = B - b < ROWS ? B - b : ROWS;
-            int64_t width = F - n < TILE ? F - n : TILE;
-            panel(B, b, m->x, K, w + 2 * n * K, w + (2 * n + 2 * TILE) * K, gate);
-            panel(B, b, m->x, K, w + (2 * n + TILE) * K, w + (2 * n + 3 * TILE) * K, up);
+        for (int g = 0, b = 0, rows; b < B; g++, b += rows) {
+            panel(B, g, m->x, K, w + 2 * n * K, w + (2 * n + 2 * TILE) * K, gate);
+            rows = panel(B, g, m->x, K, w + (2 * n + TILE) * K, w + (2 * n + 3 * TILE) * K, up);
             for (int r = 0; r < rows; r++) {
-                float scale = inverse_rms(m->x + (b + r) * K, K), *to = m->hidden + (b + r) * F + n;
-                for (int i = 0; i < width; i++) {
+                float scale = scales[b + r];
+                for (int i = 0; i < TILE; i++) {
                     float g = scale * gate[r][i];
-                    to[i] = g / (1 + exponential(-g)) * scale * up[r][i];
+                    y[i] = g / (1 + exponential(-g)) * scale * up[r][i];
                 }
+                memcpy(m->hidden + (b + r) * F + n, y, (F - n < TILE ? F - n : TILE) * sizeof(float));
             }
         }
 }
@@ -147,12 +162,10 @@ static void remember(const Model *m, int64_t layer, const Token *token, float *q
     for (int64_t h = 0; h < 2 * G; h++) memcpy(slot + h * m->cache_size * D, qkv + (H + h) * D, D * sizeof(float));
 }
 
-// One head of one token looks at all positions of its text so far: y = softmax(q k / sqrt(D)) v.
-static void attend(const Model *m, int64_t layer, const Token *token, int64_t h, const float *q, float *y,
-                   float *scores) {
-    int64_t D = m->head_size, G = m->n_kv_head, group = h / (m->n_head / G), n = token->position + 1;
-    const float *keys = m->cache + ((layer * m->cache_rows + token->row) * 2 * G + group) * m->cache_size * D;
-    const float *values = keys + G * m->cache_size * D;
+// One head of one token looks at all n positions of its text so far: y = softmax(q k / sqrt(D)) v. Once inlined, D is
+// constant, and so is the number of vectors of y that stay in registers through all positions.
+INLINE void attend_head(int D, int vectors, int64_t n, const float *q, const float *keys, const float *values, float *y,
+                        float *scores) {
     float largest = -1e30f, total = 0, scale = 1 / sqrtf(D);
     for (int64_t t = 0; t < n; t++) {
         scores[t] = dot(q, keys + t * D, D) * scale;
@@ -160,18 +173,43 @@ static void attend(const Model *m, int64_t layer, const Token *token, int64_t h,
     }
     #pragma omp simd reduction(+:total)
     for (int64_t t = 0; t < n; t++) total += scores[t] = exponential(scores[t] - largest);
-    for (int64_t i = 0; i < D; i += 2 * WIDTH) {                          // two sums in registers through all positions
-        vector s[2] = {{0}};
+    for (int64_t i = 0; i < D; i += vectors * WIDTH) {
+        vector s[8] = {{0}};
         for (int64_t t = 0; t < n; t++)
-            for (int v = 0; v < 2; v++) s[v] += scores[t] * *(vector *)(values + t * D + i + v * WIDTH);
-        for (int v = 0; v < 2; v++) *(vector *)(y + i + v * WIDTH) = s[v] / total;
+            for (int v = 0; v < vectors; v++) s[v] += scores[t] * *(vector *)(values + t * D + i + v * WIDTH);
+        for (int v = 0; v < vectors; v++) *(vector *)(y + i + v * WIDTH) = s[v] / total;
     }
+}
+
+static void attend(const Model *m, int64_t layer, const Token *token, int64_t h, const float *q, float *y,
+                   float *scores) {
+    int64_t D = m->head_size, G = m->n_kv_head, group = h / (m->n_head / G), n = token->position + 1;
+    const float *keys = m->cache + ((layer * m->cache_rows + token->row) * 2 * G + group) * m->cache_size * D;
+    const float *values = keys + G * m->cache_size * D;
+    if (D == 128) attend_head(128, WIDTH == 16 ? 8 : 4, n, q, keys, values, y, scores);
+    else if (D == 64) attend_head(64, 4, n, q, keys, values, y, scores);
+    else attend_head(D, 2, n, q, keys, values, y, scores);
+}
+
+// Where the first of the largest of x[0..n) is, found through the largest of each 64: those are a few vectors.
+static int64_t argmax(const float *x, int64_t n) {
+    int64_t block = 0;
+    float largest = x[0];
+    for (int64_t i = 0; i < n; i += 64) {
+        float y = x[i];
+        #pragma omp simd reduction(max:y)
+        for (int64_t j = i; j < (i + 64 < n ? i + 64 : n); j++) y = fmaxf(y, x[j]);
+        if (y > largest) largest = y, block = i;
+    }
+    while (x[block] != largest) block++;
+    return block;
 }
 
 // N tokens, of as many texts as you like, through the model -> logits (n_wanted, V) of those with the indices `wanted`.
 // The tokens of one text come in order and without a gap: a token looks at what the cache holds up to its own position.
+// With likeliest (n_wanted), mask (n_wanted, n_mask) is added to the last logits of each and the largest are looked up.
 void decode(const Model *m, int64_t N, const Token *tokens, int64_t n_wanted, const int64_t *wanted, float *logits,
-            int64_t threads) {
+            int64_t n_mask, const float *mask, int64_t *likeliest, int64_t threads) {
     int64_t C = m->n_embd, H = m->n_head, D = m->head_size, width = (H + 2 * m->n_kv_head) * D;
     #pragma omp parallel num_threads(threads)
     {
@@ -185,7 +223,7 @@ void decode(const Model *m, int64_t N, const Token *tokens, int64_t n_wanted, co
             matmul(N, m->x, C, m->wqkv[layer], width, 1, 0, m->qkv);
             #pragma omp for schedule(static)
             for (int64_t i = 0; i < N; i++) remember(m, layer, tokens + i, m->qkv + i * width);
-            #pragma omp for schedule(dynamic)
+            #pragma omp for schedule(static, 1)            // neighbours take about as long: the shares come out even
             for (int64_t i = 0; i < N * H; i++)
                 attend(m, layer, tokens + i / H, i % H, m->qkv + i / H * width + i % H * D, m->y + i * D,
                        m->scores + thread * m->max_size);
@@ -196,5 +234,11 @@ void decode(const Model *m, int64_t N, const Token *tokens, int64_t n_wanted, co
         #pragma omp for schedule(static)
         for (int64_t i = 0; i < n_wanted; i++) memcpy(m->y + i * C, m->x + wanted[i] * C, C * sizeof(float));
         matmul(n_wanted, m->y, C, m->head, m->vocab_size, 1, 0, logits);
+        #pragma omp for schedule(static)
+        for (int64_t i = 0; i < (likeliest ? n_wanted : 0); i++) {
+            float *row = logits + i * m->vocab_size;
+            for (int64_t j = 0; j < n_mask; j++) row[m->vocab_size - n_mask + j] += mask[i * n_mask + j];
+            likeliest[i] = argmax(row, m->vocab_size);
+        }
     }
 }

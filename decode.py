@@ -38,8 +38,8 @@ class Decoder:
         self.cos, self.sin = cos.reshape(c.seq_len, 1, -1), sin.reshape(c.seq_len, 1, -1)        # (seq_len, 1, D / 2)
         self.rows = self.size = 0                                            # of the cache: texts, tokens each
         self.cache = None                                           # (n_layer, rows, size, 2 Hkv, D): keys, then values
-        self.use_graphs, self.graphs = self.device.type == "cuda", {}        # (B, end) -> recorded step
-        self.pool = None
+        self.use_graphs = self.device.type == "cuda"
+        self.graphs, self.pool = {}, None                                    # (B, end) -> recorded step; their memory
         self.load_weights(model)
 
     def load_weights(self, model):
@@ -56,12 +56,12 @@ class Decoder:
         c, old = self.config, self.cache
         new_rows = max(rows, 2 * self.rows) if rows > self.rows else self.rows
         new_size = min(c.seq_len, max(size, 2 * self.size)) if size > self.size else self.size
-        spare = 1 if self.device.type == "cuda" else 0                  # where the padding of a recorded step writes to
+        spare = 1 if self.use_graphs else 0                             # where the padding of a recorded step writes to
         self.cache = self.new_cache(new_rows + spare, new_size)
         if self.rows:
             self.cache[:, :self.rows, :self.size] = old[:, :self.rows]
         self.rows, self.size = new_rows, new_size
-        self.graphs.clear()                                                  # they read the old cache
+        self.graphs, self.pool = {}, None                                    # they read the old cache
 
     def new_cache(self, rows, size):
         # zeros and not empty: a masked position adds 0 times its value, and 0 times a leftover NaN would be NaN
@@ -82,12 +82,22 @@ class Decoder:
         move = lambda t: t.to(self.device, non_blocking=True)
         return self.compute(move(torch.tensor(ids)), move(positions), move(slots.flatten()), row, end, logits)
 
+    def next(self, ids, start, mask):
+        """A step of generation: one id for each of the rows 0..B-1 of the cache, at the positions start (B).
+
+        mask: (B, S) float32, added to the logits of the last S ids, the special tokens.
+        Returns the logits (B, V), valid until the next call, and a list of the likeliest id of each row.
+        """
+        logits = self.forward([[id] for id in ids], start)
+        logits[:, -mask.size(1):] += mask
+        return logits, logits.argmax(-1).tolist()
+
     def compute(self, ids, positions, slots, row, end, logits):
         """ids, positions (B, T); slots (B*T): the tokens' places in the cache, counted through all rows."""
         c, D, kv_heads = self.config, self.head_size, self.config.n_kv_head
         B, T = ids.shape
         mask = None
-        if B * T > 1:                                                        # True: this query may look at that key
+        if B * T > 1 or self.use_graphs:                # True: this query may look at that key; `end` may be rounded up
             mask = (torch.arange(end, device=self.device) <= positions[..., None])[:, None]      # (B, 1, T, end)
         cos, sin = self.cos[positions.flatten()], self.sin[positions.flatten()]                  # (B*T, 1, D / 2)
         cos, sin = torch.cat([cos, cos], -1), torch.cat([-sin, sin], -1)     # for both halves of a head at once
@@ -170,12 +180,13 @@ class NativeDecoder(Decoder):
     def __init__(self, model, library):
         self.library, self.tile = library, library.tile()
         self.room = self.threads = 0                                         # that the scratch buffers are for
+        self.likeliest, self.mask = (), None
         super().__init__(model, torch.float32)
 
     def empty(self, *shape):
         """A float32 tensor on large pages of memory."""
         tensor = torch.empty(shape)
-        self.library.use_huge_pages(ctypes.c_void_p(tensor.data_ptr()), ctypes.c_int64(4 * tensor.numel()))
+        self.library.use_huge_pages(tensor.data_ptr(), 4 * tensor.numel())
         return tensor
 
     def large(self, tensor):
@@ -207,25 +218,42 @@ class NativeDecoder(Decoder):
         return cache.transpose(2, 3)
 
     def forward(self, ids, start, row=0, logits="last"):
-        c, threads = self.config, torch.get_num_threads()
         B, T = len(ids), len(ids[0])
-        if B * T > self.room or threads > self.threads:
-            self.room, self.threads = 2 * B * T, threads
-            widths = {"x": c.n_embd, "qkv": (c.n_head + 2 * c.n_kv_head) * self.head_size, "y": c.n_embd,
-                      "hidden": c.n_ff}
-            self.scratch = {name: torch.empty(self.room, width) for name, width in widths.items()}
-            self.scratch["scores"] = torch.empty(threads, c.seq_len)
-            for name, buffer in self.scratch.items():
-                setattr(self.model, name, buffer.data_ptr())
-        # (B*T, 3)
-        tokens = torch.tensor([[id, row + b, start[b] + t] for b in range(B) for t, id in enumerate(ids[b])])
-        wanted = {"last": torch.arange(1, B + 1) * T - 1, "all": torch.arange(B * T), None: torch.arange(0)}[logits]
-        out = torch.empty(len(wanted), c.vocab_size)
-        p = lambda tensor: ctypes.c_void_p(tensor.data_ptr())
-        n = ctypes.c_int64
-        self.library.decode(ctypes.byref(self.model), n(B * T), p(tokens), n(len(wanted)), p(wanted), p(out),
-                            n(threads))
+        tokens = [n for b in range(B) for t, id in enumerate(ids[b]) for n in (id, row + b, start[b] + t)]
+        wanted = {"last": range(T - 1, B * T, T), "all": range(B * T), None: ()}[logits]
+        out = torch.empty(len(wanted), self.config.vocab_size)
+        self.decode(tokens, wanted, out.data_ptr())
         return None if logits is None else out.view(B, T, -1) if logits == "all" else out
+
+    def next(self, ids, start, mask):
+        # no call into PyTorch: after a step they find nothing of theirs in the caches, and take 20 us and more
+        B = len(ids)
+        if B > len(self.likeliest):
+            self.likeliest, self.logits = (ctypes.c_int64 * B)(), self.empty(B, self.config.vocab_size)
+            self.logits_pointer = self.logits.data_ptr()
+        if mask is not self.mask:
+            self.mask, self.mask_pointer = mask, mask.data_ptr()
+        tokens = [n for token in zip(ids, range(B), start) for n in token]
+        self.decode(tokens, range(B), self.logits_pointer, mask.size(1), self.mask_pointer, self.likeliest)
+        return self.logits, self.likeliest[:B]
+
+    def decode(self, tokens, wanted, logits, n_mask=0, mask=None, likeliest=None):
+        """tokens: id, row, position, id, row, position...; the rest as in decode.c, pointers to float32 as integers."""
+        n, threads = len(tokens) // 3, torch.get_num_threads()
+        if n > self.room or threads > self.threads:
+            self.make_scratch(2 * n, threads)
+        int64s = lambda values: (ctypes.c_int64 * len(values))(*values)
+        self.library.decode(self.model, n, int64s(tokens), len(wanted), int64s(wanted), logits, n_mask, mask, likeliest,
+                            threads)
+
+    def make_scratch(self, room, threads):
+        """Buffers for what lies between two products, for up to `room` tokens at once."""
+        c, self.room, self.threads = self.config, room, threads
+        shapes = {"x": (room, c.n_embd), "qkv": (room, (c.n_head + 2 * c.n_kv_head) * self.head_size),
+                  "y": (room, c.n_embd), "hidden": (room, c.n_ff), "scores": (threads, c.seq_len)}
+        self.scratch = {name: torch.empty(shape) for name, shape in shapes.items()}
+        for name, buffer in self.scratch.items():
+            setattr(self.model, name, buffer.data_ptr())
 
 
 def compiled_library():
@@ -248,7 +276,13 @@ def compiled_library():
                     if subprocess.run(command, capture_output=True).returncode == 0:
                         break
                 os.replace(f"{scratch}/decode.so", library)
-        return ctypes.CDLL(str(library))
+        library = ctypes.CDLL(str(library))
+        n, numbers = ctypes.c_int64, ctypes.POINTER(ctypes.c_int64)
+        library.decode.argtypes = [ctypes.POINTER(Model), n, numbers, n, numbers, ctypes.c_void_p, n, ctypes.c_void_p,
+                                   numbers, n]
+        library.use_huge_pages.argtypes = [ctypes.c_void_p, n]
+        library.decode.restype = library.use_huge_pages.restype = None
+        return library
     except OSError:                                                 # read-only folder, failed compiler: PyTorch does it
         return None
 

@@ -100,6 +100,48 @@ def test_cached_batched_chunked_and_plain_forward_agree(n_kv_head, kind):
         assert torch.allclose(decoder.forward([texts[0][-1:]], [39]), plain[0][-1:], atol=1e-4)     # a batch of one
 
 
+@pytest.mark.parametrize("kind", ["PyTorch", "decode.c"])
+def test_next_masks_the_special_tokens_and_finds_the_likeliest(kind):
+    decoder = make_decoder(tiny_model(vocab_size=301), torch.float32, compile=kind == "decode.c")
+    rng = torch.Generator().manual_seed(2)
+    for B in (1, 3, 16, 2):                                                  # buffers grow and stay
+        ids = torch.randint(0, 301, (B,), generator=rng).tolist()
+        decoder.reserve(B, 8)
+        plain = decoder.forward([[id] for id in ids], [0] * B).clone()
+        mask = torch.where(torch.rand(B, 9, generator=rng) < 0.5, -torch.inf, 200.0)
+        plain[:, -9:] += mask
+        logits, likeliest = decoder.next(ids, [0] * B, mask)
+        assert torch.allclose(logits[:B], plain, atol=1e-4) and likeliest == plain.argmax(-1).tolist()
+        low = decoder.next(ids, [0] * B, torch.full((B, 9), -torch.inf))[1]
+        assert low == plain[:, :-9].argmax(-1).tolist()
+
+
+def test_padded_steps_of_a_gpu_are_those_of_a_cpu():
+    """What a CUDA graph replays has its rows and its length rounded up. Here a stand-in for the graph, on the CPU."""
+    def record(rows, end):
+        shapes.append((rows, end))
+        inputs, out = torch.zeros(3, rows, dtype=torch.long), torch.zeros(rows, 265)
+        run = lambda: out.copy_(padded.compute(inputs[0][:, None], inputs[1][:, None], inputs[2], 0, end, "last"))
+        return SimpleNamespace(replay=run), inputs, out
+
+    plain, padded = Decoder(tiny_model(seq_len=600), torch.float32), Decoder(tiny_model(seq_len=600), torch.float32)
+    padded.use_graphs, padded.record, shapes = True, record, []
+    rng = torch.Generator().manual_seed(3)
+    for B, length in ((1, 20), (3, 250), (3, 300), (5, 30)):
+        texts = [torch.randint(0, 265, (length + row,), generator=rng).tolist() for row in range(B)]
+        for decoder in (plain, padded):
+            decoder.reserve(B, 8)
+        for step in range(10):                                               # the cache grows on the way
+            for decoder in (plain, padded):
+                decoder.reserve(B, length + B + step)
+                for row, text in enumerate(texts):
+                    if step == 0:
+                        decoder.forward([text], [0], row, logits=None)
+            ids, start = torch.randint(0, 265, (B, 1), generator=rng).tolist(), [len(text) + step for text in texts]
+            assert torch.allclose(padded.forward(ids, start), plain.forward(ids, start), atol=1e-4)
+    assert {rows for rows, _ in shapes} == {1, 4, 8} and len(shapes) < 12
+
+
 # ---- sampling ----
 
 def draw(logits, n=2000, **settings):
@@ -126,6 +168,30 @@ def test_sampling_follows_the_probabilities():
     (dict(temperature=1, top_k=3, top_p=0.9), {0, 1, 2}), (dict(temperature=100), {0, 1, 2, 3})])
 def test_filters_keep_exactly_the_right_tokens(settings, kept):
     assert set(draw(torch.tensor([0.5, 0.3, 0.15, 0.05]).log().tolist(), **settings)) == kept
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_filters_agree_with_their_definitions(seed, monkeypatch):
+    """Rows with settings of their own, against one row at a time and one token after the other."""
+    rng = chat.random.Random(seed)
+    pick = lambda *values: rng.choice(values)
+    settings = [Sampling(pick(0.3, 1.0, 2.0), pick(0, 1, 5, 40, 200), pick(1.0, 0.9, 0.5, 0.05), pick(0.0, 0.02, 0.3))
+                for _ in range(30)]
+    logits = torch.randn(30, 100, generator=torch.Generator().manual_seed(seed)) * 2
+    seen = []
+    monkeypatch.setattr(torch, "searchsorted", lambda cumulative, target: seen.append(cumulative) or target * 0)
+    chat.sample(logits.clone(), [chat.Generation([i], 1, 1, s) for i, s in enumerate(settings)])
+    for s, row, cumulative in zip(settings, logits, seen[0]):
+        probs = (row.double() / s.temperature).softmax(-1)
+        order = probs.argsort(descending=True).tolist()
+        order = order[:s.top_k] if s.top_k else order
+        kept, total = set(), 0
+        for id in order:                                                     # until top_p of what top_k left is reached
+            if total < s.top_p * sum(probs[order]) and probs[id] >= s.min_p * probs.max():
+                kept.add(id)
+            total += probs[id]
+        got = set(cumulative.diff(prepend=torch.zeros(1)).nonzero()[:, 0].tolist())
+        assert {id for id in kept if probs[id] > 1e-6} <= got <= kept        # less may be lost in the sum so far
 
 
 def test_rows_keep_their_own_settings():
@@ -189,7 +255,7 @@ class Scripted:
 
     n_prompt: ids before the answer; None: the answer begins after the last <|assistant_start|>.
     """
-    delay = 0                                                                # seconds a step
+    delay, next = 0, Decoder.next                                            # seconds a step
 
     def __init__(self, engine, script, n_prompt):
         self.script, self.n_prompt, self.engine = script, n_prompt, engine

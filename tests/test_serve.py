@@ -239,13 +239,13 @@ def test_surrogates_and_control_characters_pass(client):
 
 def test_requests_in_flight_are_one_batch_and_do_not_change_each_other(client):
     texts = [f"question {i}" * (1 + i % 3) for i in range(12)]
-    widths, forward = [], client.engine.decoder.forward
-    client.engine.decoder.forward = lambda ids, *a, **k: widths.append(len(ids)) or forward(ids, *a, **k)
+    widths, next = [], client.engine.decoder.next
+    client.engine.decoder.next = lambda ids, *args: widths.append(len(ids)) or next(ids, *args)
     try:
         with ThreadPoolExecutor(12) as pool:
             replies = list(pool.map(lambda t: client.chat(t, seed=3)[1], texts))
     finally:
-        del client.engine.decoder.forward
+        del client.engine.decoder.next
     assert max(widths) > 4
     assert [r["choices"][0]["message"]["parts"] for r in replies] == [expected(t, seed=3)[0] for t in texts]
 
@@ -260,15 +260,9 @@ def raw_request(client, body):
 
 def endless(client):
     """Slow the engine down and never let it end by itself, so that there is time to vanish."""
-    forward, end = client.engine.decoder.forward, client.tok.special("<|assistant_end|>")
-
-    def slow(*args, **kwargs):
-        time.sleep(0.1)
-        logits = forward(*args, **kwargs)
-        if logits is not None:
-            logits[:, end] = -1e9
-        return logits
-    client.engine.decoder.forward = slow
+    next = client.engine.decoder.next
+    client.engine.decoder.next = lambda *args: time.sleep(0.1) or next(*args)
+    client.engine.specials[0, list(client.tok.specials).index("<|assistant_end|>")] = -torch.inf
 
 
 def test_vanished_clients_free_their_place():
