@@ -43,6 +43,21 @@ def orthogonalize(g):
     return (x.mT if tall else x).float()
 
 
+def balance_neurons(update, mean_square, count):
+    """NorMuon: Li et al. 2025, arXiv:2510.05491. Neurons whose updates stay small over time get larger ones and the other way
+    round; each matrix's update (n, rows, cols) keeps its norm. A neuron is a vector along the shorter side, as orthogonal rows
+    or columns all have the same length. mean_square: the running average of each neuron's, (n, rows, 1) or (n, 1, cols).
+    """
+    mean_square.lerp_(update.square().mean(neuron_dim(update), keepdim=True), 0.1)
+    balanced = update * (mean_square / (1 - 0.9 ** count)).clamp_min(1e-10).rsqrt()
+    norm, new_norm = (x.norm(dim=(-2, -1), keepdim=True) for x in (update, balanced))
+    return balanced * (norm / new_norm.clamp_min(1e-7))
+
+
+def neuron_dim(x):
+    return -1 if x.size(-2) >= x.size(-1) else -2
+
+
 class Optimizer:
     """Muon (Jordan et al. 2024) for the matrices of the blocks, AdamW (Loshchilov and Hutter 2019, alg. 2) for embedding and head.
 
@@ -60,7 +75,8 @@ class Optimizer:
         self.groups["head"] = dict(params=[model.head], lr=head_lr, muon=False)
         for g in self.groups.values():
             like = self.my_share(self.units(g, [torch.zeros_like(p) for p in g["params"]]))
-            g["state"] = [torch.zeros_like(like) for _ in range(1 if g["muon"] else 2)]
+            second = like.mean(neuron_dim(like), keepdim=True) if g["muon"] else like
+            g["state"] = [torch.zeros_like(like), torch.zeros_like(second)]
         self.orthogonalize = torch.compile(orthogonalize) if compile else orthogonalize
 
     def units(self, g, tensors):
@@ -96,10 +112,11 @@ class Optimizer:
         for g, grad in zip(self.groups.values(), shares):
             lr = g["lr"] * lr_scale
             if g["muon"]:
-                buffer, = g["state"]
+                buffer, mean_square = g["state"]
                 buffer.lerp_(grad, 1 - momentum)
                 rows, cols = grad.shape[1:]
-                update = self.orthogonalize(grad.lerp_(buffer, momentum)) * max(1, rows / cols) ** 0.5   # Nesterov
+                update = self.orthogonalize(grad.lerp_(buffer, momentum))    # Nesterov
+                update = balance_neurons(update, mean_square, self.count) * max(1, rows / cols) ** 0.5
             else:
                 (m, v), (b1, b2) = g["state"], self.betas
                 m.lerp_(grad, 1 - b1)

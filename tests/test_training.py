@@ -52,7 +52,8 @@ def test_muon_and_adamw_equal_plain_references():
     embed, head = (torch.nn.Parameter(start[name].clone()) for name in ("embed", "head"))
     adamw = torch.optim.AdamW([dict(params=[embed], lr=0.3), dict(params=[head], lr=0.01)], betas=(0.8, 0.95),
                               eps=1e-10, weight_decay=0)
-    muon = {name: [p.double(), torch.zeros_like(p).double()] for name, p in start.items() if "blocks" in name}
+    muon = {name: [p.double(), torch.zeros_like(p).double(), [0.0] * max(p.shape)] for name, p in start.items()
+            if "blocks" in name}
     rng = torch.Generator().manual_seed(0)
     for step, (scale, momentum) in enumerate([(0.1, 0.85), (0.5, 0.9), (1.0, 0.95), (0.3, 0.95)]):
         grads = {name: torch.randn(p.shape, generator=rng) * 10.0 ** (step - 2) for name, p in model.named_parameters()}
@@ -65,15 +66,30 @@ def test_muon_and_adamw_equal_plain_references():
         for group, lr in zip(adamw.param_groups, (0.3, 0.01)):
             group["lr"] = lr * scale
         adamw.step()
-        for name, (w, buffer) in muon.items():
+        for name, (w, buffer, mean_square) in muon.items():
             g = grads[name].double()
             buffer.mul_(momentum).add_((1 - momentum) * g)
-            update = polynomial((1 - momentum) * g + momentum * buffer) * max(1, w.size(0) / w.size(1)) ** 0.5
-            w.mul_(1 - 0.05 * scale * 0.1).sub_(0.05 * scale * update)
+            update = polynomial((1 - momentum) * g + momentum * buffer)
+            balanced = update.clone()
+            for i in range(max(w.shape)):                                    # a neuron: along the shorter side
+                neuron = balanced[i] if w.size(0) >= w.size(1) else balanced[:, i]
+                mean_square[i] = 0.9 * mean_square[i] + 0.1 * (neuron ** 2).mean().item()
+                neuron /= math.sqrt(mean_square[i] / (1 - 0.9 ** (step + 1)))
+            balanced *= update.norm() / balanced.norm() * max(1, w.size(0) / w.size(1)) ** 0.5
+            w.mul_(1 - 0.05 * scale * 0.1).sub_(0.05 * scale * balanced)
     torch.testing.assert_close(model.embed, embed, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(model.head, head, rtol=1e-5, atol=1e-6)
-    for name, (w, _) in muon.items():
+    for name, (w, *_) in muon.items():
         torch.testing.assert_close(model.get_parameter(name), w.float(), rtol=1e-4, atol=1e-5)
+
+
+def test_a_matrix_without_gradients_stays_where_it_is():
+    model = tiny_model()                                 # at the first step wq, gate, ... stand before a projection of zeros
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    for p in model.parameters():
+        p.grad = torch.zeros_like(p)
+    Optimizer(model, ENV, 0.05, 0.3, 0.01, 0.0).step(1.0, 0.95)
+    assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
 
 
 def take_steps(model, optimizer, n, seed):

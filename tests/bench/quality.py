@@ -1,0 +1,199 @@
+"""
+How well does pretrain.py learn? Validation bits per byte beside nanochat, after equal tokens and after equal seconds.
+
+git clone https://github.com/karpathy/nanochat ../nanochat
+python tests/bench/quality.py --nanochat ../nanochat                      the embedded Python corpus, depth 4
+python tests/bench/quality.py --nanochat ../nanochat --data prose.jsonl --nanochat_lr 1,2,4,8
+python tests/bench/quality.py --depth 2 --lr 0.5,1,2                      our own recipe alone
+
+Ours is `python pretrain.py` as a user runs it, its flags derived from --depth and the tokens alone. nanochat's is its model, its
+optimizer, its schedules and its scaling of the learning rates by batch size and width, imported from the checkout, with every
+learning rate times --nanochat_lr. Both read the same rows, made with the same tokenizer, and are judged on the same held-out
+rows. Seconds are the median step's times the steps: without compilation and evaluation. --dtype float32 is what nanochat
+chooses on a CPU by itself; it also knows bfloat16.
+"""
+import json
+import math
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+import numpy as np
+import torch
+
+from common import Tokenizer, model_config, parse_config, run, setup, versions
+from data import python_corpus
+from data.rows import Rows, micro_batches
+from data.text import read_documents
+from pretrain import matrix_weights
+from training import evaluate_loss
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass
+class Config:
+    nanochat: str = ""               # path of a checkout of nanochat; empty: our own runs alone
+    data: tuple = ()                 # .txt, .jsonl or .parquet files; none: the embedded Python corpus
+    max_chars: int = 6000            # documents are cut here
+    depth: int = 4                   # layers
+    vocab_size: int = 8192           # of the tokenizer, which is trained on the same text
+    seq_len: int = 512               # tokens a row
+    tokens: int = 2457600            # horizon of the runs with equal tokens: 150 steps of 16,384
+    lr: str = "1"                    # every learning rate of ours times these, comma-separated; 1 is the recipe
+    nanochat_lr: str = "1,2.8"       # the same for nanochat
+    nanochat_tokens_per_step: int = 16384    # it scales its learning rates with the square root of this
+    nanochat_dtype: str = "float32"  # its compute dtype: float32, which it chooses on a CPU, or bfloat16
+    equal_seconds: bool = True       # also train ours for as many seconds as nanochat needs
+    eval_rows: int = 256             # held-out rows that decide
+    seed: int = 0                    # of the weights and of the order of the rows
+    device: str = "auto"             # auto, cpu or cuda
+    work: str = ""                   # folder for tokenizer, rows and checkpoints; empty: a temporary one
+
+
+def prepare(cfg, work):
+    """Cut the documents, train the tokenizer, both once. Returns the path of the text."""
+    text = work / "text.jsonl"
+    if not text.exists():
+        documents = [d for split in ("train", "val") for d in
+                     (read_documents(cfg.data, split) if cfg.data else python_corpus.documents(split))]
+        text.write_text("".join(json.dumps({"text": d[:cfg.max_chars]}) + "\n" for d in documents))
+    script("tokenizer.py", "--data", text, "--out", work, "--vocab_size", cfg.vocab_size)
+    return text
+
+
+def script(name, *flags):
+    done = subprocess.run([sys.executable, ROOT / name, *map(str, flags)], stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        raise ValueError(f"{name} ended with status {done.returncode}; its error stands above")
+
+
+def ours(cfg, work, text, tokens, lr):
+    """python pretrain.py over `tokens` tokens -> (bits per byte, milliseconds a step, tokens a step, steps)."""
+    weights = matrix_weights(model_config(cfg.depth, Tokenizer.load(work / "tokenizer").vocab_size, cfg.seq_len))
+    from pretrain import Config as Recipe
+    rates = [x for name in ("matrix_lr", "embed_lr", "head_lr") for x in (f"--{name}", getattr(Recipe, name) * lr)] if lr != 1 else []
+    script("pretrain.py", "--data", text, "--out", work, "--depth", cfg.depth, "--seq_len", cfg.seq_len, "--device", cfg.device,
+           "--tokens_per_param", tokens / weights, "--eval_every", 10 ** 9, "--sample_every", 10 ** 9, "--save_every", 10 ** 9,
+           "--eval_rows", cfg.eval_rows, "--seed", cfg.seed, *rates)
+    metrics = [json.loads(line) for line in (work / "pretrain/metrics.jsonl").read_text().splitlines()]
+    steps = [m for m in metrics if "ms" in m]
+    ms = statistics.median(m["ms"] for m in steps)
+    return metrics[-1]["val_bpb"], ms, round(statistics.median(m["tok_per_sec"] * m["ms"] / 1e3 for m in steps)), len(steps)
+
+
+class Nanochat:
+    """The peer, with the interface that evaluate_loss and the loop below need: model(ids, targets, reduction)."""
+
+    def __init__(self, cfg, vocab_size, lr):
+        os.environ["NANOCHAT_DTYPE"] = cfg.nanochat_dtype                    # its own way of setting it, read on import
+        sys.path.insert(0, cfg.nanochat)
+        from nanochat.gpt import GPT, GPTConfig
+
+        def build(depth):                                                    # scripts/base_train.py, build_model_meta
+            width = -(-64 * depth // 128) * 128
+            with torch.device("meta"):
+                return GPT(GPTConfig(sequence_len=cfg.seq_len, vocab_size=vocab_size, n_layer=depth, n_head=width // 128,
+                                     n_kv_head=width // 128, n_embd=width))
+
+        def scaling_params(model):
+            counts = model.num_scaling_params()
+            return counts["transformer_matrices"] + counts["lm_head"]
+        self.model = build(cfg.depth)
+        self.model.to_empty(device=cfg.device)
+        torch.manual_seed(cfg.seed)
+        self.model.init_weights()
+        batch_scale = (cfg.nanochat_tokens_per_step / 2 ** 19) ** 0.5
+        scale = batch_scale * lr
+        self.weight_decay = 0.28 * batch_scale * scaling_params(build(12)) / scaling_params(self.model)
+        self.optimizer = self.model.setup_optimizer(unembedding_lr=0.008 * scale, embedding_lr=0.3 * scale, matrix_lr=0.02 * scale,
+                                                    scalar_lr=0.5 * scale, weight_decay=self.weight_decay)
+        self.compiled = torch.compile(self.model, dynamic=False)
+        self.training = True
+
+    def __call__(self, ids, targets, reduction="sum", isolate=False):
+        if reduction == "none":
+            return self.model(ids, targets, loss_reduction="none").view(ids.shape)
+        return self.compiled(ids, targets, loss_reduction="sum")
+
+    def update(self, step, steps):
+        """Its defaults: 40 steps up, the last 65 % down to a twentieth; momentum 0.85 to 0.97 to 0.90; weight decay a half cosine."""
+        down = round(0.65 * steps)
+        left = min(1.0, (steps - step) / down)
+        rate = (step + 1) / 40 if step < 40 else left + (1 - left) * 0.05
+        momentum = 0.85 + 0.12 * step / 400 if step < 400 else 0.97 * left + 0.90 * (1 - left)
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * rate
+            if group["kind"] == "muon":
+                group["momentum"] = momentum
+                group["weight_decay"] = self.weight_decay * 0.5 * (1 + math.cos(math.pi * step / steps))
+        self.optimizer.step()
+        self.model.zero_grad(set_to_none=True)
+
+
+def nanochats(cfg, work, env, lr):
+    """The same for nanochat, over cfg.tokens tokens."""
+    tok, train_rows = Tokenizer.load(work / "tokenizer"), Rows(work / "rows/pretrain_train.rows")
+    model, rows_per_step = Nanochat(cfg, tok.vocab_size, lr), cfg.nanochat_tokens_per_step // cfg.seq_len
+    steps, ms = cfg.tokens // cfg.nanochat_tokens_per_step, []
+    for step in range(steps):
+        start = time.perf_counter()
+        batches, n_target = micro_batches(train_rows, step, rows_per_step, max(1, 8192 // cfg.seq_len), env, cfg.seed)
+        total = 0.0
+        for ids, targets in batches:
+            loss = model(ids, targets) / n_target
+            loss.backward()
+            total += loss.item()
+        model.update(step, steps)
+        ms.append(1e3 * (time.perf_counter() - start))
+        if not math.isfinite(total):
+            return math.nan, statistics.median(ms), cfg.nanochat_tokens_per_step, step
+        if sys.stderr.isatty():
+            print(f"\rnanochat, rates x {lr:g}: step {step}/{steps}, loss {total:.3f} ", end="", file=sys.stderr)
+    metrics = evaluate_loss(model, Rows(work / "rows/pretrain_val.rows"), tok, env, 16, cfg.eval_rows)
+    return metrics["bpb"], statistics.median(ms), cfg.nanochat_tokens_per_step, steps
+
+
+def main():
+    cfg = parse_config(Config, __doc__)
+    env = setup(cfg.device, "float32")
+    cfg.device = env.device.type
+    keep = tempfile.TemporaryDirectory() if not cfg.work else None
+    work = Path(cfg.work or keep.name)
+    work.mkdir(parents=True, exist_ok=True)
+    if cfg.nanochat and not Path(cfg.nanochat, "nanochat/gpt.py").exists():
+        raise ValueError(f"--nanochat {cfg.nanochat}: no nanochat/gpt.py there. Clone https://github.com/karpathy/nanochat to it")
+    text, results = prepare(cfg, work), []
+    print(f"| | rates | steps x tokens | tokens | ms a step | tokens/s | seconds | val bits per byte |\n{'|---' * 8}|", flush=True)
+
+    def show(name, lr, bpb, ms, tokens_per_step, steps):
+        results.append(dict(name=name, lr=lr, bpb=round(bpb, 4), ms=round(ms, 1), tokens_per_step=tokens_per_step, steps=steps,
+                            tok_per_sec=round(1e3 * tokens_per_step / ms), seconds=round(ms * steps / 1e3, 1)))
+        r = results[-1]
+        print(f"| {name} | x {lr:g} | {steps} x {tokens_per_step:,} | {steps * tokens_per_step:,} | {ms:.0f} | {r['tok_per_sec']:,} | "
+              f"{r['seconds']} | {bpb:.4f} |", flush=True)
+
+    best = lambda name: min((r for r in results if r["name"] == name and not math.isnan(r["bpb"])), key=lambda r: r["bpb"])
+    for lr in map(float, cfg.lr.split(",")):
+        show("tok2chat", lr, *ours(cfg, work, text, cfg.tokens, lr))
+    for lr in map(float, cfg.nanochat_lr.split(",")) if cfg.nanochat else ():
+        show("nanochat", lr, *nanochats(cfg, work, env, lr))
+    if cfg.nanochat and cfg.equal_seconds:
+        us, them = best("tok2chat"), best("nanochat")
+        tokens = them["seconds"] / us["seconds"] * cfg.tokens
+        show("tok2chat, equal seconds", us["lr"], *ours(cfg, work, text, tokens, us["lr"]))
+    print(json.dumps(dict(bench="quality", results=results, machine=platform.processor() or platform.machine(), cores=os.cpu_count(),
+                          **asdict(cfg), **versions())))
+    if keep:
+        keep.cleanup()
+
+
+if __name__ == "__main__":
+    run(main)
