@@ -136,7 +136,7 @@ def main():
     print(f"{env.device}, {torch.get_num_threads()} threads, {env.dtype}, {model.config.n_layer} layers, "
           f"{model.num_params():,} parameters, {versions()}\n\n"
           f"| | one option at a time | one example at a time | batched | times | times | padding |\n{'|---' * 7}|")
-    forward = evaluate.hidden_states
+    forward = evaluate.block_states
     if cfg.compile and can_compile(env.device):
         forward = torch.compile(forward, dynamic=True)
     for name, task in ("letters", Letters(cfg.examples)), ("core:few-shot", FewShot(cfg.examples)):
@@ -145,7 +145,7 @@ def main():
         score = lambda n, batch_tokens, forward: evaluate.choose(
             model, questions, n, evaluate.Config(batch_tokens=batch_tokens), env, name, forward)
         rates = best_rates({"option": (lambda: one_option_at_a_time(model, questions, cfg.alone), cfg.alone),
-                            "example": (lambda: score(cfg.alone, 1, evaluate.hidden_states), cfg.alone),
+                            "example": (lambda: score(cfg.alone, 1, evaluate.block_states), cfg.alone),
                             "batched": (lambda: score(cfg.examples, 0, forward), cfg.examples)}, cfg.repeats, clock)
         trees = [evaluate.tree_row(questions(i)[0]) for i in range(cfg.examples)]
         show(name.removeprefix("core:"), rates, f"{100 * padding(trees, 2048):.1f} %")
