@@ -20,8 +20,9 @@ How the text is split
   Where some files, or the folders they lie in, have the word val, valid or validation in their name
   (TinyStoriesV2-GPT4-valid.txt) and others have not, the former are the validation split. Otherwise a document is
   validation if the hash of its text falls under `val_share`: nothing else decides, so a duplicate never stands on both
-  sides. Small corpora may have no such document; the threshold then rises to the smallest hash among the first 1,000,
-  so that validation is never empty.
+  sides. Of a small text that is too little to validate with: the threshold rises until validation has 3,072 characters
+  (600 tokens or more), but not beyond a third of the text; and a text of less than 262,144 characters is cut into
+  pieces of 512 to 1,024, at line ends where it has any. So 5 KB are enough for training and validation.
 """
 import codecs
 import gzip
@@ -35,6 +36,8 @@ from pathlib import Path
 
 SUFFIXES = (".txt", ".jsonl", ".jsonl.gz", ".jsonl.xz", ".parquet")
 READ_CHARS = 1 << 20            # a .txt without any line break is still read, and cut, in pieces of this size
+SMALL = 1 << 18                 # characters of a text of which val_share = 2 % is hardly enough to validate with
+VAL_CHARS = 3072                # characters of validation there should be: a row of 512 tokens, and some to spare
 
 
 def read_documents(paths, split, val_share=0.02):
@@ -222,11 +225,19 @@ def _hash(text):
 
 def _split_by_hash(documents, split, val_share):
     first, n_chars = [], 0
-    while val_share and len(first) < 1000 and n_chars < 1 << 24 and (text := next(documents, None)) is not None:
+    while val_share and (n_chars < SMALL or len(first) < 1000 and n_chars < 1 << 24):
+        text = next(documents, None)
+        if text is None:
+            break
         first.append(text)
         n_chars += len(text)
-    threshold = int(val_share * 2**64) - 1                        # validation: hash <= threshold
-    threshold = max([threshold] + sorted(map(_hash, first))[:1])
+    if n_chars < SMALL:
+        first = [piece for text in first for piece in re.findall(r".{512}.{0,511}?\n|.{1,1024}", text, re.DOTALL)]
+    hashes, threshold, n_val = sorted((_hash(text), len(text)) for text in first), int(val_share * 2**64) - 1, 0
+    for number, size in hashes[:-1]:                              # validation: hash <= threshold
+        if n_val >= min(VAL_CHARS, n_chars // 3):
+            break
+        threshold, n_val = max(threshold, number), n_val + size
     for part in first, documents:
         for text in part:
             if (_hash(text) <= threshold) == (split == "val"):
@@ -241,5 +252,5 @@ def _checked(documents, split, paths):
         yield text
     if empty:
         names = paths if isinstance(paths, (str, Path)) else ", ".join(map(str, paths))
-        raise ValueError(f"{names}: no document for split {split!r}: the text is empty, or has a single document where "
-                         f"training and validation need at least two. Add text")
+        raise ValueError(f"{names}: no text for split {split!r}: there is none, or too little for training and "
+                         f"validation. Give {2 * VAL_CHARS:,} characters or more")

@@ -98,7 +98,7 @@ def test_a_giant_line_is_cut_inside_no_character_and_memory_stays_flat(tmp_path)
 # ---- the split ----
 
 def test_the_split_depends_on_the_text_alone(tmp_path):
-    texts = [f"document {i}" for i in range(10_000)]
+    texts = [f"document {i} " * 3 for i in range(10_000)]
     train, val = both(write_jsonl(tmp_path / "a.jsonl", texts + texts[:500]))
     assert not set(train) & set(val) and set(train) | set(val) == set(texts)      # duplicates stay on one side
     assert 150 < len(set(val)) < 250
@@ -109,6 +109,26 @@ def test_the_split_depends_on_the_text_alone(tmp_path):
 def test_small_corpora_still_have_both_splits(tmp_path, n):
     train, val = both(write_jsonl(tmp_path / "a.jsonl", [f"{n} text {i}" for i in range(n)]))
     assert train and val and len(train) + len(val) == n
+
+
+@pytest.mark.parametrize("kilobytes", [5, 10, 20, 60, 200])
+@pytest.mark.parametrize("line", [60, 10 ** 6])
+def test_a_single_page_has_enough_to_validate_with(tmp_path, kilobytes, line):
+    words = " ".join(f"{i % 7}word{i * i}" for i in range(40_000))
+    text = re.sub(f"(.{{{line}}}) ", r"\1\n", words)[:1000 * kilobytes]
+    (tmp_path / "notes.txt").write_text(text)
+    train, val = both(tmp_path / "notes.txt")
+    size = sum(map(len, val))
+    assert min(3072, 333 * kilobytes) <= size < 4096 + 0.02 * len(text)
+    assert "".join(sorted(train + val, key=text.index)) == text               # nothing is lost
+    ends = [text[text.index(piece) + len(piece) - 1] for piece in train + val]
+    assert ends.count("\n") >= len(ends) - 1 if line == 60 else "\n" not in text
+
+
+def test_documents_of_about_one_row_fill_a_row_of_validation(tmp_path):
+    texts = [f"{i} " + "some words " * (3 if i % 2 else 800) for i in range(60)]          # 34 or 8,800 characters
+    train, val = both(write_jsonl(tmp_path / "a.jsonl", texts))
+    assert sum(map(len, val)) >= 3072 and sorted(train + val) == sorted(texts)
 
 
 def test_files_named_validation_are_the_validation_split(tmp_path):
@@ -149,9 +169,9 @@ def test_errors_name_file_and_line(tmp_path):
 
 
 def test_nothing_to_read_is_an_error(tmp_path):
-    assert "no document for split 'train'" in error(tmp_path / "x.jsonl", '{"text": "  "}\n')
-    assert "no document for split 'train'" in error(tmp_path / "x.jsonl", '{"text": "only one"}\n')
-    assert "no document for split 'val'" in error(tmp_path / "x.txt", "", "val")
+    assert "no text for split 'train'" in error(tmp_path / "x.jsonl", '{"text": "  "}\n')
+    assert "no text for split 'val'" in error(tmp_path / "x.jsonl", '{"text": "only one"}\n', "val")
+    assert "no text for split 'val'" in error(tmp_path / "x.txt", "", "val")
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="no file in this folder ends in .txt"):
         read_documents(tmp_path / "empty", "train")                     # paths are checked before any reading
