@@ -39,7 +39,8 @@ def orthogonalize(g):
     for i, (a, b, c) in enumerate(POLAR_EXPRESS):
         s = 1.01 if i < len(POLAR_EXPRESS) - 1 else 1.0
         xx = x @ x.mT
-        x = (a / s) * x + ((b / s ** 3) * xx + (c / s ** 5) * (xx @ xx)) @ x
+        polynomial = torch.baddbmm(xx, xx, xx, beta=b / s ** 3, alpha=c / s ** 5)
+        x = torch.baddbmm(x, polynomial, x, beta=a / s)
     return (x.mT if tall else x).float()
 
 
@@ -107,7 +108,7 @@ class Optimizer:
                 dist.reduce_scatter_tensor(share, units)
                 units = share
             shares.append(units)
-        norm = self.env.all_sum(torch.stack([share.square().sum() for share in shares]).sum()).sqrt()
+        norm = self.env.all_sum(torch.stack([share.norm() for share in shares]).square().sum()).sqrt()
         self.count += 1
         for g, grad in zip(self.groups.values(), shares):
             lr = g["lr"] * lr_scale
@@ -120,8 +121,8 @@ class Optimizer:
             else:
                 (m, v), (b1, b2) = g["state"], self.betas
                 m.lerp_(grad, 1 - b1)
-                v.lerp_(grad.square(), 1 - b2)
-                update = (m / (1 - b1 ** self.count)) / ((v / (1 - b2 ** self.count)).sqrt() + 1e-10)
+                v.mul_(b2).addcmul_(grad, grad, value=1 - b2)
+                update = m / (v / (1 - b2 ** self.count)).sqrt_().add_(1e-10).mul_(1 - b1 ** self.count)
             updates = self.gather(g, update)
             if g["muon"]:
                 torch._foreach_mul_(g["params"], 1 - lr * self.weight_decay)
