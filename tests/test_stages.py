@@ -393,10 +393,12 @@ def test_a_compiled_run_saves_the_same_weights_under_the_names_of_the_source(toy
     out = copy_of(toy, tmp_path / "out", NEEDS[stage])
     result = toy(stage, "--compile", out=out, before=compile_without_a_compiler)
     assert result.status == 0 and "not compiled" not in result.stdout, result.stderr
-    compiled, plain = (torch.load(folder / stage / "model.pt", weights_only=True) for folder in (out, toy.out))
+    start, compiled, plain = (torch.load(path / "model.pt", weights_only=True) for path in (
+        toy.out / NEEDS[stage][0], out / stage, toy.out / stage))
     assert list(compiled) == list(plain)
-    for name in plain:
-        torch.testing.assert_close(compiled[name], plain[name], rtol=0.01, atol=0.01)
+    for name in plain:                                                       # Muon magnifies rounding, step after step
+        assert (compiled[name] - plain[name]).norm() < 0.3 * (plain[name] - start[name]).norm()
+    assert sum(metrics(out / stage, "loss"), []) == pytest.approx(sum(metrics(toy.out / stage, "loss"), []), rel=0.01)
 
 
 # ---- the commands that we print ----
