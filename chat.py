@@ -144,7 +144,7 @@ class Generation:
     cached: int = 0               # how many of the ids the cache row holds
     reused: int = 0               # how many of them an earlier text left there
     code: list = None             # ids since <|python_start|>
-    retired: int = 0              # when it left the batch, as a number that grows
+    retired: float = 0.0          # when it left the batch
 
     def __post_init__(self):
         # a stream of its own for every (seed, prompt, copy): samples of one prompt differ, and no other row has a say
@@ -169,7 +169,6 @@ class Engine:
         self.tok, self.max_rows, self.max_len = tok, max_rows, model.config.seq_len
         self.decoder = make_decoder(model, dtype, compile)                   # no weight of it asks for a gradient
         self.waiting, self.active, self.kept, self.max_kept = deque(), [], [], 8
-        self.clock = itertools.count()
         self.min_shared = 16                                                 # fewer ids in common are not worth a copy
         self.prefill_tokens = 512                                  # a step's share for new prompts: bounds others' wait
         # What may be sampled: in a text the model can open Python or end, in code it can close it; never open an output
@@ -248,48 +247,43 @@ class Engine:
             if text.finish:                                                  # cancelled while it waited
                 continue
             rows = self.active + self.kept
-            self.decoder.reserve(len(rows) + 1, text.end)
-            shared = [common_prefix(t.ids[:t.cached], text.ids[:-1]) for t in rows]     # the last id is the next step's
-            best = max(range(len(rows)), key=shared.__getitem__, default=-1)
-            if best >= 0 and shared[best] < self.min_shared:
-                best = -1
-            target = best if best >= n else len(rows)                        # what is kept in row n moves there
-            if self.kept and target > n:
-                self.decoder.move(n, target, max(t.cached for t in self.kept), swap=best >= n)
+            shared = [common_prefix(t.ids[:t.cached], text.ids[:-1]) for t in rows]   # the last id is for the next step
+            best = max(range(len(rows)), key=shared.__getitem__, default=0)
+            text.reused = shared[best] if rows and shared[best] >= self.min_shared else 0
+            # The text gets row n. What is kept there goes where the best one is, to a new row, or instead of the oldest
+            target = len(rows)
+            if text.reused and best >= n:
+                target = best
+            elif len(self.kept) >= self.max_kept:
+                target = n + min(range(len(self.kept)), key=lambda i: self.kept[i].retired)
+            self.decoder.reserve(target + 1, text.end)
+            if target > n:
+                self.decoder.swap(n, target, max(t.cached for t in self.kept))
                 self.kept[target - n:target - n + 1] = self.kept[:1]
             del self.kept[:1]
-            if 0 <= best < n:
-                self.decoder.move(best, n, shared[best])
-            text.cached = text.reused = shared[best] if best >= 0 else 0
+            if text.reused and best < n:
+                self.decoder.copy(best, n, text.reused)
+            text.cached = text.reused
             self.active.append(text)
 
     def retire(self):
         """Finished texts leave the batch: the last active row changes places with them, so that there are no gaps."""
         for row in reversed(range(len(self.active))):
             text = self.active[row]
-            if not text.finish:
-                continue
-            last = self.active.pop()
-            if last is not text:
-                self.decoder.move(row, len(self.active), max(text.cached, last.cached), swap=True)
-                self.active[row] = last
-            text.retired = next(self.clock)
-            self.kept.insert(0, text)
-            if len(self.kept) > self.max_kept:                           # the oldest goes, the last one takes its place
-                oldest = min(range(len(self.kept)), key=lambda i: self.kept[i].retired)
-                end = self.kept.pop()
-                if oldest < len(self.kept):
-                    n = len(self.active)
-                    self.decoder.move(n + len(self.kept), n + oldest, end.cached)
-                    self.kept[oldest] = end
+            if text.finish:
+                last, text.retired = self.active.pop(), time.monotonic()
+                if last is not text:
+                    self.decoder.swap(row, len(self.active), max(text.cached, last.cached))
+                    self.active[row] = last
+                self.kept.insert(0, text)
 
     def reset(self):
         """Forget everything, after an error that left the rows in an unknown state."""
         self.waiting, self.active, self.kept = deque(), [], []
 
     def generate(self, prompts, max_tokens, progress=None, raw=False, **sampling):
-        """prompts: lists of ids -> one list of ids each: the answer, tool outputs included. <|assistant_end|> at its end
-        says that the model ended by itself; else max_tokens or the context cut it off.
+        """prompts: lists of ids -> one list of ids each: the answer, tool outputs included. <|assistant_end|> at the
+        end says that the model ended by itself; else max_tokens or the context cut it off.
 
         sampling: the fields of Sampling. Equal prompts in one call get different samples. progress(done) after each.
         """
@@ -304,16 +298,6 @@ class Engine:
                     if progress:
                         progress(done)
         return [text.answer for text in texts]
-
-    def stream(self, prompt, max_tokens, raw=False, copy=0, **sampling):
-        """Yield the ids of one answer as they come; closing the generator cancels it."""
-        text = self.submit(prompt, max_tokens, Sampling(**sampling), raw, copy)
-        try:
-            while not text.finish:
-                for _, new in self.step():
-                    yield from new
-        finally:
-            self.cancel(text)
 
 
 def common_prefix(a, b):
@@ -350,10 +334,15 @@ def parse_answer(tok, ids):
     """The ids of an answer -> its parts [{"type": "text"|"python"|"python_output", "text"}], as in a conversation."""
     stream, parts = PartStream(tok), []
     for type, text in [pair for id in ids for pair in stream.feed(id)] + stream.flush():
-        if text == "" or not parts or parts[-1]["type"] != type:          # "" opens a part, even beside one of its kind
-            parts.append({"type": type, "text": ""})
-        parts[-1]["text"] += text
+        add_text(parts, type, text)
     return parts
+
+
+def add_text(parts, type, text):
+    """Append to the last part, or begin one: where the type changes, and where text is ""."""
+    if text == "" or not parts or parts[-1]["type"] != type:
+        parts.append({"type": type, "text": ""})
+    parts[-1]["text"] += text
 
 # ---------------------------------------------------------------------------------------------------------------------
 # The terminal
@@ -424,54 +413,45 @@ CONTROL = {i: "\ufffd" for i in [*range(32), *range(127, 160)] if chr(i) not in 
 
 def show(tok, ids):
     """Print an answer as its ids come; tool calls and results stand in brackets, on a terminal in colour. -> all ids"""
-    parts, seen, type = PartStream(tok), [], "text"
-    start, end = ("\033[36m", "\033[0m") if sys.stdout.isatty() else ("", "")
-    opening, closing = {"text": "", "python": f"{start}[python: ", "python_output": f"{start}[= "}, f"]{end}"
-
-    def write(new, text):
-        nonlocal type
-        if text == "" or new != type:
-            print((closing if type != "text" else "") + opening[new], end="")
-            type = new
-        print(text.translate(CONTROL), end="", flush=True)
-
-    for id in ids:
-        seen.append(id)
-        for new, text in parts.feed(id):
-            write(new, text)
-    for new, text in parts.flush():
-        write(new, text)
+    stream, seen, type = PartStream(tok), [], "text"
+    color, plain = ("\033[36m", "\033[0m") if sys.stdout.isatty() else ("", "")
+    opening, closing = {"text": "", "python": f"{color}[python: ", "python_output": f"{color}[= "}, f"]{plain}"
+    for id in itertools.chain(ids, [None]):                                  # None: the end
+        seen += [id] if id is not None else []
+        for new, text in stream.feed(id) if id is not None else stream.flush():
+            if text == "" or new != type:
+                print((closing if type != "text" else "") + opening[new], end="")
+                type = new
+            print(text.translate(CONTROL), end="", flush=True)
     print(closing if type != "text" else "")
     return seen
 
 
-def answer(engine, tok, messages, max_tokens, settings, copy=0):
-    """Stream one answer to the terminal; Ctrl-C ends it, not the program. -> (content parts, a line of statistics)"""
-    ids, dropped = fit(tok, messages, engine.max_len - min(max_tokens, engine.max_len // 4))
-    if dropped:
-        print(f"(the context of {engine.max_len} tokens is full: the oldest {dropped} turns are left out)")
-    stop, times = [], []
+def answer(engine, tok, ids, max_tokens, settings, raw=False, copy=0):
+    """Stream one answer to the terminal; Ctrl-C ends it, not the program. -> (its Generation, a line of statistics)"""
+    stop, times, start = [], [], time.perf_counter()
+    text = engine.submit(ids, max_tokens, Sampling(**settings), raw, copy)
     before = signal.signal(signal.SIGINT, lambda *_: stop.append(True))      # between two steps the engine is whole
-
-    text = engine.submit(ids, max_tokens, Sampling(**settings), copy=copy)
 
     def new_ids():
         while not text.finish and not stop:
             for _, new in engine.step():
-                times.append(time.perf_counter())
+                times.append(time.perf_counter() - start)
                 yield from new
-    start = time.perf_counter()
     try:
-        new = show(tok, new_ids())
+        show(tok, new_ids())
     finally:
         engine.cancel(text)
         signal.signal(signal.SIGINT, before)
-    if text.finish != "stop":
-        print("(stopped)" if stop else "(cut off: --max_tokens or the context is used up)")
-    rate = (len(new) - 1) / (times[-1] - times[0]) if len(times) > 1 else 0
-    stats = (f"{len(new)} tokens, {rate:.0f} tokens/s, the first after {1e3 * (times[0] - start):.0f} ms; context "
-             f"{len(text.ids)} of {engine.max_len} tokens, {text.reused} of them known from earlier turns")
-    return parse_answer(tok, new), stats
+    if not times:
+        return text, "no token yet when it was stopped"
+    rate = (len(text.answer) - 1) / (times[-1] - times[0]) if len(times) > 1 else 0
+    return text, (f"{len(text.answer)} tokens, {rate:.0f} tokens/s, the first after {1e3 * times[0]:.0f} ms; context "
+                  f"{len(text.ids)} of {engine.max_len} tokens, {text.reused} of them known from earlier turns")
+
+
+def with_system(system, messages):
+    return ([{"role": "system", "content": system}] if system else []) + messages
 
 
 def terminal(engine, tok, cfg, settings, title):
@@ -518,22 +498,25 @@ def terminal(engine, tok, cfg, settings, title):
                 Sampling(**new)                                              # ValueError if out of range
                 settings = new
             elif word == "/save":
-                record = {"messages": ([{"role": "system", "content": system}] if system else []) + messages}
-                text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
-                Path(rest).expanduser().write_text(text, encoding="utf-8")
+                record = json.dumps({"messages": with_system(system, messages)}, indent=1, ensure_ascii=False)
+                Path(rest).expanduser().write_text(record + "\n", encoding="utf-8")
             elif word == "/load":
-                loaded = read_messages(tok, json.loads(Path(rest).expanduser().read_text(encoding="utf-8")))
-                system = loaded[0]["content"] if loaded[0]["role"] == "system" else ""
-                messages = loaded[1:] if system else loaded
-                if messages[-1]["role"] == "user":
-                    ask = True
+                messages = read_messages(tok, json.loads(Path(rest).expanduser().read_text(encoding="utf-8")))
+                system = messages.pop(0)["content"] if messages[0]["role"] == "system" else ""
+                ask = messages[-1]["role"] == "user"
             else:
                 print(f"{word}: no such command; /help lists them")
             if ask:
                 print("bot  ", end="", flush=True)
-                full = ([{"role": "system", "content": system}] if system else []) + messages
-                content, stats = answer(engine, tok, full, cfg.max_tokens, settings, retries)
-                messages = messages + [{"role": "assistant", "content": content}]
+                room = engine.max_len - min(cfg.max_tokens, engine.max_len // 4)
+                ids, dropped = fit(tok, with_system(system, messages), room)
+                if dropped:
+                    print(f"(the context of {engine.max_len} tokens is full: the oldest {dropped} turns are left out)")
+                text, stats = answer(engine, tok, ids, cfg.max_tokens, settings, copy=retries)
+                if text.finish != "stop":
+                    print("(stopped)" if text.finish == "cancelled" else
+                          "(cut off: --max_tokens or the context is used up)")
+                messages = messages + [{"role": "assistant", "content": parse_answer(tok, text.answer)}]
         except (ValueError, OSError) as e:
             print(f"error: {e}")
             if ask:
@@ -580,32 +563,27 @@ def batch(engine, tok, cfg, settings, stage):
                 raise ValueError(f"{cfg.output}:{number + 1} answers another prompt or was made with other settings: "
                                  f"give the same flags to go on, or another --output to start afresh")
         seen, running, start = Counter(tuple(ids) for _, ids in prompts[:len(lines)]), deque(), time.time()
-        done = submitted = len(lines)
-        while done < len(prompts):
-            while submitted < len(prompts) and len(running) < 2 * engine.max_rows:  # so that no row ever waits for work
-                ids = prompts[submitted][1]
-                running.append(engine.submit(ids, cfg.max_tokens, Sampling(**settings), copy=seen[tuple(ids)]))
+        todo, done = deque(prompts[len(lines):]), len(lines)
+        while todo or running:
+            while todo and len(running) < 2 * engine.max_rows:               # so that no row ever waits for work
+                messages, ids = todo.popleft()
+                text = engine.submit(ids, cfg.max_tokens, Sampling(**settings), copy=seen[tuple(ids)])
+                running.append((messages, text))
                 seen[tuple(ids)] += 1
-                submitted += 1
             engine.step()
-            while running and running[0].finish:
-                text = running.popleft()
-                content = parse_answer(tok, text.answer)
-                record = {"messages": prompts[done][0] + [{"role": "assistant", "content": content}],
+            while running and running[0][1].finish:
+                messages, text = running.popleft()
+                record = {"messages": messages + [{"role": "assistant", "content": parse_answer(tok, text.answer)}],
                           "finish": text.finish, "tokens": len(text.answer), "made_by": made_by}
                 f.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
                 f.flush()
                 done += 1
-                progress(done, len(prompts), (done - len(lines)) / (time.time() - start))
+                if sys.stderr.isatty():                                      # one line that rewrites itself
+                    rate = (done - len(lines)) / (time.time() - start)
+                    print(f"\r[{'#' * (30 * done // len(prompts)):30}] {done} of {len(prompts)}, {rate:.1f}/s, "
+                          f"{(len(prompts) - done) / rate:.0f} s left ", end="" if todo or running else "\n",
+                          file=sys.stderr, flush=True)
     print(f"{cfg.output}: {len(prompts)} answers, {len(prompts) - len(lines)} of them new", flush=True)
-
-
-def progress(done, total, rate):
-    """One line on standard error that rewrites itself; nothing where that is no terminal."""
-    if sys.stderr.isatty():
-        bar = "#" * (30 * done // total)
-        print(f"\r[{bar:30}] {done} of {total}, {rate:.1f}/s, {(total - done) / rate:.0f} s left ",
-              end="" if done < total else "\n", file=sys.stderr, flush=True)
 
 
 def main():
@@ -623,18 +601,19 @@ def main():
     Sampling(**settings)                                                     # ValueError before anything else happens
     sys.stdout.reconfigure(errors="replace")                            # a terminal that can't show a character shows ?
     prompt = sys.stdin.read() if cfg.prompt == "-" else cfg.prompt
-    system = [{"role": "system", "content": cfg.system}] if cfg.system else []
     if cfg.serve:
         from serve import serve                                           # in a file of its own, which imports this one
         serve(engine, tok, cfg, settings, path.name)
     elif cfg.batch:
         batch(engine, tok, cfg, settings, str(path))
-    elif cfg.base:
-        print(prompt.translate(CONTROL), end="", flush=True)
-        show(tok, engine.stream([tok.special("<|bos|>")] + tok.encode(prompt), cfg.max_tokens, raw=True, **settings))
-    elif cfg.prompt:
-        ids, _ = fit(tok, system + [{"role": "user", "content": prompt}], engine.max_len - 1)
-        show(tok, engine.stream(ids, cfg.max_tokens, **settings))
+    elif cfg.base or cfg.prompt:
+        ids = [tok.special("<|bos|>")] + tok.encode(prompt)
+        if cfg.base:
+            print(prompt.translate(CONTROL), end="", flush=True)
+        else:
+            ids, _ = fit(tok, with_system(cfg.system, [{"role": "user", "content": prompt}]), engine.max_len - 1)
+        if answer(engine, tok, ids, cfg.max_tokens, settings, raw=cfg.base)[0].finish == "cancelled":
+            raise KeyboardInterrupt
     else:
         terminal(engine, tok, cfg, settings, f"{path}: {model.num_params() / 1e6:.1f} million parameters, context "
                                              f"{engine.max_len} tokens, on {env.device}")

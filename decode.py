@@ -96,9 +96,11 @@ class Decoder:
         """ids, positions (B, T); slots (B*T): the tokens' places in the cache, counted through all rows."""
         c, D, kv_heads = self.config, self.head_size, self.config.n_kv_head
         B, T = ids.shape
+        group = c.n_head // kv_heads                                         # queries that share keys, side by side
         mask = None
         if B * T > 1 or self.use_graphs:                # True: this query may look at that key; `end` may be rounded up
             mask = (torch.arange(end, device=self.device) <= positions[..., None])[:, None]      # (B, 1, T, end)
+            mask = mask.repeat_interleave(group, dim=2) if group > 1 else mask
         cos, sin = self.cos[positions.flatten()], self.sin[positions.flatten()]                  # (B*T, 1, D / 2)
         cos, sin = torch.cat([cos, cos], -1), torch.cat([-sin, sin], -1)     # for both halves of a head at once
         x = self.embed[ids.flatten()]                                        # (B*T, C)
@@ -106,11 +108,11 @@ class Decoder:
             qkv = torch.mm(rms_norm(x), wqkv).view(B * T, -1, D)             # (B*T, H + 2 Hkv, D)
             qk = rms_norm(qkv[:, :c.n_head + kv_heads]).float()
             qkv[:, :c.n_head + kv_heads] = torch.addcmul(qk * cos, qk.roll(D // 2, -1), sin)
-            q, kv = qkv[:, :c.n_head], qkv[:, c.n_head:]
+            q, kv = qkv[:, :c.n_head].reshape(B, T, kv_heads, group, D), qkv[:, c.n_head:]
             cache.view(-1, 2 * kv_heads, D).index_copy_(0, slots, kv)
             k, v = cache[row:row + B, :end].transpose(1, 2).chunk(2, dim=1)  # each (B, Hkv, end, D)
-            y = F.scaled_dot_product_attention(q.view(B, T, -1, D).transpose(1, 2), k, v, attn_mask=mask,
-                                               enable_gqa=c.n_head != kv_heads)
+            q = q.transpose(1, 2).reshape(B, kv_heads, T * group, D)         # CUDA's kernel for masks knows no groups
+            y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask).reshape(B, kv_heads, T, group * D)
             x = torch.addmm(x, y.transpose(1, 2).reshape(B * T, -1), wo)
             gate, up = torch.mm(rms_norm(x), gate_up).chunk(2, dim=-1)
             x = torch.addmm(x, F.silu(gate) * up, down)
@@ -153,15 +155,13 @@ class Decoder:
         self.pool = graph.pool()
         return graph, inputs, out
 
-    def move(self, source, target, length, swap=False):
-        """Copy the first `length` positions of row `source` to row `target`, or exchange the two rows."""
-        a, b = self.cache[:, source, :length], self.cache[:, target, :length]
-        if swap:
-            a_copy = a.clone()
-            a.copy_(b)
-            b.copy_(a_copy)
-        else:
-            b.copy_(a)
+    def copy(self, source, target, length):
+        """Copy the first `length` positions of row `source` to row `target`."""
+        self.cache[:, target, :length] = self.cache[:, source, :length]
+
+    def swap(self, a, b, length):
+        """Exchange the first `length` positions of two rows."""
+        self.cache[:, [a, b], :length] = self.cache[:, [b, a], :length]
 
 # ---------------------------------------------------------------------------------------------------------------------
 # decode.c
@@ -180,7 +180,7 @@ class NativeDecoder(Decoder):
     def __init__(self, model, library):
         self.library, self.tile = library, library.tile()
         self.room = self.threads = 0                                         # that the scratch buffers are for
-        self.likeliest, self.mask = (), None
+        self.likeliest, self.mask, self.places = (), None, []                # places: where each row is in the cache
         super().__init__(model, torch.float32)
 
     def empty(self, *shape):
@@ -215,11 +215,18 @@ class NativeDecoder(Decoder):
         """In memory the positions of one head follow each other, so that decode.c reads them in one stream."""
         cache = self.empty(self.config.n_layer, rows, 2 * self.config.n_kv_head, size, self.head_size)
         self.model.cache, self.model.cache_rows, self.model.cache_size = cache.data_ptr(), rows, size
+        self.places += range(len(self.places), rows)
         return cache.transpose(2, 3)
+
+    def copy(self, source, target, length):
+        super().copy(self.places[source], self.places[target], length)
+
+    def swap(self, a, b, length):
+        self.places[a], self.places[b] = self.places[b], self.places[a]
 
     def forward(self, ids, start, row=0, logits="last"):
         B, T = len(ids), len(ids[0])
-        tokens = [n for b in range(B) for t, id in enumerate(ids[b]) for n in (id, row + b, start[b] + t)]
+        tokens = [n for b in range(B) for t, id in enumerate(ids[b]) for n in (id, self.places[row + b], start[b] + t)]
         wanted = {"last": range(T - 1, B * T, T), "all": range(B * T), None: ()}[logits]
         out = torch.empty(len(wanted), self.config.vocab_size)
         self.decode(tokens, wanted, out.data_ptr())
@@ -233,12 +240,12 @@ class NativeDecoder(Decoder):
             self.logits_pointer = self.logits.data_ptr()
         if mask is not self.mask:
             self.mask, self.mask_pointer = mask, mask.data_ptr()
-        tokens = [n for token in zip(ids, range(B), start) for n in token]
+        tokens = [n for token in zip(ids, self.places, start) for n in token]
         self.decode(tokens, range(B), self.logits_pointer, mask.size(1), self.mask_pointer, self.likeliest)
         return self.logits, self.likeliest[:B]
 
     def decode(self, tokens, wanted, logits, n_mask=0, mask=None, likeliest=None):
-        """tokens: id, row, position, id, row, position...; the rest as in decode.c, pointers to float32 as integers."""
+        """tokens: id, place, position, id, place, position...; the rest as in decode.c, pointers as integers."""
         n, threads = len(tokens) // 3, torch.get_num_threads()
         if n > self.room or threads > self.threads:
             self.make_scratch(2 * n, threads)

@@ -10,31 +10,18 @@ POST /v1/completions         raw text -> its continuation
     OpenAI(base_url="http://127.0.0.1:8000/v1", api_key="none").chat.completions.create(model="sft", messages=[...])
 
 Every connection has a thread of its own, and one thread owns the engine. A request hands its prompts to that thread,
-which decodes all requests as one batch, and reads the new ids from a queue: a client that reads slowly or vanishes holds
-up nobody. Beyond OpenAI: top_k, min_p and repetition_penalty in the request; "parts" in messages and deltas, where tool
-calls and their results stand apart (in "content" a result stands where the model put it, and the call is left out).
+which decodes all requests as one batch, and reads the new ids from a queue: a client that reads slowly or vanishes
+holds up nobody. Beyond OpenAI: top_k, min_p and repetition_penalty in the request; "parts" in messages and deltas,
+where tool calls and their results stand apart (in "content" a result stands where the model put it, without the call).
 """
-import base64
-import hashlib
-import hmac
-import ipaddress
-import json
-import queue
-import random
-import re
-import select
-import signal
-import socket
-import threading
-import time
-import traceback
+import base64, hashlib, hmac, ipaddress, json, queue, random, re, select, signal, socket, threading, time, traceback
 import uuid
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import torch
 
-from chat import PartStream, Sampling
+from chat import PartStream, Sampling, add_text
 from common import merge_system
 
 MAX_BODY = 1 << 20                # bytes of a request
@@ -148,17 +135,14 @@ class Choice:
     def feed(self, ids, finish):
         """-> deltas. A tail that may become a stop string is held back until it is clear."""
         out = []
-        for id in ids:
+        for id in [*ids, *([None] if finish else [])]:                       # None: the end
             if not self.finish:
-                self.n_tokens += 1
-                for type, text in self.stream.feed(id):
+                self.n_tokens += id is not None
+                for type, text in self.stream.flush() if id is None else self.stream.feed(id):
                     self.add(out, type, text)
         if finish and not self.finish:
-            for type, text in self.stream.flush():
-                self.add(out, type, text)
-            if not self.finish:
-                self.release(out)
-                self.finish = finish
+            self.release(out)
+            self.finish = finish
         for type, text in out:
             add_text(self.parts, type, text)
         return out
@@ -171,31 +155,19 @@ class Choice:
     def add(self, out, type, text):
         if self.finish:
             return
-        if type != self.type or text == "":
+        if type != self.type or text == "":                                  # a part begins
             self.release(out)
             self.type = type
             if text == "":
-                out.append((type, text))
-        if type == "python" or not self.stop:
-            if text:
-                out.append((type, text))
-            return
+                out.append((type, ""))
         text = self.held + text
-        found = [text.find(s) for s in self.stop if s in text]
-        if found:
-            text, self.held, self.finish = text[:min(found)], "", "stop"
-        else:
-            keep = max(k for s in self.stop for k in range(len(s)) if text.endswith(s[:k]))
-            text, self.held = text[:len(text) - keep], text[len(text) - keep:]
+        if type != "python":
+            found = [text.find(s) for s in self.stop if s in text]
+            keep = max((k for s in self.stop for k in range(len(s)) if text.endswith(s[:k])), default=0)
+            end = min(found) if found else len(text) - keep
+            text, self.held, self.finish = text[:end], "" if found else text[end:], "stop" if found else ""
         if text:
             out.append((type, text))
-
-
-def add_text(parts, type, text):
-    """Append to the last part, or begin one: where the type changes, and where text is ""."""
-    if text == "" or not parts or parts[-1]["type"] != type:
-        parts.append({"type": type, "text": ""})
-    parts[-1]["text"] += text
 
 
 def content_of(parts):
@@ -203,92 +175,84 @@ def content_of(parts):
     return "".join(part["text"] for part in parts if part["type"] != "python")
 
 
-def number(body, name, default, kinds=(int, float)):
-    value = body.get(name)
-    if value is None:
-        return default
-    if type(value) not in kinds:
-        kind = "a whole number" if kinds == (int,) else "a number"
-        raise ApiError(400, f"{name} is {json.dumps(value)[:50]}, expected {kind}", param=name)
+def expect(ok, message, param, code=None):
+    if not ok:
+        raise ApiError(400, message, code, param)
+
+
+def number(body, name, default, whole=True):
+    """A number of the request, or the default where it is missing or null."""
+    value = default if body.get(name) is None else body[name]
+    expect(type(value) in ((int,) if whole else (int, float)),
+           f"{name} is {json.dumps(value)[:50]}, expected a {'whole ' if whole else ''}number", name)
     return value
 
 
 def read_request(body, tok, engine, cfg, settings, chat):
-    """The JSON body of a request -> (Job, stop strings, stream, include_usage); ApiError 400 that says what is wrong."""
+    """The JSON body of a request -> (Job, stop strings, stream, include_usage); ApiError 400 says what is wrong."""
     for name in ("tools", "functions", "tool_choice", "logprobs", "top_logprobs", "logit_bias", "presence_penalty",
                  "frequency_penalty", "suffix", "echo", "audio"):
-        if body.get(name) not in (None, False, 0, {}, [], "none", "auto"):
-            raise ApiError(400, f"{name} is not supported by this server", "unsupported_parameter", name)
-    if (body.get("response_format") or {"type": "text"}) != {"type": "text"}:
-        raise ApiError(400, "response_format: only text is supported", "unsupported_parameter", "response_format")
+        expect(body.get(name) in (None, False, 0, {}, [], "none", "auto"), f"{name} is not supported by this server",
+               name, "unsupported_parameter")
+    expect((body.get("response_format") or {"type": "text"}) == {"type": "text"},
+           "response_format: only text is supported", "response_format", "unsupported_parameter")
     try:
-        sampling = Sampling(**{name: number(body, name, default, (int,) if isinstance(default, int) else (int, float))
-                               for name, default in settings.items() if name != "seed"},
-                            seed=number(body, "seed", random.getrandbits(32), (int,)))
+        sampling = Sampling(**{name: number(body, name, random.getrandbits(32) if name == "seed" else default,
+                                            whole=type(default) is int) for name, default in settings.items()})
     except ValueError as e:
         raise ApiError(400, str(e), param=str(e).split()[0]) from None
-    n = number(body, "n", 1, (int,))
-    max_tokens = number(body, "max_completion_tokens", number(body, "max_tokens", cfg.max_tokens, (int,)), (int,))
+    n = number(body, "n", 1)
+    max_tokens = number(body, "max_completion_tokens", number(body, "max_tokens", cfg.max_tokens))
     stop = [body["stop"]] if isinstance(body.get("stop"), str) else body.get("stop") or []
-    if not 1 <= n <= 16:
-        raise ApiError(400, f"n is {n}, expected 1 to 16", param="n")
-    if max_tokens < 1:
-        raise ApiError(400, f"max_tokens is {max_tokens}, expected 1 or more", param="max_tokens")
-    if not isinstance(stop, list) or len(stop) > 4 or not all(isinstance(s, str) and 0 < len(s) <= 200 for s in stop):
-        raise ApiError(400, "stop: expected up to 4 texts of 1 to 200 characters", param="stop")
     options = body.get("stream_options") or {}
-    if not isinstance(options, dict):
-        raise ApiError(400, "stream_options: expected an object", param="stream_options")
+    expect(1 <= n <= 16, f"n is {n}, expected 1 to 16", "n")
+    expect(max_tokens >= 1, f"max_tokens is {max_tokens}, expected 1 or more", "max_tokens")
+    expect(isinstance(stop, list) and len(stop) <= 4 and all(isinstance(s, str) and 0 < len(s) <= 200 for s in stop),
+           "stop: expected up to 4 texts of 1 to 200 characters", "stop")
+    expect(isinstance(options, dict), "stream_options: expected an object", "stream_options")
     if chat:
         prompts = [chat_prompt(body.get("messages"), tok, engine)]
     else:
         texts = [body.get("prompt")] if isinstance(body.get("prompt"), str) else body.get("prompt")
-        if not isinstance(texts, list) or not 1 <= len(texts) <= 16 or not all(isinstance(t, str) for t in texts):
-            raise ApiError(400, "prompt: expected a text or a list of up to 16 texts", param="prompt")
-        prompts = [[tok.special("<|bos|>")] + encode(text, tok, engine, "prompt") for text in texts]
-    for ids in prompts:
-        if len(ids) >= engine.max_len:
-            raise too_long(f"{len(ids)} tokens", engine, "messages" if chat else "prompt")
+        expect(isinstance(texts, list) and 1 <= len(texts) <= 16 and all(isinstance(t, str) for t in texts),
+               "prompt: expected a text or a list of up to 16 texts", "prompt")
+        check_length(texts, tok, engine, "prompt")
+        prompts = [[tok.special("<|bos|>")] + tok.encode(text) for text in texts]
+    check_length(prompts, tok, engine, "messages" if chat else "prompt")
     job = Job([ids for ids in prompts for _ in range(n)], [i for _ in prompts for i in range(n)], max_tokens, sampling,
               not chat, cfg.time_limit)
     return job, stop, bool(body.get("stream")), bool(options.get("include_usage"))
 
 
-def too_long(what, engine, param):
-    return ApiError(400, f"the prompt has {what}; this model's context is {engine.max_len} tokens, prompt and answer "
-                         f"together", "context_length_exceeded", param)
-
-
-def encode(text, tok, engine, param):
-    """Ids of a text. One that can't fit is refused before it is tokenized: no token is longer than the longest one."""
-    if len(text) > engine.max_len * int(tok.token_bytes.max()):
-        raise too_long(f"{len(text)} characters", engine, param)
-    return tok.encode(text)
+def check_length(texts, tok, engine, param):
+    """Refuse what can't fit: ids, or a text before it is tokenized, for no token is longer than the longest one."""
+    for text in texts:
+        limit = (engine.max_len - 1) * (int(tok.token_bytes.max()) if isinstance(text, str) else 1)
+        expect(len(text) <= limit, f"the prompt has {len(text)} {'characters' if isinstance(text, str) else 'tokens'}; "
+               f"this model's context is {engine.max_len} tokens, prompt and answer together", param,
+               "context_length_exceeded")
 
 
 def chat_prompt(messages, tok, engine):
-    """OpenAI messages -> ids up to <|assistant_start|>. Content is a text or a list of {"type": "text", "text"} parts; an
-    assistant's may hold python and python_output parts, as this server sends them. A user's is never more than text."""
-    if not isinstance(messages, list) or not messages:
-        raise ApiError(400, "messages: expected a list of at least one message", param="messages")
-    record, n_chars = [], 0
+    """OpenAI messages -> ids up to <|assistant_start|>. Content is a text or a list of {"type": "text", "text"} parts;
+    an assistant's may hold python and python_output parts, as this server sends them, a user's is never but text."""
+    expect(isinstance(messages, list) and messages, "messages: expected a list of at least one message", "messages")
+    record, said = [], ""
     for i, message in enumerate(messages):
         where = f"messages[{i}]"
         role = message.get("role") if isinstance(message, dict) else None
         role = "system" if role == "developer" else role
-        if role not in ("system", "user", "assistant"):
-            raise ApiError(400, f"{where}: expected the role system, user or assistant", param=where)
+        expect(role in ("system", "user", "assistant"), f"{where}: expected the role system, user or assistant", where)
         allowed = ("text", "python", "python_output") if role == "assistant" else ("text",)
         parts = message.get("parts") if role == "assistant" and message.get("parts") else message.get("content")
         parts = [{"type": "text", "text": parts}] if isinstance(parts, str) else parts
-        if not isinstance(parts, list) or not all(isinstance(p, dict) and p.get("type") in allowed and
-                                                  isinstance(p.get("text"), str) for p in parts):
-            raise ApiError(400, f"{where}: expected content that is a text or a list of parts of type "
-                                f"{' or '.join(allowed)}", param=where)
-        n_chars += sum(len(p["text"]) for p in parts)
-        record.append({"role": role, "content": parts if role == "assistant" else "".join(p["text"] for p in parts)})
-    if n_chars > engine.max_len * int(tok.token_bytes.max()):
-        raise too_long(f"{n_chars} characters", engine, "messages")
+        expect(isinstance(parts, list) and all(isinstance(p, dict) and p.get("type") in allowed and
+                                               isinstance(p.get("text"), str) for p in parts),
+               f"{where}: expected content that is a text or a list of parts of type {' or '.join(allowed)}", where)
+        text = "".join(p["text"] for p in parts)
+        record.append({"role": role, "content": parts if role == "assistant" else text})
+        said += text
+    check_length([said], tok, engine, "messages")
     try:
         if merge_system(record)[-1]["role"] != "user":
             raise ValueError("the last message must be the user's")
@@ -305,8 +269,16 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
     def do_GET(self):
-        self.respond({"/": self.get_page, "/health": self.get_health, "/v1/models": self.get_models,
-                      f"/v1/models/{self.server.model}": self.get_model})
+        server, worker = self.server, self.server.worker
+        model = {"id": server.model, "object": "model", "created": server.created, "owned_by": "tok2chat",
+                 "context_length": worker.engine.max_len, "defaults": server.settings}
+        health = {"status": "stopping" if worker.stopping else "ok", "model": server.model, "load": worker.load,
+                  "max_queue": worker.max_queue}
+        self.respond({"/health": lambda: self.send(200, health),
+                      "/v1/models": lambda: self.send(200, {"object": "list", "data": [model]}),
+                      f"/v1/models/{server.model}": lambda: self.send(200, model),
+                      "/": lambda: self.send(200, server.page, "text/html; charset=utf-8", [
+                          ("Content-Security-Policy", server.csp), ("Referrer-Policy", "no-referrer")])})
 
     def do_POST(self):
         self.respond({"/v1/chat/completions": lambda: self.complete(chat=True),
@@ -325,7 +297,7 @@ class Handler(BaseHTTPRequestHandler):
                 raise ApiError(404, f"{self.command} {path[:100]}: no such address here", "not_found")
             routes[path]()
         except ApiError as e:
-            self.send(e.status, json.dumps(e.body).encode())
+            self.send(e.status, e.body)
         except OSError:                                                 # the client has gone, or takes nothing any more
             self.close_connection = True
         finally:
@@ -333,8 +305,8 @@ class Handler(BaseHTTPRequestHandler):
                 server.requests -= 1
 
     def check_sender(self, path):
-        """A page of another site can make a browser send requests here, under our name (cross-site) or under its own name
-        that it points to this address (DNS rebinding). The Host header gives the second away, Origin the first."""
+        """A page of another site can make a browser send requests here, under our name (cross-site) or under its own
+        name that it points to this address (DNS rebinding). Origin gives the first away, the Host header the second."""
         host = self.headers.get("Host", "")
         name = re.sub(r":\d+$", "", host).strip("[]").lower()
         try:
@@ -353,40 +325,26 @@ class Handler(BaseHTTPRequestHandler):
             raise ApiError(401, "a wrong API key, or none: send the header Authorization: Bearer KEY",
                            "invalid_api_key")
 
-    def send(self, status, body, kind="application/json", headers=()):
+    def send_head(self, status, kind, headers=()):
         self.send_response(status)
-        for name, value in [("Content-Type", kind), ("Content-Length", str(len(body))), ("Cache-Control", "no-store"),
+        for name, value in [("Content-Type", kind), ("Cache-Control", "no-store"),
                             ("X-Content-Type-Options", "nosniff"), *headers,
-                            *([("Retry-After", "1")] if status == 429 else []),
                             *([("Connection", "close")] if self.close_connection else [])]:
             self.send_header(name, value)
         self.end_headers()
+
+    def send(self, status, body, kind="application/json", headers=()):
+        """body: bytes, or an object that becomes JSON."""
+        body = body if isinstance(body, bytes) else json.dumps(body).encode()
+        retry = [("Retry-After", "1")] if status == 429 else []
+        self.send_head(status, kind, [("Content-Length", str(len(body))), *headers, *retry])
         if self.command != "HEAD":
             self.wfile.write(body)
 
     def send_error(self, code, message=None, explain=None):
         """What http.server itself finds wrong, a malformed request line say."""
         self.close_connection = True
-        self.send(code, json.dumps(ApiError(code, message or "bad request").body).encode())
-
-    def get_page(self):
-        self.send(200, self.server.page, "text/html; charset=utf-8", [("Content-Security-Policy", self.server.csp),
-                                                                      ("Referrer-Policy", "no-referrer")])
-
-    def get_health(self):
-        worker = self.server.worker
-        self.send(200, json.dumps({"status": "stopping" if worker.stopping else "ok", "model": self.server.model,
-                                   "load": worker.load, "max_queue": worker.max_queue}).encode())
-
-    def model_object(self):
-        return {"id": self.server.model, "object": "model", "created": self.server.created, "owned_by": "tok2chat",
-                "context_length": self.server.worker.engine.max_len, "defaults": self.server.settings}
-
-    def get_models(self):
-        self.send(200, json.dumps({"object": "list", "data": [self.model_object()]}).encode())
-
-    def get_model(self):
-        self.send(200, json.dumps(self.model_object()).encode())
+        self.send(code, ApiError(code, message or "bad request").body)
 
     def read_body(self):
         length = self.headers.get("Content-Length", "")
@@ -426,20 +384,24 @@ class Handler(BaseHTTPRequestHandler):
         server.worker.submit(job)
         try:
             if stream:
-                self.stream(job, choices, base, chat, usage)
-            else:
-                for _ in self.events(job, choices):
-                    pass
-                self.send(200, json.dumps(base | {"choices": [self.whole(i, c, chat) for i, c in enumerate(choices)],
-                                                  "usage": self.usage(job, choices)}).encode())
+                return self.stream(job, choices, base, chat, usage)
+            for _ in self.events(job, choices):
+                pass
+            whole = []
+            for i, choice in enumerate(choices):
+                content = content_of(choice.parts)
+                answer = {"text": content} if not chat else {
+                    "message": {"role": "assistant", "content": content, "refusal": None, "parts": choice.parts}}
+                whole.append({"index": i, **answer, "logprobs": None, "finish_reason": choice.finish})
+            self.send(200, base | {"choices": whole, "usage": self.usage(job, choices)})
         finally:
             job.cancel()                                                # if the client has gone; else it is done anyway
 
     def events(self, job, choices):
-        """Yield (index, deltas) lists until all choices are finished; what came meanwhile comes together."""
+        """Yield {index: new parts} until all choices are finished; what came meanwhile comes together."""
         look = time.monotonic()
         while not all(c.finish for c in choices):
-            events = []
+            events, news = [], {}
             try:
                 events.append(job.events.get(timeout=0.2))
                 while True:
@@ -450,13 +412,15 @@ class Handler(BaseHTTPRequestHandler):
                 look = time.monotonic()
                 if self.client_has_gone():
                     raise OSError("the client has gone")
-            news = []
             for index, ids, finish in events:
                 if finish == "error":
                     raise ApiError(500, "the engine failed; its message is in the server's log", "engine_error")
-                news.append((index, choices[index].feed(ids, finish)))
-                if choices[index].finish:
-                    job.cancelled.add(index)                            # a stop string ends the text in the engine, too
+                if not choices[index].finish:                           # else a stop string ended it before the engine
+                    for type, text in choices[index].feed(ids, finish):
+                        add_text(news.setdefault(index, []), type, text)
+                    if choices[index].finish:
+                        job.cancelled.add(index)
+                        news.setdefault(index, [])
             yield news
 
     def client_has_gone(self):
@@ -468,21 +432,10 @@ class Handler(BaseHTTPRequestHandler):
         prompt, answer = sum(map(len, job.prompts)) // n, sum(c.n_tokens for c in choices)
         return {"prompt_tokens": prompt, "completion_tokens": answer, "total_tokens": prompt + answer}
 
-    def whole(self, index, choice, chat):
-        content = content_of(choice.parts)
-        answer = {"text": content}
-        if chat:
-            answer = {"message": {"role": "assistant", "content": content, "refusal": None, "parts": choice.parts}}
-        return {"index": index, **answer, "logprobs": None, "finish_reason": choice.finish}
-
     def stream(self, job, choices, base, chat, usage):
-        """Server-sent events. When something fails half-way the status is sent already, so an error comes as an event."""
+        """Server-sent events. What fails half-way comes as an event, too: the status is sent already."""
         self.close_connection = True                                         # the end of the connection ends the stream
-        self.send_response(200)
-        for name, value in [("Content-Type", "text/event-stream"), ("Cache-Control", "no-store"),
-                            ("Connection", "close"), ("X-Content-Type-Options", "nosniff")]:
-            self.send_header(name, value)
-        self.end_headers()
+        self.send_head(200, "text/event-stream")
         if usage:
             base = base | {"usage": None}
 
@@ -496,28 +449,17 @@ class Handler(BaseHTTPRequestHandler):
         try:
             for news in self.events(job, choices):
                 out = []
-                merged = {}
-                for index, deltas in news:
-                    merged.setdefault(index, []).extend(deltas)
-                for index, deltas in merged.items():
-                    parts = []
-                    for type, text in deltas:
-                        if text and parts and parts[-1]["text"] and parts[-1]["type"] == type:
-                            parts[-1]["text"] += text
-                        else:                                               # "" stays alone: it says that a part begins
-                            parts.append({"type": type, "text": text})
-                    content = content_of(parts)
+                for index, parts in news.items():
+                    delta = {"content": content_of(parts), "parts": parts}
                     if parts:
-                        delta = {"content": content, "parts": parts}
-                        out.append(chunk(index, {"delta": delta} if chat else {"text": content}))
+                        out.append(chunk(index, {"delta": delta} if chat else {"text": delta["content"]}))
                     if choices[index].finish:
                         out.append(chunk(index, {"delta": {}} if chat else {"text": ""}, choices[index].finish))
                 if out:
                     send(*out)
                     time.sleep(FLUSH_SECONDS)
         except ApiError as e:
-            send(e.body)
-            return
+            return send(e.body)
         if usage:
             send(base | {"choices": [], "usage": self.usage(job, choices)})
         self.wfile.write(b"data: [DONE]\n\n")
@@ -550,8 +492,9 @@ def make_server(engine, tok, cfg, settings, model):
         return base64.b64encode(hashlib.sha256(content).digest()).decode()
     server.page, server.tok, server.cfg, server.settings, server.model = page, tok, cfg, settings, model
     # only this page's own script and style run, whatever text gets into it, and it talks to this server only
-    server.csp = (f"default-src 'none'; script-src 'sha256-{digest(b'script')}'; style-src 'sha256-{digest(b'style')}'; "
-                  f"connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
+    server.csp = (f"default-src 'none'; script-src 'sha256-{digest(b'script')}'; "
+                  f"style-src 'sha256-{digest(b'style')}'; connect-src 'self'; img-src data:; base-uri 'none'; "
+                  f"form-action 'none'; frame-ancestors 'none'")
     server.lock, server.requests, server.created = threading.Lock(), 0, int(time.time())
     server.worker = Worker(engine, cfg.max_queue)
     server.worker.start()

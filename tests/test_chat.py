@@ -263,8 +263,7 @@ class Scripted:
     def reserve(self, rows, size):
         pass
 
-    def move(self, *args, **kwargs):
-        pass
+    copy = swap = lambda self, *args: None
 
     def forward(self, ids, start, row=0, logits="last"):
         if logits is None:
@@ -346,6 +345,28 @@ def test_the_next_turn_reuses_the_cache():
     reused = engine.generate([second], 10)
     assert max(fed) <= 7                                                     # not the 50 tokens of the first turn
     assert reused == tiny_engine()[0].generate([second], 10)
+
+
+@pytest.mark.parametrize("compile", [True, False])
+def test_kept_rows_never_change_an_answer(compile):
+    """Texts that share beginnings, come, go and are cancelled in a random order, through more rows than are kept."""
+    tok, rng = byte_tokenizer(), chat.random.Random(0)
+    engine, alone = (Engine(tiny_model(), tok, max_rows=5, compile=compile) for _ in range(2))
+    alone.min_shared, engine.min_shared, engine.max_kept, texts = 10 ** 9, 4, 4, []
+    for i in range(60):
+        old = rng.choice(texts[-8:]).ids if texts and rng.random() < 0.7 else []
+        ids = old[:rng.randrange(len(old) + 1)][:90] + [rng.randrange(256) for _ in range(rng.randrange(1, 20))]
+        texts.append(engine.submit(ids, rng.randrange(1, 12), raw=True))
+        if rng.random() < 0.1:
+            engine.cancel(rng.choice(texts))
+        for _ in range(rng.randrange(4)):
+            engine.step()
+    while not all(text.finish for text in texts):
+        engine.step()
+    assert sum(text.reused for text in texts) > 100 and any(text.finish == "cancelled" for text in texts)
+    for text in texts:
+        expected = alone.generate([text.ids[:text.n_prompt]], text.end - text.n_prompt, raw=True)[0]
+        assert text.answer == expected[:len(text.answer)]
 
 
 def test_long_prompts_go_in_by_chunks_while_others_decode():
@@ -497,6 +518,12 @@ def test_ctrl_c_stops_the_answer_and_not_the_program(monkeypatch, capsys):
     # the first after 4 tokens, the second after 8
     assert "aaaa\n(stopped)" in printed and "aaaaaaaa\n(cut off" in printed
     assert signal.getsignal(signal.SIGINT) is handler and not engine.active[1:]
+
+
+def test_ctrl_c_before_the_first_token(monkeypatch, capsys):
+    engine, tok = tiny_engine()
+    engine.admit = lambda: signal.raise_signal(signal.SIGINT)                # in the first step, which then yields nothing
+    assert "(stopped)" in talk(["hi", "/stats"], monkeypatch, capsys, engine)
 
 
 def test_a_full_context_drops_the_oldest_turns_and_says_so(monkeypatch, capsys):

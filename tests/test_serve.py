@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from chat import Config, Engine, Sampling, parse_answer
+from chat import Config, Engine, Sampling, add_text, parse_answer
 from common import load_checkpoint
 from serve import Choice, content_of, finish, make_server
 from test_chat import Scripted, byte_tokenizer, out, prompt, tiny_model
@@ -122,6 +122,14 @@ def test_stop_strings_end_the_answer_before_them(client):
     assert client.idle()
 
 
+def test_every_choice_of_a_stream_finishes_once(client):
+    """One that a stop string ends early goes on in the engine for a moment, beside the others."""
+    full = client.chat(temperature=1, seed=1, n=4)[1]["choices"][0]["message"]["content"]
+    events = client.events(temperature=1, seed=1, n=4, stop=full[1:3])
+    finishes = [c["index"] for e in events for c in e["choices"] if c["finish_reason"]]
+    assert sorted(finishes) == [0, 1, 2, 3] and client.idle()
+
+
 @pytest.mark.parametrize("pieces", [["a", "b", "STOP", "c"], ["abST", "OPc"], ["ab", "S", "T", "O", "P", "c"],
                                     ["abSTOP"]])
 def test_stop_strings_in_pieces(pieces):
@@ -158,7 +166,10 @@ def test_tool_calls_stand_apart_and_go_back_as_they_came():
              dict(type="text", text="!")]
     assert message["parts"] == parts and message["content"] == "is 42!"
     streamed = [p for e in client.events() for p in e["choices"][0]["delta"].get("parts", [])]
-    assert [p["type"] for p in streamed if p["text"] == ""] == ["python", "python_output"]
+    joined = []
+    for part in streamed:
+        add_text(joined, part["type"], part["text"])
+    assert joined == parts
     prompts = []
     client.engine.submit, submit = lambda ids, *a: prompts.append(ids) or submit(ids, *a), client.engine.submit
     turns = [dict(role="user", content="hi"), message, dict(role="user", content="x")]
