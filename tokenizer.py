@@ -12,15 +12,7 @@ first 256 tokens. Then, until the vocabulary is full, make the most frequent pai
 The file tells it twice: train_bpe_by_definition is these sentences in twenty lines; train_bpe returns the same tokens,
 on a large text a thousand times faster, in numpy. Encoding is the work of tiktoken, which loads what we save.
 """
-import base64
-import hashlib
-import json
-import os
-import re
-import shutil
-import sys
-import tempfile
-import time
+import base64, hashlib, json, os, re, shutil, sys, tempfile, time
 from collections import Counter, deque
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -67,23 +59,26 @@ def train_bpe_by_definition(texts, vocab_size, pattern=SPLIT_PATTERN):
     return tokens
 
 
-def train_bpe(texts, vocab_size, pattern=SPLIT_PATTERN, processes=None, progress=False):
+def train_bpe(texts, vocab_size, pattern=SPLIT_PATTERN, processes=None, progress=False, total_mb=None):
     """Train byte-level BPE on an iterator of str -> list of bytes, the tokens in rank order; 0 to 255 are the bytes.
 
     vocab_size: tokens to return, 256 to 65535; fewer come back when the text has no pairs left to merge.
     pattern: a name in PATTERNS or a regular expression. processes: how many count chunks, by default one a core.
+    progress: show on stderr how far it is; total_mb: about how much text there is, for the time left while reading.
     Depends on nothing but the text. Lone surrogates count as U+FFFD: so does tiktoken encode them.
     ValueError for an impossible size, pattern or amount of text; OSError if a counting process dies.
     """
     if not 256 <= vocab_size <= MAX_TOKENS:
         raise ValueError(f"cannot train {vocab_size} BPE tokens: ask for 256 (the bytes) to {MAX_TOKENS} (16-bit ids)")
+    update = meter("read", "MB", total_mb, progress)
     try:
-        symbols, weights = count_chunks(texts, PATTERNS.get(pattern, pattern), processes or os.cpu_count(), progress)
+        symbols, weights = count_chunks(texts, PATTERNS.get(pattern, pattern), processes or os.cpu_count(), update)
     except BrokenProcessPool:
         raise OSError("a counting process died: killed, out of memory, or started by a script without `if __name__ == "
                       "'__main__':`. Go without it: --processes 1") from None
     tokens = [bytes([byte]) for byte in range(256)]
-    for left, right in merge_chunks(symbols, weights, vocab_size - 256, progress):
+    update = meter("merged", "pairs", vocab_size - 256, progress)
+    for left, right in merge_chunks(symbols, weights, vocab_size - 256, update):
         tokens.append(tokens[left] + tokens[right])
     assert len(set(tokens)) == len(tokens), "greedy BPE never makes a token in two ways"
     return tokens
@@ -101,7 +96,7 @@ def splitter(pattern):
 
 
 def meter(what, unit, total, show):
-    """-> update(done): one line on stderr, rewritten twice a second; with the time left where the total is known."""
+    """-> update(done): one line on stderr, rewritten twice a second; with the time left if the total is known."""
     start = last = time.monotonic()
 
     def update(done):
@@ -109,7 +104,7 @@ def meter(what, unit, total, show):
         now = time.monotonic()
         if show and (now - last > 0.5 or done == total):
             last, speed = now, max(done, 1) / max(now - start, 1e-9)
-            left = f", {(total - done) / speed:.0f} s left" if total else ""
+            left = f", {max(0, total - done) / speed:.0f} s left" if total else ""
             print(f"\r{what} {done:,.0f} {unit}, {speed:,.0f} {unit}/s{left}    ", end="\n" if done == total else "",
                   file=sys.stderr, flush=True)
     return update
@@ -261,7 +256,7 @@ def read_blocks(texts, pattern, update):
         yield END.join(parts) + END
 
 
-def count_chunks(texts, pattern, processes, progress):
+def count_chunks(texts, pattern, processes, update):
     """Split the texts by the pattern and count the distinct chunks -> symbols int32, weights uint32, both (n,).
 
     symbols: the bytes of all chunks, SEP before, between and behind them; weights: how often the chunk occurs.
@@ -279,7 +274,7 @@ def count_chunks(texts, pattern, processes, progress):
             for chunk in split(segment.decode()):
                 chunks[chunk] += count
 
-    blocks = read_blocks(texts, pattern, meter("read", "MB", None, progress))
+    blocks = read_blocks(texts, pattern, update)
     start_method = "fork" if sys.platform == "linux" else "spawn"    # macOS forks unsafely, Windows not at all
     with ProcessPoolExecutor(max(1, processes - 1), get_context(start_method)) as pool:
         while job := list(islice(blocks, JOB_BLOCKS)):
@@ -401,9 +396,9 @@ def every_other(at, width):
     return at[(i - np.maximum.accumulate(np.where(starts_run, i, 0))) % 2 == 0]
 
 
-def merge_chunks(symbols, weights, n_merges, progress):
+def merge_chunks(symbols, weights, n_merges, update):
     """Greedy BPE on counted chunks (see count_chunks) -> up to n_merges pairs (left id, right id) in order."""
-    merges, update = [], meter("merged", "pairs", n_merges, progress)
+    merges = []
     floor = max(1, int(weights.sum(dtype=np.int64)) // max(1, n_merges) // 16)
     while len(merges) < n_merges and floor:
         scores, places, pair_at = index_pairs(symbols, weights, floor)
@@ -564,7 +559,7 @@ def hf_tokenizer_json(tokens, pattern, special_tokens):
 
 @dataclass
 class Config:
-    data: tuple = ()             # text to train on, files or folders; none: the documentation and code of your Python
+    data: tuple = ()             # text files or folders; none: what was downloaded on a GPU, else, or with "demo", Python's own
     mixture: str = "spelling_bee:3000,arithmetic:3000,python_questions,identity"  # without --data: conversations, too
     out: str = "out"             # the tokenizer goes to the folder OUT/tokenizer
     vocab_size: int = 0          # tokens, the nine special ones included; 0: 1536 for the demo, else by the text's size
@@ -601,11 +596,10 @@ def training_texts(cfg, seen):
 def cached_encodings():
     """GPT-2's and GPT-4's encodings where tiktoken has their files already; nothing is downloaded."""
     import tiktoken
-    url = "https://openaipublic.blob.core.windows.net/"
     files = {"gpt2": ("gpt-2/encodings/main/vocab.bpe", "gpt-2/encodings/main/encoder.json"),
              "cl100k_base": ("encodings/cl100k_base.tiktoken",)}
-    cache = Path(os.environ.get("TIKTOKEN_CACHE_DIR") or os.environ.get("DATA_GYM_CACHE_DIR")
-                 or Path(tempfile.gettempdir(), "data-gym-cache"))
+    cache = os.environ.get("TIKTOKEN_CACHE_DIR") or os.environ.get("DATA_GYM_CACHE_DIR")
+    cache, url = Path(cache or tempfile.gettempdir() + "/data-gym-cache"), "https://openaipublic.blob.core.windows.net/"
     return {name: tiktoken.get_encoding(name) for name, needed in files.items()
             if all((cache / hashlib.sha1((url + file).encode()).hexdigest()).exists() for file in needed)}
 
@@ -636,13 +630,20 @@ def report(tok, tokens, cfg):
 
 
 def main():
-    from common import SPECIAL_TOKENS, Tokenizer, parse_config       # imports torch, which train_bpe does without
+    import torch                                                     # train_bpe does without
+    from common import SPECIAL_TOKENS, Tokenizer, parse_config
+    from data.sources import choose_documents
     from data.text import list_files
     cfg = parse_config(Config, __doc__)
+    paths = choose_documents(cfg.data, torch.cuda.is_available())
+    if paths and not cfg.data:
+        cfg.max_chars = cfg.max_chars or 10**9                       # more changes hardly a token (guess)
+    cfg.data, growth = paths, {".parquet": 2.5, ".gz": 2.5, ".xz": 3.5}              # of a file when it is read: guess
+    size = sum(file.stat().st_size * growth.get(file.suffix, 1) for file in list_files(paths)) if paths else 0
+    size = min(size, cfg.max_chars or size)
     if not cfg.vocab_size:                                           # small models learn to spell few tokens: LOG.md
-        size = sum(file.stat().st_size for file in list_files(cfg.data)) if cfg.data else 0
-        cfg.vocab_size = 1536 if not cfg.data else 4096 if size < 50e6 else 16384 if size < 1e9 else 32768
-        source = f"{size / 1e6:,.1f} MB of files" if cfg.data else "the embedded text"
+        cfg.vocab_size = 1536 if not paths else 4096 if size < 50e6 else 16384 if size < 1e9 else 32768
+        source = f"about {size / 1e6:,.1f} MB of text" if paths else "the embedded text"
         print(f"vocabulary {cfg.vocab_size} (--vocab_size), for {source}")
     n_tokens, start = cfg.vocab_size - len(SPECIAL_TOKENS), time.monotonic()
     if not 256 <= n_tokens <= 65536 - len(SPECIAL_TOKENS):
@@ -653,7 +654,7 @@ def main():
         print("note       where this pattern surely cuts is not known: the regex reads all text, several times slower")
     path = Path(cfg.out, "tokenizer")
     path.parent.mkdir(parents=True, exist_ok=True)                   # fails now, not after the work
-    tokens = train_bpe(training_texts(cfg, seen), n_tokens, pattern, cfg.processes, progress=sys.stderr.isatty())
+    tokens = train_bpe(training_texts(cfg, seen), n_tokens, pattern, cfg.processes, sys.stderr.isatty(), size / 1e6)
     if not seen["characters"]:
         raise ValueError(f"no text to train on in {' '.join(cfg.data)}")
     print(f"trained    {len(tokens):,} tokens on {seen['documents']:,} documents of {seen['characters']:,} characters "

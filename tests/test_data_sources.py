@@ -10,9 +10,11 @@ import torch
 
 import distill, dpo, midtrain, sft
 from common import GPT, Env, model_config, save_checkpoint
+from data.download import SOURCES
 from data.mixture import Lazy
-from data.sources import (DOWNLOADED, DOWNLOADS_MIXTURE, MADE_HERE, NAMES, SPLITS, choose_mixture, conversations,
-                          describe_files, every_nth, held_out, open_source, parse_mixture, preferences)
+from data.sources import (DOWNLOADED, DOWNLOADS_MIXTURE, MADE_HERE, NAMES, PRETRAINING, SPLITS, choose_documents,
+                          choose_mixture, conversations, describe_files, every_nth, held_out, open_source,
+                          parse_mixture, preferences)
 from downloads import FILES, write_downloads
 from toy import ROOT, chat, fails_with_one_line, run_script, write_jsonl, write_tokenizer
 
@@ -82,6 +84,21 @@ def test_a_mixture_reads_names_sizes_epochs_and_own_files(disk, tmp_path):
 
 
 # ---- which mixture ----
+
+def test_without_a_flag_a_gpu_reads_the_text_that_was_downloaded_and_everyone_else_the_embedded(tmp_path):
+    said = []
+    choose = lambda paths, on_gpu: choose_documents(paths, on_gpu, said.append, tmp_path)
+    (tmp_path / "tinystories").mkdir()
+    (tmp_path / "tinystories/TinyStoriesV2-GPT4-train.txt.part").write_text("half of it")
+    assert choose((), True) == () and not said                                # a broken transfer is no text
+    (tmp_path / "tinystories/TinyStoriesV2-GPT4-train.txt").write_text("all")
+    assert choose((), True) == (str(tmp_path / "tinystories"),) and "tinystories" in said[0] and "demo" in said[0]
+    (tmp_path / "fineweb").mkdir()
+    (tmp_path / "fineweb/shard_00000.parquet").write_text("")
+    assert choose((), True) == (str(tmp_path / "fineweb"),)
+    assert choose((), False) == () == choose(["demo"], True) and choose(["a.txt"], True) == ("a.txt",)
+    assert len(said) == 2 and set(PRETRAINING) < set(SOURCES)
+
 
 def test_without_a_flag_a_gpu_with_all_downloads_takes_them_and_everyone_else_the_demo(disk, tmp_path):
     partly = write_downloads(tmp_path, "smoltalk", "mmlu")

@@ -284,7 +284,7 @@ def test_script_saves_what_train_bpe_returns(tmp_path):
     assert info["fingerprint"] == tok.fingerprint and tok.pattern == PATTERNS["llama3"]
     assert tok.vocab_size == 300 and tok.special("<|bos|>") == 291
     assert info["special_tokens"] == SPECIAL_TOKENS and info["vocab_size"] == 300
-    assert info["trained_on"]["documents"] == len(list(read_documents([data], "train"))) > 250
+    assert info["trained_on"]["documents"] == len(list(read_documents([data], "train"))) > 200
 
 
 def test_script_limits_and_too_little_text(tmp_path, monkeypatch, capsys):
