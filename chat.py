@@ -32,16 +32,15 @@ MAX_BITS = 512                 # of any integer on the way, so that no operation
 
 def run_python(code):
     """'12/60' -> '0.2', '"strawberry".count("r")' -> '3', '1/0' -> 'error: division by zero'. Never raises, < 1 ms."""
+    code = code.strip()
+    if len(code) > MAX_CODE:
+        return f"error: more than {MAX_CODE} characters"
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")                               # "\d" in a string makes Python warn on stderr
-            tree = ast.parse(code.strip()[:MAX_CODE + 1], mode="eval")
-        if len(code.strip()) > MAX_CODE:
-            return f"error: more than {MAX_CODE} characters"
-    except (SyntaxError, ValueError, RecursionError, MemoryError):           # ValueError: NUL, lone surrogates
+            value = evaluate(ast.parse(code, mode="eval").body)
+    except (SyntaxError, UnicodeError, RecursionError, MemoryError):         # UnicodeError: lone surrogates
         return "error: not a valid expression"
-    try:
-        value = evaluate(tree.body)
     except (ValueError, ArithmeticError) as e:
         return f"error: {e}"
     return f"{value:.12g}" if type(value) is float else str(value)       # 0.2*50 -> 10, 0.1+0.2 -> 0.3: as people write
@@ -67,10 +66,10 @@ def evaluate(node):
 
 
 def bounded(value):
-    if type(value) is int and value.bit_length() > MAX_BITS or type(value) is float and abs(value) == float("inf"):
-        raise ValueError("number too large")
     if type(value) not in (int, float) or value != value:                    # (-8)**0.5 is complex, inf-inf is nan
         raise ValueError("not a real number")
+    if value.bit_length() > MAX_BITS if type(value) is int else abs(value) == float("inf"):
+        raise ValueError("number too large")
     return value
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -288,15 +287,14 @@ class Engine:
         sampling: the fields of Sampling. Equal prompts in one call get different samples. progress(done) after each.
         """
         settings, seen, texts, done = Sampling(**sampling), Counter(), [], 0
-        for prompt in prompts:
-            texts.append(self.submit(prompt, max_tokens, settings, raw, copy=seen[tuple(prompt)]))
-            seen[tuple(prompt)] += 1
+        for prompt in map(tuple, prompts):
+            texts.append(self.submit(prompt, max_tokens, settings, raw, copy=seen[prompt]))
+            seen[prompt] += 1
         while done < len(texts):
             for text, _ in self.step():
-                if text.finish:
-                    done += 1
-                    if progress:
-                        progress(done)
+                done += bool(text.finish)
+                if text.finish and progress:
+                    progress(done)
         return [text.answer for text in texts]
 
 

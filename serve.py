@@ -44,14 +44,12 @@ class ApiError(Exception):
 # The thread that owns the engine
 
 class Job:
-    """What one request asks of the engine: prompts (ids) with common settings. events: (index, new ids, finish)."""
+    """What one request asks of the engine: n answers to each prompt (ids). events: (index of answer, ids, finish)."""
 
-    def __init__(self, prompts, copies, max_tokens, sampling, raw, seconds):
-        self.prompts, self.copies, self.max_tokens, self.sampling, self.raw = prompts, copies, max_tokens, sampling, raw
-        self.deadline, self.events, self.cancelled = time.monotonic() + seconds, queue.SimpleQueue(), set()
-
-    def cancel(self):
-        self.cancelled.update(range(len(self.prompts)))
+    def __init__(self, prompts, n, max_tokens, sampling, raw, seconds):
+        self.prompts, self.n, self.max_tokens, self.sampling, self.raw = prompts, n, max_tokens, sampling, raw
+        self.size, self.deadline = n * len(prompts), time.monotonic() + seconds
+        self.events, self.cancelled = queue.SimpleQueue(), set()             # cancelled: indices
 
 
 class Worker(threading.Thread):
@@ -68,10 +66,10 @@ class Worker(threading.Thread):
         with self.wake:
             if self.stopping:
                 raise ApiError(503, "the server is shutting down", "shutting_down")
-            if self.load + len(job.prompts) > self.max_queue:
+            if self.load + job.size > self.max_queue:
                 raise ApiError(429, f"{self.load} answers are running or waiting, the limit is {self.max_queue}: try "
                                     f"again later", "queue_full")
-            self.load += len(job.prompts)
+            self.load += job.size
             self.new.append(job)
             self.wake.notify()
 
@@ -101,7 +99,8 @@ class Worker(threading.Thread):
 
     def round(self, jobs):
         for job in jobs:
-            for index, (prompt, copy) in enumerate(zip(job.prompts, job.copies)):
+            for index in range(job.size):
+                prompt, copy = job.prompts[index // job.n], index % job.n
                 text = self.engine.submit(prompt, job.max_tokens, job.sampling, job.raw, copy)
                 self.running[text] = job, index
         now = time.monotonic()
@@ -219,8 +218,7 @@ def read_request(body, tok, engine, cfg, settings, chat):
         check_length(texts, tok, engine, "prompt")
         prompts = [[tok.special("<|bos|>")] + tok.encode(text) for text in texts]
     check_length(prompts, tok, engine, "messages" if chat else "prompt")
-    job = Job([ids for ids in prompts for _ in range(n)], [i for _ in prompts for i in range(n)], max_tokens, sampling,
-              not chat, cfg.time_limit)
+    job = Job(prompts, n, max_tokens, sampling, not chat, cfg.time_limit)
     return job, stop, bool(body.get("stream")), bool(options.get("include_usage"))
 
 
@@ -377,7 +375,7 @@ class Handler(BaseHTTPRequestHandler):
                            "model_not_found", "model")
         job, stop, stream, usage = read_request(body, server.tok, server.worker.engine, server.cfg, server.settings,
                                                 chat)
-        choices = [Choice(server.tok, stop) for _ in job.prompts]
+        choices = [Choice(server.tok, stop) for _ in range(job.size)]
         base = {"id": ("chatcmpl-" if chat else "cmpl-") + uuid.uuid4().hex, "created": int(time.time()),
                 "object": ("chat.completion" if chat else "text_completion") + (".chunk" if stream and chat else ""),
                 "model": server.model}
@@ -395,7 +393,7 @@ class Handler(BaseHTTPRequestHandler):
                 whole.append({"index": i, **answer, "logprobs": None, "finish_reason": choice.finish})
             self.send(200, base | {"choices": whole, "usage": self.usage(job, choices)})
         finally:
-            job.cancel()                                                # if the client has gone; else it is done anyway
+            job.cancelled.update(range(job.size))                       # if the client has gone; else it is done anyway
 
     def events(self, job, choices):
         """Yield {index: new parts} until all choices are finished; what came meanwhile comes together."""
@@ -404,13 +402,13 @@ class Handler(BaseHTTPRequestHandler):
             events, news = [], {}
             try:
                 events.append(job.events.get(timeout=0.2))
-                while True:
-                    events.append(job.events.get_nowait())
             except queue.Empty:
                 pass
+            events += [job.events.get() for _ in range(job.events.qsize())]
             if time.monotonic() - look > 0.2:
                 look = time.monotonic()
-                if self.client_has_gone():
+                readable, _, _ = select.select([self.connection], [], [], 0)
+                if readable and not self.connection.recv(1, socket.MSG_PEEK):
                     raise OSError("the client has gone")
             for index, ids, finish in events:
                 if finish == "error":
@@ -423,13 +421,8 @@ class Handler(BaseHTTPRequestHandler):
                         news.setdefault(index, [])
             yield news
 
-    def client_has_gone(self):
-        readable, _, _ = select.select([self.connection], [], [], 0)
-        return bool(readable) and self.connection.recv(1, socket.MSG_PEEK) == b""
-
     def usage(self, job, choices):
-        n = len(job.prompts) // len(set(map(tuple, job.prompts)))            # samples of one prompt count it once
-        prompt, answer = sum(map(len, job.prompts)) // n, sum(c.n_tokens for c in choices)
+        prompt, answer = sum(map(len, job.prompts)), sum(c.n_tokens for c in choices)
         return {"prompt_tokens": prompt, "completion_tokens": answer, "total_tokens": prompt + answer}
 
     def stream(self, job, choices, base, chat, usage):

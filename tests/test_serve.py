@@ -122,12 +122,15 @@ def test_stop_strings_end_the_answer_before_them(client):
     assert client.idle()
 
 
-def test_every_choice_of_a_stream_finishes_once(client):
+def test_every_choice_of_a_stream_finishes_once():
     """One that a stop string ends early goes on in the engine for a moment, beside the others."""
-    full = client.chat(temperature=1, seed=1, n=4)[1]["choices"][0]["message"]["content"]
-    events = client.events(temperature=1, seed=1, n=4, stop=full[1:3])
-    finishes = [c["index"] for e in events for c in e["choices"] if c["finish_reason"]]
-    assert sorted(finishes) == [0, 1, 2, 3] and client.idle()
+    client = Client(max_tokens=8)
+    endless(client)
+    full = client.chat(temperature=1, seed=1)[1]["choices"][0]["message"]["content"]
+    events = client.events(temperature=1, seed=1, n=3, stop=full[1:3])
+    finishes = [(c["index"], c["finish_reason"]) for e in events for c in e["choices"] if c["finish_reason"]]
+    assert sorted(finishes) == [(0, "stop"), (1, "length"), (2, "length")] and client.idle()
+    client.close()
 
 
 @pytest.mark.parametrize("pieces", [["a", "b", "STOP", "c"], ["abST", "OPc"], ["ab", "S", "T", "O", "P", "c"],
@@ -152,6 +155,8 @@ def test_completions(client):
     ids = Engine(tiny_model(seq_len=512), tok).generate([bos + tok.encode("ab"), bos + tok.encode("cd")], 5, raw=True)
     assert status == 200 and [c["text"] for c in reply["choices"]] == [content_of(parse_answer(tok, i)) for i in ids]
     assert reply["object"] == "text_completion" and reply["usage"]["prompt_tokens"] == 6
+    reply = client.ask("/v1/completions", dict(prompt=["ab", "ab"], n=2, max_tokens=1))[1]
+    assert len(reply["choices"]) == 4 and reply["usage"]["prompt_tokens"] == 6
 
 
 def test_tool_calls_stand_apart_and_go_back_as_they_came():
