@@ -185,7 +185,7 @@ def largest_batch(model, rows_per_step, env):
     rows, seq_len = max(1, rows_per_step // env.world_size), model.config.seq_len
     most = max(1, 8192 // seq_len)
     if env.device.type == "cuda":
-        few, peaks = -(-CHUNK // seq_len), []                                # fewer: logits would count as a cost a row
+        few, peaks = -(-2 * CHUNK // seq_len), []                            # fewer: logits would be a cost of each row
         for n in (few, 2 * few):
             torch.cuda.reset_peak_memory_stats()
             before = torch.cuda.memory_allocated()
