@@ -35,13 +35,18 @@ out=out
 mkdir -p $out
 before=
 stage() {                                               # stage NAME MARKER COMMAND...: skip what is done, resume what was cut off
-    local name=$1 marker=$out/$2 start=$(date +%s); shift 2
-    if [ -e "$marker" ] && ! { [ -n "$before" ] && [ "$before" -nt "$marker" ]; }; then
+    local name=$1 marker=$out/$2 start=$(date +%s) made_from; shift 2
+    # Done is what was made from the stage before as it is now. Beside the marker stands the checksum of that stage's
+    # marker, so that a copied out/ is known again; where someone ran the stage by hand, the files' times decide.
+    made_from=$([ -z "$before" ] || cksum < "$before")
+    if [ -e "$marker" ] && { [ "$made_from" = "$(cat "$marker.from" 2>/dev/null)" ] ||
+                             { [ ! -e "$marker.from" ] && ! [ "$before" -nt "$marker" ]; }; }; then
         echo "== $name: done before"
     else
         if [ -d "$out/$name.part" ] || [ -d "$out/$name.part.old" ]; then set -- "$@" --resume; fi
         echo "== $name: $*"
         "$@"
+        echo "$made_from" > "$marker.from"
         echo "$name $(($(date +%s) - start))" >> $out/times.txt
     fi
     before=$marker

@@ -28,7 +28,7 @@ case "$script" in
     data/download.py) ;;
     tokenizer.py) mkdir -p "$out/tokenizer"; touch "$out/tokenizer/tokenizer.json" ;;
     evaluate.py) echo "the report" > "$out/report.md" ;;
-    *) rm -rf "$out/$name.part"; mkdir -p "$out/$name"; touch "$out/$name/meta.json" ;;
+    *) rm -rf "$out/$name.part"; mkdir -p "$out/$name"; echo $RANDOM > "$out/$name/meta.json" ;;
 esac
 """
 
@@ -111,6 +111,21 @@ def test_it_goes_on_where_it_was_cut_off_and_repeats_nothing(speedrun):
     assert status == 0 and stages(log) == [] and out.count("done before") == 7 and "the report" in out
     assert [line.split()[0] for line in (speedrun.folder / "out/speedrun/times.txt").read_text().splitlines()] == list(
         name.removesuffix(".py") for name in SCRIPTS)
+
+
+def test_what_is_done_is_known_by_content_not_by_the_times_of_copied_files(speedrun):
+    stages = lambda log: [line.split(".py")[0].split()[-1] for line in log if "download.py" not in line]
+    assert speedrun(2)[0] == 0
+    out = speedrun.folder / "out/speedrun"
+    markers = [out / f"{name}/meta.json" for name in ("distill", "dpo", "sft", "midtrain", "pretrain")]
+    for age, marker in enumerate([out / "report.md", *markers, out / "tokenizer/tokenizer.json"]):
+        os.utime(marker, (1e9 + age, 1e9 + age))                              # the first of the chain is the newest
+    assert stages(speedrun(2)[1]) == []
+    markers[2].write_text("trained again, by hand")
+    assert stages(speedrun(2)[1]) == ["dpo", "distill", "evaluate"]
+    markers[2].with_name("meta.json.from").unlink()                           # then the times decide
+    os.utime(markers[3])
+    assert stages(speedrun(2)[1])[0] == "sft"
 
 
 def test_bash_reads_it_and_other_words_are_refused(speedrun):
