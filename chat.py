@@ -9,7 +9,7 @@ raw text     python chat.py --stage pretrain --base -p "def main("      continue
 
 Sizes in shape comments: B rows of the batch, T tokens, C channels (n_embd), H heads, D head size, V vocabulary.
 """
-import ast, codecs, itertools, json, operator, random, signal, sys, time, warnings
+import ast, codecs, json, operator, random, signal, sys, time, warnings
 from collections import Counter, deque
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -327,11 +327,17 @@ class PartStream:
         self.utf8.reset()
         return [(self.type, text)] if text else []
 
+    def whole(self, ids):
+        """Yield the pairs of all ids of an answer, as they come."""
+        for id in ids:
+            yield from self.feed(id)
+        yield from self.flush()
+
 
 def parse_answer(tok, ids):
     """The ids of an answer -> its parts [{"type": "text"|"python"|"python_output", "text"}], as in a conversation."""
-    stream, parts = PartStream(tok), []
-    for type, text in [pair for id in ids for pair in stream.feed(id)] + stream.flush():
+    parts = []
+    for type, text in PartStream(tok).whole(ids):
         add_text(parts, type, text)
     return parts
 
@@ -410,19 +416,16 @@ CONTROL = {i: "\ufffd" for i in [*range(32), *range(127, 160)] if chr(i) not in 
 
 
 def show(tok, ids):
-    """Print an answer as its ids come; tool calls and results stand in brackets, on a terminal in colour. -> all ids"""
-    stream, seen, type = PartStream(tok), [], "text"
+    """Print an answer as its ids come; tool calls and results stand in brackets, on a terminal in colour."""
     color, plain = ("\033[36m", "\033[0m") if sys.stdout.isatty() else ("", "")
-    opening, closing = {"text": "", "python": f"{color}[python: ", "python_output": f"{color}[= "}, f"]{plain}"
-    for id in itertools.chain(ids, [None]):                                  # None: the end
-        seen += [id] if id is not None else []
-        for new, text in stream.feed(id) if id is not None else stream.flush():
-            if text == "" or new != type:
-                print((closing if type != "text" else "") + opening[new], end="")
-                type = new
-            print(text.translate(CONTROL), end="", flush=True)
-    print(closing if type != "text" else "")
-    return seen
+    opening = {"text": "", "python": f"{color}[python: ", "python_output": f"{color}[= "}
+    closing, type = {"text": ""}, "text"
+    for new, text in PartStream(tok).whole(ids):
+        if text == "" or new != type:
+            print(closing.get(type, f"]{plain}") + opening[new], end="")
+            type = new
+        print(text.translate(CONTROL), end="", flush=True)
+    print(closing.get(type, f"]{plain}"))
 
 
 def answer(engine, tok, ids, max_tokens, settings, raw=False, copy=0):

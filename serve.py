@@ -289,7 +289,7 @@ class Handler(BaseHTTPRequestHandler):
         try:
             path = self.path.split("?")[0]
             self.keep_alive = not self.close_connection
-            self.close_connection = self.command == "POST"               # until its body is read: it is no next request
+            self.close_connection |= self.command == "POST"              # until its body is read: it is no next request
             self.check_sender(path)
             if path not in routes:
                 raise ApiError(404, f"{self.command} {path[:100]}: no such address here", "not_found")

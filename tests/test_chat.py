@@ -21,7 +21,7 @@ def byte_tokenizer():
 
 
 def tiny_model(seed=0, n_kv_head=1, vocab_size=265, seq_len=128):
-    """Two layers of random weights whose logits are far apart, so that float rounding can't change which one is largest."""
+    """Two layers of random weights whose logits are far apart: float rounding can't change which one is largest."""
     model = GPT(GPTConfig(vocab_size, seq_len, 2, 2, n_kv_head, 64, 128))
     with torch.no_grad():
         for i, p in enumerate(model.parameters()):
@@ -340,7 +340,7 @@ def test_the_next_turn_reuses_the_cache():
     first = prompt(tok, "a first question of some length")
     answer = engine.generate([first], 10)[0]
     engine.generate([prompt(tok, "something else entirely")], 10)
-    second = first + answer + [tok.special("<|user_start|>")] + tok.encode("more") + [tok.special("<|assistant_start|>")]
+    second = first + answer + [tok.special("<|user_start|>"), *tok.encode("more"), tok.special("<|assistant_start|>")]
     fed.clear()
     reused = engine.generate([second], 10)
     assert max(fed) <= 7                                                     # not the 50 tokens of the first turn
@@ -454,7 +454,7 @@ def test_errors_are_one_line(out, tmp_path):
 
 
 def talk(lines, monkeypatch, capsys, engine=None, **flags):
-    """Type lines into the terminal chat, in this process -> everything it printed. Functions among the lines are called."""
+    """Type lines into the terminal chat, in this process -> everything it printed. Exceptions among them are raised."""
     tok = byte_tokenizer()
     engine = engine or Engine(tiny_model(seq_len=256), tok)
     lines = iter(lines)
@@ -484,7 +484,7 @@ def test_commands(monkeypatch, capsys, tmp_path):
     printed = talk(["/help", "/stats", "hi", "/stats", "/temperature -1", "/temperature x", "/seed", "/nonsense",
                     "/load /no/such/file", "/undo",
                     "/undo", "/retry", "", KeyboardInterrupt(), "/save /no/such/folder/x"], monkeypatch, capsys)
-    assert "/retry" in printed and "no answer yet" in printed and "tokens/s" in printed and "nothing was asked yet" in printed
+    assert all(words in printed for words in ("/retry", "no answer yet", "tokens/s", "nothing was asked yet"))
     assert printed.count("error: ") == 5 and "/nonsense: no such command" in printed and len(answers(printed)) == 1
 
 
@@ -522,7 +522,7 @@ def test_ctrl_c_stops_the_answer_and_not_the_program(monkeypatch, capsys):
 
 def test_ctrl_c_before_the_first_token(monkeypatch, capsys):
     engine, tok = tiny_engine()
-    engine.admit = lambda: signal.raise_signal(signal.SIGINT)                # in the first step, which then yields nothing
+    engine.admit = lambda: signal.raise_signal(signal.SIGINT)                # in the first step, which yields nothing
     assert "(stopped)" in talk(["hi", "/stats"], monkeypatch, capsys, engine)
 
 
@@ -585,7 +585,8 @@ def test_batch_answers_in_order_and_resumes(tmp_path, capsys):
                                          ('{"prompt": 5}', "expected"),
                                          ('{"messages": [{"role": "assistant", "content": "x"}]}', "role"),
                                          ('{"prompt": "%s"}' % ("x" * 200), "204 tokens"),
-                                         ('{"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]}', "last message")])
+                                         ('{"messages": [{"role": "user", "content": "x"}, '
+                                          '{"role": "assistant", "content": "y"}]}', "last message")])
 def test_batch_names_the_bad_line_before_it_starts(tmp_path, line, words):
     with pytest.raises(ValueError, match="in.jsonl:2: .*" + words):
         engine, tok = tiny_engine()

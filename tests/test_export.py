@@ -122,9 +122,11 @@ def test_gguf_holds_the_model_and_the_tokenizer(pattern, tmp_path):
     export_gguf(model, tok, tmp_path / "m.gguf")
     reader = gguf.GGUFReader(tmp_path / "m.gguf")
     value = lambda name: reader.fields[name].contents()
-    assert value("general.architecture") == "qwen3" and value("qwen3.block_count") == 2 and value("qwen3.attention.head_count_kv") == 1
+    assert value("general.architecture") == "qwen3" and value("qwen3.block_count") == 2
+    assert value("qwen3.attention.head_count_kv") == 1
     assert value("tokenizer.ggml.pre") == {"llama3": "llama-bpe", "qwen2": "qwen2", "gpt2": "gpt-2"}[pattern]
-    assert value("tokenizer.ggml.tokens")[tok.special("<|bos|>")] == "<|bos|>" and value("tokenizer.ggml.bos_token_id") == tok.special("<|bos|>")
+    assert value("tokenizer.ggml.tokens")[tok.special("<|bos|>")] == "<|bos|>"
+    assert value("tokenizer.ggml.bos_token_id") == tok.special("<|bos|>")
     assert len(value("tokenizer.ggml.merges")) == tok.vocab_size - 9 - 256
     tensors = {t.name: t for t in reader.tensors}
     wanted = {f"blk.{i}.{name}.weight" for i in range(2) for name in ("attn_norm", "attn_q", "attn_k", "attn_v",
@@ -159,5 +161,6 @@ def test_gguf_refuses_a_pattern_that_llama_cpp_lacks(tmp_path):
 def test_the_script(out):
     result = subprocess.run([sys.executable, "export.py", "--out", str(out)], capture_output=True, text=True,
                             cwd=Path(__file__).parent.parent)
-    assert result.returncode == 0 and (out / "huggingface" / "model.safetensors").exists() and "huggingface" in result.stdout
+    assert result.returncode == 0 and "huggingface" in result.stdout
+    assert (out / "huggingface" / "model.safetensors").exists()
     assert not (out / "huggingface.tmp").exists()

@@ -143,9 +143,9 @@ def main():
                 p.normal_(0, p.size(1) ** -0.5)
         model.to(env.device).eval()
     c = model.config
-    print(f"torch {versions()['torch']}, {env.device} with {torch.get_num_threads()} threads, {cfg.dtype}; depth {c.n_layer}, width "
-          f"{c.n_embd}, vocabulary {c.vocab_size}; {cfg.prompt_tokens} prompt + {cfg.new_tokens} new tokens, greedy",
-          flush=True)
+    print(f"torch {versions()['torch']}, {env.device} with {torch.get_num_threads()} threads, {cfg.dtype}; depth "
+          f"{c.n_layer}, width {c.n_embd}, vocabulary {c.vocab_size}; {cfg.prompt_tokens} prompt + "
+          f"{cfg.new_tokens} new tokens, greedy", flush=True)
     sides = {"tok2chat": our_run(model, env.dtype, c.vocab_size)}
     if cfg.transformers:
         import transformers
