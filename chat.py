@@ -115,7 +115,9 @@ def sample(logits, texts):
     if min(top_k) < V or min(s.top_p for s in settings) < 1:
         ranked = torch.from_numpy(np.sort(probs.numpy())).flip(-1) if on_cpu else probs.sort(descending=True).values
         reached = ranked.cumsum(-1)
-        enough = reached.gather(1, column(top_k) - 1) * column([s.top_p for s in settings])
+        # inf where top_p is off: else rounding would cut the least likely ones, depending on who else is in the batch
+        top_p = column([s.top_p if s.top_p < 1 else torch.inf for s in settings])
+        enough = reached.gather(1, column(top_k) - 1) * top_p
         # reached - ranked: what the likelier ones reach without this one
         last = torch.minimum((reached - ranked < enough).sum(-1, keepdim=True), column(top_k)) - 1
         least = torch.maximum(least, ranked.gather(1, last))
@@ -171,10 +173,9 @@ class Engine:
         self.min_shared = 16                                                 # fewer ids in common are not worth a copy
         self.prefill_tokens = 512                                  # a step's share for new prompts: bounds others' wait
         # What may be sampled: in a text the model can open Python or end, in code it can close it; never open an output
-        self.specials = torch.full((3, len(tok.specials)), -torch.inf, device=self.decoder.device)
-        for state, names in enumerate([["<|python_start|>", "<|assistant_end|>"], ["<|python_end|>"], ["<|bos|>"]]):
-            for name in names:
-                self.specials[state, list(tok.specials).index(name)] = 0
+        allowed = [("<|python_start|>", "<|assistant_end|>"), ("<|python_end|>",), ("<|bos|>",)]  # text, code, raw text
+        self.specials = torch.tensor([[0.0 if name in names else -torch.inf for name in tok.specials]
+                                      for names in allowed], device=self.decoder.device)
         self.states, self.mask = [], None                                    # of the last step's texts
         self.first_special = min(tok.specials.values())
 
@@ -207,7 +208,7 @@ class Engine:
         ready = [i for i, text in enumerate(self.active) if text.cached == len(text.ids) - 1]
         if not ready:
             return []
-        states = [2 if t.raw else 0 if t.code is None else 1 for t in self.active]
+        states = [2 if t.raw else 0 if t.code is None else 1 for t in self.active]          # rows of self.specials
         if states != self.states:
             self.states, self.mask = states, self.specials[states]
         # The last id of every text, all rows as one batch. A text still in prefill runs along; it is overwritten later

@@ -194,6 +194,15 @@ def test_filters_agree_with_their_definitions(seed, monkeypatch):
         assert {id for id in kept if probs[id] > 1e-6} <= got <= kept        # less may be lost in the sum so far
 
 
+def test_a_row_without_filters_keeps_the_least_likely_token_beside_one_with_filters():
+    logits = torch.zeros(2, 50)
+    logits[:, 0] = -25.0                                                     # the first in the sum: not rounded away
+    texts = [chat.Generation([i], 1, 1, Sampling(temperature=1.0, top_p=p)) for i, p in enumerate((1.0, 0.5))]
+    for text in texts:
+        text.random.random = lambda: 1 - 1e-16                               # the first token of positive probability
+    assert chat.sample(logits, texts)[0] == 0
+
+
 def test_rows_keep_their_own_settings():
     settings = [Sampling(), Sampling(temperature=1, top_k=1), Sampling(temperature=1, seed=3),
                 Sampling(temperature=1, top_k=2, seed=4)]
