@@ -12,7 +12,7 @@ Three kinds of tasks: answers are generated, with the Python tool, and graded; o
 logits of their letters; CORE compares the losses of whole endings. The last two need no sampling and are one thing
 here: a question is a few sequences of ids with a common beginning, and the model prefers the likeliest end.
 """
-import itertools, json, math, os, sys, time
+import functools, itertools, json, math, os, sys, time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -191,8 +191,7 @@ def batches_by_length(trees, batch_tokens):
 def choose(model, questions, n, cfg, env, name, forward):
     """questions(i) -> (options, index of the right one), i < n. Returns whether each was answered rightly: by the
     lowest mean loss a token, and where there is a single option by every token of it being the likeliest."""
-    with ThreadPoolExecutor(os.cpu_count()) as pool:                         # tiktoken works while Python waits
-        asked = list(pool.map(questions, range(env.rank, n, env.world_size)))
+    asked = [questions(i) for i in range(env.rank, n, env.world_size)]       # threads would only wait for each other
     trees, right, done, start = [tree_row(options) for options, _ in asked], [None] * len(asked), 0, time.time()
     for batch in batches_by_length(trees, cfg.batch_tokens or (65536 if env.device.type == "cuda" else 2048)):
         for i, (losses, likeliest) in zip(batch, score_rows(model, [trees[i] for i in batch], forward)):
@@ -214,7 +213,8 @@ def letter_question(tok, item, max_tokens):
 def core_question(tok, task, i, max_tokens):
     """Row i of a task of CORE -> options. Where they do not all fit, they all lose as many tokens at the front."""
     prompts, gold = task.prompts(i)
-    options = [encode_prompt(tok, context, ending, max_tokens) for context, ending in prompts]
+    encode = functools.cache(tok.encode)                                     # options mostly share all of their context
+    options = [encode_prompt(tok, context, ending, max_tokens, encode) for context, ending in prompts]
     if any(len(ids) == max_tokens for ids, _ in options):
         shortest = min(start for _, start in options)
         options = [(ids[start - shortest:], shortest) for ids, start in options]

@@ -118,12 +118,13 @@ def gold_of(task, row):
     return 0 if task.kind == "language_modeling" else row["gold"]
 
 
-def encode_prompt(tok, context, continuation, max_tokens):
-    """-> (ids, start): <|bos|>, context, continuation; the continuation is ids[start:].
+def encode_prompt(tok, context, continuation, max_tokens, encode=None):
+    """-> (ids, start): <|bos|>, context, continuation; the continuation is ids[start:]. encode: for tok.encode.
 
     The two are encoded apart, so that no token lies across the border. Too long a prompt loses its beginning.
     """
-    before, after = [tok.special("<|bos|>")] + tok.encode(context), tok.encode(continuation)
+    encode = encode or tok.encode
+    before, after = [tok.special("<|bos|>")] + encode(context), encode(continuation)
     if len(after) >= max_tokens:
         raise ValueError(f"the continuation has {len(after)} tokens, the row {max_tokens}: nothing is left for its "
                          f"context. Evaluate a model with a longer --seq_len")

@@ -111,10 +111,10 @@ def best_rates(sides, repeats, clock):
 
 
 def padding(trees, batch_tokens):
-    """Share of the batches' tokens that is padding."""
+    """Share of the batches' tokens that is padding: rows are as long as the longest, rounded up to a multiple of 16."""
     size = lambda i: trees[i][0].shape[1]
     batches = list(evaluate.batches_by_length(trees, batch_tokens))
-    return 1 - sum(size(i) for b in batches for i in b) / sum(len(b) * size(b[0]) for b in batches)
+    return 1 - sum(size(i) for b in batches for i in b) / sum(len(b) * -(-size(b[0]) // 16) * 16 for b in batches)
 
 
 def main():
