@@ -17,6 +17,7 @@ from chat import Engine
 from common import GPT, Tokenizer, model_config, parse_config, run, save_checkpoint, setup
 from data import python_corpus
 from data.rows import describe_sources, micro_batches, pack_documents, read_ahead
+from data.sources import choose_documents
 from data.text import read_documents
 from training import (Optimizer, StopSignal, can_compile, check_finite, decisive_settings, evaluate_loss, finish_run,
                       micro_batch_rows, rows_for_step, start_or_resume)
@@ -25,7 +26,7 @@ from training import (Optimizer, StopSignal, can_compile, check_finite, decisive
 @dataclass
 class Config:
     out: str = "out"                  # folder in which the stages find each other
-    data: tuple = ()                  # .txt, .jsonl or .parquet files or folders; none: the embedded Python corpus
+    data: tuple = ()                  # text, files or folders; none: downloads on a GPU, else (or with "demo") Python's own
     depth: int = 0                    # layers, the one dial; 0: 4 on a CPU, on a GPU what the text can feed, up to 20
     n_kv_head: int = 0                # key/value heads for grouped-query attention; 0: as many as query heads
     seq_len: int = 0                  # tokens a row; 0: 512 on a CPU, 2048 on a GPU
@@ -36,7 +37,7 @@ class Config:
     matrix_lr: float = 0.02           # peak learning rate of Muon, for the matrices of the blocks
     embed_lr: float = 0.3             # peak learning rate of AdamW for the embedding, at 256 channels (falls as 1/sqrt)
     head_lr: float = 0.008            # the same for the head
-    weight_decay: float = 0.0         # of the matrices, decoupled, times the learning rate
+    weight_decay: float = 0.2         # of the matrices, decoupled, times the learning rate
     warmup: float = 0.02              # share of the steps in which the learning rate climbs from 0
     warmdown: float = 0.5             # share of the steps in which it falls to 0 again
     eval_every: int = 100             # steps between evaluations on held-out text
@@ -93,8 +94,9 @@ def main():
 
     # ---- data: text -> rows on disk, once ----
     seq_len = cfg.seq_len or (2048 if on_gpu else 512)
-    read = (lambda split: read_documents(cfg.data, split)) if cfg.data else python_corpus.documents
-    made_from = describe_sources(cfg.data)
+    paths = choose_documents(cfg.data, on_gpu, env.print)
+    read = (lambda split: read_documents(paths, split)) if paths else python_corpus.documents
+    made_from = describe_sources(paths)
     train_rows = pack_documents(out / "rows/pretrain_train.rows", lambda: read("train"), tok, seq_len, made_from, env)
     val_rows = pack_documents(out / "rows/pretrain_val.rows", lambda: read("val"), tok, seq_len, made_from, env)
 
