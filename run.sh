@@ -1,23 +1,25 @@
 #!/usr/bin/env bash
 # The whole chain with one command. Run it again after an interruption: it skips what is done and goes on where it was.
-#   bash run.sh            everything, on this machine, from the text that is on it: some 12 to 15 minutes on 2 CPU cores
+#   bash run.sh            everything, on this machine, from the text that is on it: 12 to 15 minutes on 2 CPU cores
 #   bash run.sh test       the tests
 #   bash run.sh speedrun   depth 20 on downloaded data, over all GPUs of this machine
 # Everything is written below out/; `rm -r out` starts over.
 set -euo pipefail
 cd "$(dirname "$0")"
 
+fail() { echo "error: $*" >&2; exit 2; }
 what=${1:-demo}
-case "$what" in demo | test | speedrun) ;; *) echo "error: bash run.sh [test|speedrun], not '$what'" >&2; exit 2 ;; esac
+case "$what" in demo | test | speedrun) ;; *) fail "bash run.sh [test|speedrun], not '$what'" ;; esac
 
 # ---- the environment: .venv with the pinned packages, made once ----
 python=.venv/bin/python
 extras=$([ "$what" = test ] && echo "[test]" || { [ "$what" = speedrun ] && echo "[data]" || true; })
 want="$(cksum < pyproject.toml) $extras"
 if [ ! -x $python ]; then
-    command -v python3 >/dev/null || { echo "error: no python3 on this machine; install Python 3.11 or newer" >&2; exit 2; }
-    python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: $(python3 --version) is too old; tok2chat needs 3.11 or newer" >&2; exit 2; }
-    python3 -m venv .venv || { echo "error: python3 -m venv failed; on Debian and Ubuntu: apt install python3-venv" >&2; exit 2; }
+    command -v python3 >/dev/null || fail "no python3 on this machine; install Python 3.11 or newer"
+    python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
+        fail "$(python3 --version) is too old; tok2chat needs 3.11 or newer"
+    python3 -m venv .venv || fail "python3 -m venv failed; on Debian and Ubuntu: apt install python3-venv"
 fi
 if ! grep -qxF "$want" .venv/installed 2>/dev/null; then
     echo "installing the packages that pyproject.toml pins into .venv"
@@ -34,7 +36,7 @@ out=out
 [ "$what" = demo ] || out=out/speedrun                  # each tier keeps its own tokenizer and checkpoints
 mkdir -p $out
 before=
-stage() {                                               # stage NAME MARKER COMMAND...: skip what is done, resume what was cut off
+stage() {                                               # stage NAME MARKER COMMAND...: skip what is done, resume
     local name=$1 marker=$out/$2 start=$(date +%s) made_from; shift 2
     # Done is what was made from the stage before as it is now. Beside the marker stands the checksum of that stage's
     # marker, so that a copied out/ is known again; where someone ran the stage by hand, the files' times decide.
@@ -66,15 +68,16 @@ fi
 
 if [ "$what" = speedrun ]; then
     gpus=$($python -c 'import torch; print(torch.cuda.device_count())')
-    [ "$gpus" -gt 0 ] || { echo "error: bash run.sh speedrun needs a CUDA GPU, and torch sees none here; without one: bash run.sh" >&2; exit 2; }
+    [ "$gpus" -gt 0 ] || fail "bash run.sh speedrun needs a CUDA GPU, and torch sees none; without one: bash run.sh"
     on_gpus=".venv/bin/torchrun --standalone --nproc_per_node=$gpus"
     text=data/downloads/climbmix
-    # Depth 20 and 32,768 tokens make 438 million matrix weights; 12 tokens for each are 5.3 billion. A shard of about 250
+    # Depth 20 and 32,768 tokens make 438 million matrix weights; 12 tokens for each are 5.3 billion. A shard of 250
     # million characters holds some 52 million tokens, so 110 shards are one epoch and a little to spare.
     $python data/download.py climbmix --shards 110
     $python data/download.py smoltalk mmlu gsm8k arc ultrafeedback hh humaneval core
 
-    stage tokenizer tokenizer/tokenizer.json $python tokenizer.py --out $out --data $text --vocab_size 32768 --max_chars 1000000000
+    stage tokenizer tokenizer/tokenizer.json $python tokenizer.py --out $out --data $text \
+        --vocab_size 32768 --max_chars 1000000000
     stage pretrain pretrain/meta.json $on_gpus pretrain.py --out $out --data $text --depth 20 --seq_len 2048 \
         --eval_every 500 --sample_every 1000 --save_every 500
     stage midtrain midtrain/meta.json $on_gpus midtrain.py --out $out --mixture downloads

@@ -559,7 +559,7 @@ def hf_tokenizer_json(tokens, pattern, special_tokens):
 
 @dataclass
 class Config:
-    data: tuple = ()             # text files or folders; none: what was downloaded on a GPU, else, or with "demo", Python's own
+    data: tuple = ()             # text, files or folders; none: downloads on a GPU, else (or with "demo") Python's own
     mixture: str = "spelling_bee:3000,arithmetic:3000,python_questions,identity"  # without --data: conversations, too
     out: str = "out"             # the tokenizer goes to the folder OUT/tokenizer
     vocab_size: int = 0          # tokens, the nine special ones included; 0: 1536 for the demo, else by the text's size
