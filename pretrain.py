@@ -1,7 +1,7 @@
 """
 Stage 2 of 6: pretraining, next-token prediction on documents. Reads text and out/tokenizer, writes out/pretrain.
 
-laptop      python pretrain.py                         the demo size on the embedded corpus, some 4 minutes
+laptop      python pretrain.py                         the demo size on the embedded corpus, some 3 minutes
 your text   python pretrain.py --data books/ notes.jsonl
 one GPU     python pretrain.py --depth 12 --data data/downloads/climbmix
 8 GPUs      torchrun --standalone --nproc_per_node 8 pretrain.py --depth 20 --data data/downloads/climbmix

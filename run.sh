@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The whole chain with one command. Run it again after an interruption: it skips what is done and goes on where it was.
-#   bash run.sh            everything, on this machine, from the text that is on it: 12 to 15 minutes on 2 CPU cores
+#   bash run.sh            everything, on this machine, from the text that is on it: 11 to 15 minutes on 2 CPU cores
 #   bash run.sh test       the tests
 #   bash run.sh speedrun   depth 20 on downloaded data, over all GPUs of this machine
 # Everything is written below out/; `rm -r out` starts over.
