@@ -54,8 +54,8 @@ def render(record, tok, row_len):
         return ids, [1] * len(ids), False, False                        # documents go on in the next row
     if "chosen" in record:
         ids, mask, _ = render_pair(record, tok, 1 << 60)
-        _, left, cut = render_pair(record, tok, row_len)
-        return ids, mask, cut, not any(left)
+        _, left, cropped = render_pair(record, tok, row_len)
+        return ids, mask, cropped > 0, not any(left)
     ids, mask = tok.render_conversation(record)
     return ids, mask, len(ids) > row_len, not any(mask[:row_len])
 

@@ -27,6 +27,9 @@ def gone(pid, seconds=2.0):
             os.kill(pid, 0)
         except ProcessLookupError:
             return True
+        stat = Path(f"/proc/{pid}/stat")
+        if stat.exists() and stat.read_text().rsplit(")", 1)[1].split()[0] == "Z":       # ended, not collected yet
+            return True
         time.sleep(0.02)
     return False
 

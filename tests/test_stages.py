@@ -357,7 +357,8 @@ def test_before_the_first_save_no_checkpoint_is_named(toy, tmp_path):
 def interrupt_packing():
     """Ctrl-C as soon as rows are written."""
     from data import rows
-    rows.conversation_rows = lambda *args: signal.raise_signal(signal.SIGINT)   # to this thread, unlike os.kill
+    signal.signal(signal.SIGINT, signal.default_int_handler)                 # a shell's background jobs ignore it
+    rows.conversation_rows = lambda *args: signal.raise_signal(signal.SIGINT)
 
 
 def test_ctrl_c_while_packing_says_so_and_leaves_no_rows(toy, tmp_path):
