@@ -244,8 +244,8 @@ class GPT(nn.Module):
 
     @torch.no_grad()
     def init_weights(self, seed):
-        """Output projections start at zero, so that every block starts as the identity; the rest keeps activations at rms 1."""
-        rng = torch.Generator().manual_seed(seed)                            # on the CPU: the same weights on every device
+        """Output projections start at zero, so every block starts as the identity; the rest keeps rms 1."""
+        rng = torch.Generator().manual_seed(seed)                            # on the CPU: the same on every device
         for name, p in self.named_parameters():
             std = 1.0 if name == "embed" else 0.0 if name.endswith(("wo", "down", "head")) else p.size(1) ** -0.5
             p.copy_(torch.randn(p.shape, generator=rng) * std)

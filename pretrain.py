@@ -26,7 +26,7 @@ from training import (Optimizer, StopSignal, can_compile, check_finite, decisive
 @dataclass
 class Config:
     out: str = "out"                  # folder in which the stages find each other
-    data: tuple = ()                  # text, files or folders; none: downloads on a GPU, else (or with "demo") Python's own
+    data: tuple = ()                  # text, files or folders; none: downloads on a GPU, else (or "demo") Python's own
     depth: int = 0                    # layers, the one dial; 0: 4 on a CPU, on a GPU what the text can feed, up to 20
     n_kv_head: int = 0                # key/value heads for grouped-query attention; 0: as many as query heads
     seq_len: int = 0                  # tokens a row; 0: 512 on a CPU, 2048 on a GPU

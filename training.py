@@ -29,8 +29,8 @@ POLAR_EXPRESS = [(8.28721, -23.59589, 17.30039), (4.10706, -2.94785, 0.54484), (
 def orthogonalize(g):
     """(n, rows, cols) -> the nearest semi-orthogonal matrices, all singular values near 1, computed in bfloat16.
 
-    Polar Express: Amsel et al. 2025, arXiv:2505.16932: the optimal quintics a x + b x^3 + c x^5 for singular values >= 1e-3,
-    each but the last applied to x / 1.01, so that rounding never pushes a value out of the interval of convergence.
+    Polar Express: Amsel et al. 2025, arXiv:2505.16932: the optimal quintics a x + b x^3 + c x^5 for singular values
+    from 1e-3, each but the last applied to x / 1.01, so that rounding pushes no value out of where they converge.
     """
     x = g.bfloat16()
     tall = x.size(-2) > x.size(-1)
@@ -45,9 +45,10 @@ def orthogonalize(g):
 
 
 def balance_neurons(update, mean_square, count):
-    """NorMuon: Li et al. 2025, arXiv:2510.05491. Neurons whose updates stay small over time get larger ones and the other way
-    round; each matrix's update (n, rows, cols) keeps its norm. A neuron is a vector along the shorter side, as orthogonal rows
-    or columns all have the same length. mean_square: the running average of each neuron's, (n, rows, 1) or (n, 1, cols).
+    """NorMuon: Li et al. 2025, arXiv:2510.05491. Neurons whose updates stay small over time get larger ones and the
+    other way round; each matrix's update (n, rows, cols) keeps its norm. A neuron is a vector along the shorter side:
+    along the longer one orthogonal vectors are equally long. mean_square: its running average,
+    (n, rows, 1) or (n, 1, cols).
     """
     mean_square.lerp_(update.square().mean(neuron_dim(update), keepdim=True), 0.1)
     balanced = update * (mean_square / (1 - 0.9 ** count)).clamp_min(1e-10).rsqrt()
@@ -60,12 +61,13 @@ def neuron_dim(x):
 
 
 class Optimizer:
-    """Muon (Jordan et al. 2024) for the matrices of the blocks, AdamW (Loshchilov and Hutter 2019, alg. 2) for embedding and head.
+    """Muon (Jordan et al. 2024) for the matrices of the blocks, AdamW (Loshchilov and Hutter 2019, alg. 2) for
+    embedding and head.
 
-    Parameters of one shape are one group, updated together. Each rank sums, keeps the state of and updates its share of every
-    group (whole matrices for Muon, elements for AdamW), then all ranks gather the updates: ZeRO stage 1, Rajbhandari et al.
-    2020. Needs no DistributedDataParallel: gradients are summed here, once a step, so the loss must be divided by what the
-    whole step counts. Every parameter is a float32 master.
+    Parameters of one shape are one group, updated together. Each rank sums, keeps the state of and updates its share of
+    every group (whole matrices for Muon, elements for AdamW), then all ranks gather the updates: ZeRO stage 1,
+    Rajbhandari et al. 2020. Needs no DistributedDataParallel: gradients are summed here, once a step, so the loss must
+    be divided by what the whole step counts. Every parameter is a float32 master.
     """
     def __init__(self, model, env, matrix_lr, embed_lr, head_lr, weight_decay, betas=(0.8, 0.95), compile=False):
         self.env, self.weight_decay, self.betas, self.count, self.groups = env, weight_decay, betas, 0, {}
@@ -81,7 +83,7 @@ class Optimizer:
         self.orthogonalize = torch.compile(orthogonalize) if compile else orthogonalize
 
     def units(self, g, tensors):
-        """What the ranks divide among them, padded with zeros to a multiple of their number: (n, rows, cols) or (elements,)."""
+        """What the ranks divide, with zeros up to a multiple of their number: (n, rows, cols) or (elements,)."""
         units = torch.stack(tensors) if g["muon"] else tensors[0].flatten()
         pad = -len(units) % self.env.world_size
         return torch.cat([units, units.new_zeros(pad, *units.shape[1:])]) if pad else units
@@ -95,11 +97,13 @@ class Optimizer:
         if self.env.world_size > 1:
             units = share.new_empty(len(share) * self.env.world_size, *share.shape[1:])
             dist.all_gather_into_tensor(units, share.contiguous())
-        return list(units[:len(g["params"])]) if g["muon"] else [units[:g["params"][0].numel()].view_as(g["params"][0])]
+        if g["muon"]:
+            return list(units[:len(g["params"])])
+        return [units[:g["params"][0].numel()].view_as(g["params"][0])]
 
     @torch.no_grad()
     def step(self, lr_scale, momentum):
-        """One update; the gradients are used up. Returns their global l2 norm, a tensor (), without waiting for the device."""
+        """One update; the gradients are used up. Returns their global l2 norm (), without waiting for the device."""
         shares = []
         for g in self.groups.values():
             units = self.units(g, [p.grad for p in g["params"]])
@@ -158,8 +162,8 @@ def can_compile(device):
 
 
 def rows_for_step(horizon, seq_len, env):
-    """Rows an optimizer step for a run over `horizon` tokens: the largest power of two from 8,192 to 524,288 tokens that leaves
-    400 steps, as small runs need many steps and large ones gain from big batches; a multiple of the number of ranks."""
+    """Rows an optimizer step for a run over `horizon` tokens: the largest power of two from 8,192 to 524,288 tokens
+    that leaves 400 steps (small runs need many, large ones gain from big batches); a multiple of the ranks."""
     tokens = 8192
     while tokens < 524288 and 2 * tokens * 400 <= horizon:
         tokens *= 2

@@ -6,12 +6,12 @@ python tests/bench/quality.py --nanochat ../nanochat                      the em
 python tests/bench/quality.py --nanochat ../nanochat --data prose.jsonl --nanochat_lr 1,2,4,8
 python tests/bench/quality.py --depth 2 --lr 0.5,1,2                      our own recipe alone
 
-Ours is `python pretrain.py` as a user runs it, its flags derived from --depth and the tokens alone. nanochat's is its model, its
-optimizer, its schedules and its scaling of the learning rates by batch size and width, imported from the checkout, with every
-learning rate times --nanochat_lr. Both read the same rows, made with the same tokenizer, and are judged on the same held-out
-rows. Seconds are the median step's times the steps: without compilation and evaluation. --dtype float32 is what nanochat
-chooses on a CPU by itself; it also knows bfloat16.
+Ours is `python pretrain.py` as a user runs it, its flags derived from --depth and the tokens alone. nanochat's is its
+model, its optimizer, its schedules and its scaling of the learning rates by batch size and width, with every learning
+rate times --nanochat_lr. Both read the same rows, made with one tokenizer, and are judged on the same held-out rows.
+Seconds are the median step's times the steps: without compilation and evaluation.
 """
+import contextlib
 import json
 import math
 import os
@@ -32,7 +32,7 @@ from common import Tokenizer, model_config, parse_config, run, setup, versions
 from data import python_corpus
 from data.rows import Rows, micro_batches
 from data.text import read_documents
-from pretrain import matrix_weights
+from pretrain import Config as Recipe, matrix_weights
 from training import evaluate_loss
 
 ROOT = Path(__file__).parents[2]
@@ -78,15 +78,16 @@ def script(name, *flags):
 def ours(cfg, work, text, tokens, lr):
     """python pretrain.py over `tokens` tokens -> (bits per byte, milliseconds a step, tokens a step, steps)."""
     weights = matrix_weights(model_config(cfg.depth, Tokenizer.load(work / "tokenizer").vocab_size, cfg.seq_len))
-    from pretrain import Config as Recipe
-    rates = [x for name in ("matrix_lr", "embed_lr", "head_lr") for x in (f"--{name}", getattr(Recipe, name) * lr)] if lr != 1 else []
-    script("pretrain.py", "--data", text, "--out", work, "--depth", cfg.depth, "--seq_len", cfg.seq_len, "--device", cfg.device,
-           "--tokens_per_param", tokens / weights, "--eval_every", 10 ** 9, "--sample_every", 10 ** 9, "--save_every", 10 ** 9,
+    rates = [x for name in ("matrix_lr", "embed_lr", "head_lr") for x in (f"--{name}", getattr(Recipe, name) * lr)]
+    script("pretrain.py", "--data", text, "--out", work, "--depth", cfg.depth, "--seq_len", cfg.seq_len,
+           "--device", cfg.device, "--tokens_per_param", (tokens - 0.5) / weights,              # rounded up there
+           "--eval_every", 10 ** 9, "--sample_every", 10 ** 9, "--save_every", 10 ** 9,
            "--eval_rows", cfg.eval_rows, "--seed", cfg.seed, *rates)
     metrics = [json.loads(line) for line in (work / "pretrain/metrics.jsonl").read_text().splitlines()]
     steps = [m for m in metrics if "ms" in m]
     ms = statistics.median(m["ms"] for m in steps)
-    return metrics[-1]["val_bpb"], ms, round(statistics.median(m["tok_per_sec"] * m["ms"] / 1e3 for m in steps)), len(steps)
+    tokens_per_step = round(statistics.median(m["tok_per_sec"] * m["ms"] / 1e3 for m in steps))
+    return metrics[-1]["val_bpb"], ms, tokens_per_step, len(steps)
 
 
 class Nanochat:
@@ -100,8 +101,8 @@ class Nanochat:
         def build(depth):                                                    # scripts/base_train.py, build_model_meta
             width = -(-64 * depth // 128) * 128
             with torch.device("meta"):
-                return GPT(GPTConfig(sequence_len=cfg.seq_len, vocab_size=vocab_size, n_layer=depth, n_head=width // 128,
-                                     n_kv_head=width // 128, n_embd=width))
+                return GPT(GPTConfig(sequence_len=cfg.seq_len, vocab_size=vocab_size, n_layer=depth,
+                                     n_head=width // 128, n_kv_head=width // 128, n_embd=width))
 
         def scaling_params(model):
             counts = model.num_scaling_params()
@@ -113,10 +114,11 @@ class Nanochat:
         batch_scale = (cfg.nanochat_tokens_per_step / 2 ** 19) ** 0.5
         scale = batch_scale * lr
         self.weight_decay = 0.28 * batch_scale * scaling_params(build(12)) / scaling_params(self.model)
-        self.optimizer = self.model.setup_optimizer(unembedding_lr=0.008 * scale, embedding_lr=0.3 * scale, matrix_lr=0.02 * scale,
-                                                    scalar_lr=0.5 * scale, weight_decay=self.weight_decay)
+        with contextlib.redirect_stdout(sys.stderr):                         # keep our table whole
+            self.optimizer = self.model.setup_optimizer(
+                unembedding_lr=0.008 * scale, embedding_lr=0.3 * scale, matrix_lr=0.02 * scale, scalar_lr=0.5 * scale,
+                weight_decay=self.weight_decay)
         self.compiled = torch.compile(self.model, dynamic=False)
-        self.training = True
 
     def __call__(self, ids, targets, reduction="sum", isolate=False):
         if reduction == "none":
@@ -124,7 +126,8 @@ class Nanochat:
         return self.compiled(ids, targets, loss_reduction="sum")
 
     def update(self, step, steps):
-        """Its defaults: 40 steps up, the last 65 % down to a twentieth; momentum 0.85 to 0.97 to 0.90; weight decay a half cosine."""
+        """Its defaults: 40 steps up, the last 65 % down to a twentieth; momentum 0.85 to 0.97 to 0.90; weight decay
+        along half a cosine."""
         down = round(0.65 * steps)
         left = min(1.0, (steps - step) / down)
         rate = (step + 1) / 40 if step < 40 else left + (1 - left) * 0.05
@@ -169,18 +172,23 @@ def main():
     work = Path(cfg.work or keep.name)
     work.mkdir(parents=True, exist_ok=True)
     if cfg.nanochat and not Path(cfg.nanochat, "nanochat/gpt.py").exists():
-        raise ValueError(f"--nanochat {cfg.nanochat}: no nanochat/gpt.py there. Clone https://github.com/karpathy/nanochat to it")
+        raise ValueError(f"--nanochat {cfg.nanochat}: no nanochat/gpt.py there. "
+                         f"Clone https://github.com/karpathy/nanochat to it")
     text, results = prepare(cfg, work), []
-    print(f"| | rates | steps x tokens | tokens | ms a step | tokens/s | seconds | val bits per byte |\n{'|---' * 8}|", flush=True)
+    print(f"| | rates | steps x tokens | tokens | ms a step | tokens/s | seconds | val bits per byte |\n{'|---' * 8}|",
+          flush=True)
 
     def show(name, lr, bpb, ms, tokens_per_step, steps):
-        results.append(dict(name=name, lr=lr, bpb=round(bpb, 4), ms=round(ms, 1), tokens_per_step=tokens_per_step, steps=steps,
-                            tok_per_sec=round(1e3 * tokens_per_step / ms), seconds=round(ms * steps / 1e3, 1)))
+        results.append(dict(name=name, lr=lr, bpb=round(bpb, 4), ms=round(ms, 1), tokens_per_step=tokens_per_step,
+                            steps=steps, tok_per_sec=round(1e3 * tokens_per_step / ms),
+                            seconds=round(ms * steps / 1e3, 1)))
         r = results[-1]
-        print(f"| {name} | x {lr:g} | {steps} x {tokens_per_step:,} | {steps * tokens_per_step:,} | {ms:.0f} | {r['tok_per_sec']:,} | "
-              f"{r['seconds']} | {bpb:.4f} |", flush=True)
+        print(f"| {name} | x {lr:g} | {steps} x {tokens_per_step:,} | {steps * tokens_per_step:,} | {ms:.0f} | "
+              f"{r['tok_per_sec']:,} | {r['seconds']} | {bpb:.4f} |", flush=True)
 
-    best = lambda name: min((r for r in results if r["name"] == name and not math.isnan(r["bpb"])), key=lambda r: r["bpb"])
+    def best(name):
+        return min((r for r in results if r["name"] == name and not math.isnan(r["bpb"])), key=lambda r: r["bpb"])
+
     for lr in map(float, cfg.lr.split(",")):
         show("tok2chat", lr, *ours(cfg, work, text, cfg.tokens, lr))
     for lr in map(float, cfg.nanochat_lr.split(",")) if cfg.nanochat else ():
@@ -189,8 +197,8 @@ def main():
         us, them = best("tok2chat"), best("nanochat")
         tokens = them["seconds"] / us["seconds"] * cfg.tokens
         show("tok2chat, equal seconds", us["lr"], *ours(cfg, work, text, tokens, us["lr"]))
-    print(json.dumps(dict(bench="quality", results=results, machine=platform.processor() or platform.machine(), cores=os.cpu_count(),
-                          **asdict(cfg), **versions())))
+    print(json.dumps(dict(bench="quality", results=results, machine=platform.processor() or platform.machine(),
+                          cores=os.cpu_count(), **asdict(cfg), **versions())))
     if keep:
         keep.cleanup()
 
