@@ -9,7 +9,12 @@ raw text     python chat.py --stage pretrain --base -p "def main("      continue
 
 Sizes in shape comments: B rows of the batch, T tokens, C channels (n_embd), H heads, D head size, V vocabulary.
 """
-import ast, codecs, json, operator, random, signal, sys, time, warnings
+import codecs
+import json
+import random
+import signal
+import sys
+import time
 from collections import Counter, deque
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -19,58 +24,7 @@ import torch
 
 from common import load_checkpoint, parse_config, run, setup
 from decode import make_decoder
-
-# ---------------------------------------------------------------------------------------------------------------------
-# The tool: a calculator that also counts letters. It walks the syntax tree, so only the listed operations can run
-
-OPERATORS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv,
-             ast.FloorDiv: operator.floordiv, ast.Mod: operator.mod, ast.Pow: operator.pow, ast.USub: operator.neg,
-             ast.UAdd: operator.pos}
-MAX_CODE = 400                    # characters; also bounds the nesting that ast.parse and evaluate recurse into
-MAX_BITS = 512                 # of any integer on the way, so that no operation can take long and every result is short
-
-
-def run_python(code):
-    """'12/60' -> '0.2', '"strawberry".count("r")' -> '3', '1/0' -> 'error: division by zero'. Never raises, < 1 ms."""
-    code = code.strip()
-    if len(code) > MAX_CODE:
-        return f"error: more than {MAX_CODE} characters"
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")                               # "\d" in a string makes Python warn on stderr
-            value = evaluate(ast.parse(code, mode="eval").body)
-    except (SyntaxError, UnicodeError, RecursionError, MemoryError):         # UnicodeError: lone surrogates
-        return "error: not a valid expression"
-    except (ValueError, ArithmeticError) as e:
-        return f"error: {e}"
-    return f"{value:.12g}" if type(value) is float else str(value)       # 0.2*50 -> 10, 0.1+0.2 -> 0.3: as people write
-
-
-def evaluate(node):
-    """Arithmetic on int and float literals, and "text".count("part"); ValueError for everything else."""
-    if isinstance(node, ast.Constant) and type(node.value) in (int, float):
-        return bounded(node.value)
-    if isinstance(node, ast.UnaryOp) and type(node.op) in OPERATORS:
-        return OPERATORS[type(node.op)](evaluate(node.operand))
-    if isinstance(node, ast.BinOp) and type(node.op) in OPERATORS:
-        left, right = evaluate(node.left), evaluate(node.right)
-        whole = type(left) is type(right) is int
-        if isinstance(node.op, ast.Pow) and whole and (left.bit_length() - 1) * right > MAX_BITS:
-            raise ValueError("number too large")                             # before Python starts to compute 9**9**9
-        return bounded(OPERATORS[type(node.op)](left, right))
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "count":
-        texts = [n.value for n in [node.func.value, *node.args] if isinstance(n, ast.Constant) and type(n.value) is str]
-        if len(texts) == 2 and len(node.args) == 1 and not node.keywords:
-            return texts[0].count(texts[1])
-    raise ValueError("only arithmetic and str.count on literals")
-
-
-def bounded(value):
-    if type(value) not in (int, float) or value != value:                    # (-8)**0.5 is complex, inf-inf is nan
-        raise ValueError("not a real number")
-    if value.bit_length() > MAX_BITS if type(value) is int else abs(value) == float("inf"):
-        raise ValueError("number too large")
-    return value
+from tool import run_python
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Sampling

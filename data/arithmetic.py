@@ -81,7 +81,7 @@ def item_of(template, numbers):
 def result(template, numbers):
     """What the tool prints for the expression, from the numbers themselves: 37*48 -> "1776", 84/7 -> "12".
 
-    A float has up to 12 significant digits and no needless .0, as run_python in chat.py writes it.
+    A float has up to 12 significant digits and no needless .0, as run_python in tool.py writes it.
     """
     a, b, c = numbers["a"], numbers["b"], numbers.get("c")
     value = {"{a}+{b}": lambda: a + b, "{a}-{b}": lambda: a - b, "{a}*{b}": lambda: a * b, "{a}/{b}": lambda: a / b,

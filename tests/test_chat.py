@@ -1,5 +1,10 @@
-"""chat.py: the tool, the decoder against GPT.forward, sampling, the engine, the terminal."""
-import base64, json, signal, subprocess, sys, time
+"""chat.py: the decoder against GPT.forward, sampling, the engine, the terminal."""
+import base64
+import json
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -7,9 +12,9 @@ import pytest
 import torch
 
 import chat
-from chat import Engine, Sampling, parse_answer, run_python
-from decode import Decoder, make_decoder
+from chat import Engine, Sampling, parse_answer
 from common import GPT, GPTConfig, Tokenizer, save_checkpoint, setup
+from decode import Decoder, make_decoder
 
 torch.set_num_threads(1)
 
@@ -37,41 +42,6 @@ def tiny_engine(seed=0, **kwargs):
 
 def prompt(tok, text):
     return tok.render_for_completion({"messages": [{"role": "user", "content": text}]})
-
-
-# ---- the tool ----
-
-@pytest.mark.parametrize("code, result", [
-    ("12/60", "0.2"), ("0.2*50", "10"), ("0.1+0.2", "0.3"), ("-7//2", "-4"), ("7%-4", "-1"), ("2**10", "1024"),
-    ("2**-1", "0.5"),
-    ("(1+2)*3", "9"), (" 37*48 ", "1776"), ("+5", "5"), ("1e3", "1000"), ("10**12/7", "142857142857"),
-    ("(-1)**9999999", "-1"),
-    ("'strawberry'.count('r')", "3"), ('"aaaa".count("aa")', "2"), ("'abc'.count('')", "4"), ("'b'.count('b')+1", "2")])
-def test_run_python_computes(code, result):
-    assert run_python(code) == result
-
-
-@pytest.mark.parametrize("code", [
-    "", "1/0", "1%0", "0**-1", "2+", "x", "__import__('os')", "().__class__", "(1).real", "'a'*3", "'a'", "True",
-    "1 if 1 else 2", "1<2",
-    "[1]", "1,2", "lambda: 1", "'a'.upper()", "'a'.count()", "'a'.count('a', 0)", "'a'.count(1)", "'a'.count(*'a')",
-    "f'{1}'.count('1')",
-    "(-8)**0.5", "1e308*10", "1e400", "1e999-1e999", "9**9**9", "9**9**9**9", "2**100000", "10**200*10**200",
-    "1.5**1e9", "(-1.5)**1e9",
-    "1\n2", "import os", "\0", "\ud800", "'\ud800'.count('a')", "(" * 300, "-" * 399 + "1", "1+" * 199 + "1+",
-    "9" * 400, "1j", "'a'.count('a').real",
-    "1" + "+1" * 500, "'" + "a" * 500 + "'.count('a')", "~1", "1<<9", "open('/etc/passwd')", "(1)(2)", "'\\d'", "x:=1",
-    "9" * 155 + "%7**9**9"])
-def test_run_python_refuses_in_a_short_text_at_once(code):
-    start = time.perf_counter()
-    result = run_python(code)
-    if code != "-" * 399 + "1":                                              # may be computed or refused, but not crash
-        assert result.startswith("error: ")
-    assert len(result) < 80 and time.perf_counter() - start < 0.2
-
-
-def test_run_python_results_are_bounded():
-    assert run_python("2**511*2-1").startswith("error") and len(run_python("2**511")) == 154
 
 
 # ---- the decoder ----

@@ -114,7 +114,7 @@ def evaluate(code):
 
 @pytest.mark.parametrize("task", [SpellingBee, Arithmetic, Identity])
 def test_python_outputs_are_what_python_computes(task):
-    from chat import run_python             # the tool that answers at chat time must print the same text
+    from tool import run_python             # the tool that answers at chat time must print the same text
     train, pairs, checked = task("train", 1000), task("pairs", 500), 0
     conversations = [train[i] for i in range(1000)] + [pairs.pair(i)["rejected"] for i in range(500)]
     for conversation in conversations:
