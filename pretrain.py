@@ -18,7 +18,7 @@ from common import GPT, Tokenizer, model_config, parse_config, run, save_checkpo
 from data import python_corpus
 from data.rows import describe_sources, micro_batches, pack_documents, read_ahead
 from data.sources import choose_documents
-from data.text import read_documents
+from data.text import list_files, read_documents
 from training import (Optimizer, StopSignal, can_compile, check_finite, decisive_settings, evaluate_loss, finish_run,
                       micro_batch_rows, rows_for_step, start_or_resume)
 
@@ -29,7 +29,7 @@ class Config:
     data: tuple = ()                  # text, files or folders; none: downloads on a GPU, else (or "demo") Python's own
     depth: int = 0                    # layers, the one dial; 0: 4 on a CPU, on a GPU what the text can feed, up to 20
     n_kv_head: int = 0                # key/value heads for grouped-query attention; 0: as many as query heads
-    seq_len: int = 0                  # tokens a row; 0: 512 on a CPU, 2048 on a GPU
+    seq_len: int = 0                  # tokens a row; 0: 512 on a CPU and for less than 1 MB of text, else 2048
     tokens_per_step: int = 0          # tokens an optimizer step, over all ranks; 0: 8192 to 524288, by the horizon
     batch_size: int = 0               # rows a micro-batch and rank; 0: what fits into memory
     tokens_per_param: float = 0.0     # horizon in tokens per matrix weight; 0: the demo's on a CPU, 12 on a GPU
@@ -72,6 +72,12 @@ def lr_scale(step, cfg, steps):
     return min(1.0, (step + 1) / max(1, cfg.warmup * steps), (steps - step) / max(1, cfg.warmdown * steps))
 
 
+def choose_seq_len(paths, on_gpu):
+    """Tokens a row: 2048 need a GPU, and so much text that the 2 % held out fill some such rows."""
+    n_bytes = sum(file.stat().st_size for file in list_files(paths)) if paths else math.inf
+    return 2048 if on_gpu and n_bytes >= 1e6 else 512
+
+
 def choose_depth(n_tokens, tokens_per_param, vocab_size, seq_len):
     """The deepest model up to 20 layers that one epoch of n_tokens feeds with tokens_per_param."""
     def hungry(depth):
@@ -93,8 +99,8 @@ def main():
     tok = Tokenizer.load(out / "tokenizer")
 
     # ---- data: text -> rows on disk, once ----
-    seq_len = cfg.seq_len or (2048 if on_gpu else 512)
     paths = choose_documents(cfg.data, on_gpu, env.print)
+    seq_len = cfg.seq_len or choose_seq_len(paths, on_gpu)
     read = (lambda split: read_documents(paths, split)) if paths else python_corpus.documents
     made_from = describe_sources(paths)
     train_rows = pack_documents(out / "rows/pretrain_train.rows", lambda: read("train"), tok, seq_len, made_from, env)
