@@ -6,6 +6,7 @@ Sizes in shape comments: B batch, T time, C channels (n_embd), H heads, D head s
 """
 import argparse
 import base64
+import contextlib
 import ctypes
 import dataclasses
 import datetime
@@ -255,7 +256,7 @@ class GPT(nn.Module):
         float32: its sum (), or with reduction="none" that of each token (B, T).
 
         isolate: each token sees only its own document, the tokens since the last <|bos|>; without it, all earlier ones.
-        Generation has a leaner forward with a KV cache, the Decoder of chat.py; a test holds the two to equal logits.
+        Generation has a leaner forward with a KV cache, the Decoder of decode.py; a test holds the two to equal logits.
         """
         B, T = ids.shape
         positions, attn_mask = torch.arange(T, device=ids.device), None
@@ -342,6 +343,21 @@ def token_losses(x, head, targets):
 # ---------------------------------------------------------------------------------------------------------------------
 # Checkpoints: a folder with model.pt, optim.pt, meta.json, metrics.jsonl that is replaced as a whole
 
+@contextlib.contextmanager
+def new_folder(path):
+    """Yields a folder to fill, which then takes the place of `path`; after an error it is gone and `path` as it was."""
+    new = path.with_name(path.name + ".tmp")
+    finish_replace(path)
+    shutil.rmtree(new, ignore_errors=True)
+    try:
+        new.mkdir(parents=True)
+        yield new
+        replace_folder(new, path)
+    except Exception:
+        shutil.rmtree(new, ignore_errors=True)
+        raise
+
+
 def replace_folder(new, path):
     """Put the folder `new` in the place of `path`. A crash between the two renames is what finish_replace mends."""
     old = path.with_name(path.name + ".old")
@@ -368,23 +384,19 @@ def write_synced(path, write):
 
 def save_checkpoint(path, model, meta, metrics, optimizer, env):
     """Write the folder under a temporary name, sync it, rename it: a reader sees the old checkpoint or the new one."""
-    path, optimizer_state = Path(path), optimizer.state_dict()               # all ranks gather, rank 0 writes
+    optimizer_state = optimizer.state_dict()                                 # all ranks gather, rank 0 writes
     if env.rank > 0:
         return
-    new = path.with_name(path.name + ".tmp")
-    finish_replace(path)
-    shutil.rmtree(new, ignore_errors=True)
+    weights = {name: p.cpu() for name, p in model.state_dict().items()}
+    meta = dict(format=1, **meta, model=dataclasses.asdict(model.config), versions=versions())
+    lines = "".join(json.dumps(m) + "\n" for m in metrics)
     try:
-        new.mkdir(parents=True)
-        write_synced(new / "model.pt", lambda f: torch.save({k: v.cpu() for k, v in model.state_dict().items()}, f))
-        write_synced(new / "optim.pt", lambda f: torch.save(optimizer_state, f))
-        lines = "".join(json.dumps(m) + "\n" for m in metrics)
-        write_synced(new / "metrics.jsonl", lambda f: f.write(lines.encode()))
-        meta = dict(format=1, **meta, model=dataclasses.asdict(model.config), versions=versions())
-        write_synced(new / "meta.json", lambda f: f.write(json.dumps(meta, indent=1).encode()))
-        replace_folder(new, path)
+        with new_folder(Path(path)) as new:
+            write_synced(new / "model.pt", lambda f: torch.save(weights, f))
+            write_synced(new / "optim.pt", lambda f: torch.save(optimizer_state, f))
+            write_synced(new / "metrics.jsonl", lambda f: f.write(lines.encode()))
+            write_synced(new / "meta.json", lambda f: f.write(json.dumps(meta, indent=1).encode()))
     except (OSError, RuntimeError) as e:                                     # torch reports a full disk as RuntimeError
-        shutil.rmtree(new, ignore_errors=True)
         raise OSError(f"{path}: the checkpoint could not be written ({e}); what stood there before is untouched. "
                       f"Free some disk space or choose another --out, then go on with --resume") from None
 

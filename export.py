@@ -15,7 +15,6 @@ Then, with `pip install transformers`:
     print(tok.decode(model.generate(**inputs, max_new_tokens=100)[0]))
 """
 import json
-import shutil
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,8 +22,8 @@ from pathlib import Path
 import torch
 
 from chat import find_checkpoint
-from common import finish_replace, load_checkpoint, parse_config, replace_folder, rms_norm, run, write_synced
-from tokenizer import PATTERNS, hf_tokenizer_json
+from common import load_checkpoint, new_folder, parse_config, rms_norm, run, write_synced
+from tokenizer import PATTERNS
 
 # Jinja, the same tokens as Tokenizer.render_conversation. Other tools parse special tokens out of the text of messages,
 # which ours never does: there, an <|assistant_end|> that a user types ends the turn.
@@ -105,6 +104,40 @@ def write_safetensors(path, tensors):
     write_synced(path, write)
 
 
+def token_parts(token, ranks):
+    """The two tokens that `token` was merged from: merge its bytes as far as by the tokens before it."""
+    parts = [token[i:i + 1] for i in range(len(token))]
+    while len(parts) > 2:
+        i = min(range(len(parts) - 1), key=lambda i: ranks.get(parts[i] + parts[i + 1], len(ranks)))
+        parts[i:i + 2] = [parts[i] + parts[i + 1]]
+    return parts
+
+
+def byte_letters():
+    """GPT-2's spelling of bytes, which Hugging Face kept: byte -> a printable letter, itself where it is one."""
+    letters = {byte: chr(byte) for byte in [*range(33, 127), *range(161, 173), *range(174, 256)]}
+    return letters | {byte: chr(256 + i) for i, byte in enumerate(b for b in range(256) if b not in letters)}
+
+
+def hf_tokenizer_json(tokens, pattern, special_tokens):
+    """-> dict, the same tokenizer as the content of a Hugging Face tokenizer.json."""
+    letters, ranks = byte_letters(), {token: rank for rank, token in enumerate(tokens)}
+
+    def spell(token):
+        return "".join(letters[byte] for byte in token)
+
+    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
+    split = {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    return {"version": "1.0", "truncation": None, "padding": None, "normalizer": None, "post_processor": None,
+            "added_tokens": [{"id": i, "content": name} | flags for i, name in enumerate(special_tokens, len(tokens))],
+            "pre_tokenizer": {"type": "Sequence", "pretokenizers": [split, byte_level]}, "decoder": byte_level,
+            "model": {"type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None,
+                      "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False, "ignore_merges": False,
+                      "vocab": {spell(token): rank for token, rank in ranks.items()},
+                      "merges": [[spell(part) for part in token_parts(token, ranks)] for token in tokens[256:]]}}
+
+
 def model_json(c, tok, dtype):
     """config.json, in the words of transformers."""
     return {"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "vocab_size": c.vocab_size,
@@ -124,10 +157,6 @@ def export(model, tok, path, dtype="float32"):
     path = Path(path)
     if path.exists() and not (path / "config.json").exists():
         raise ValueError(f"--to {path} exists and is no exported model: choose another folder")
-    new = path.with_name(path.name + ".tmp")
-    finish_replace(path)
-    shutil.rmtree(new, ignore_errors=True)
-    new.mkdir(parents=True)
     # generate() without an attention mask takes every pad token of the prompt for padding, unless it is the end token
     specials = {"bos_token": "<|bos|>", "eos_token": "<|assistant_end|>", "pad_token": "<|assistant_end|>"}
     tokens = [tok.enc.decode_single_token_bytes(i) for i in range(tok.vocab_size - len(tok.specials))]
@@ -138,13 +167,12 @@ def export(model, tok, path, dtype="float32"):
                                        "model_max_length": model.config.seq_len,
                                        "clean_up_tokenization_spaces": False, **specials},
              "special_tokens_map.json": specials}
-    for name, content in files.items():
-        write_synced(new / name, lambda f: f.write(json.dumps(content, indent=1, ensure_ascii=False).encode()))
-    write_synced(new / "chat_template.jinja", lambda f: f.write(CHAT_TEMPLATE.encode()))
     weights = {name: w.to(getattr(torch, dtype)) for name, w in stock_weights(model).items()}
-    write_safetensors(new / "model.safetensors", weights)
-    replace_folder(new, path)
-
+    with new_folder(path) as new:
+        for name, content in files.items():
+            write_synced(new / name, lambda f: f.write(json.dumps(content, indent=1, ensure_ascii=False).encode()))
+        write_synced(new / "chat_template.jinja", lambda f: f.write(CHAT_TEMPLATE.encode()))
+        write_safetensors(new / "model.safetensors", weights)
 
 # ---------------------------------------------------------------------------------------------------------------------
 # GGUF, the file format of llama.cpp (ggml/docs/gguf.md). Its converter would read the folder above, but recognises a

@@ -1,14 +1,21 @@
 """export.py: the folder against transformers, tokenizers and safetensors."""
-import base64, json, subprocess, sys
+import base64
+import json
+import os
+import random
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import tiktoken
 import torch
 
 from chat import Engine
 from common import Tokenizer
-from export import export, export_gguf
+from export import export, export_gguf, hf_tokenizer_json
 from test_chat import byte_tokenizer, out, tiny_model
+from test_tokenizer import CLASSES, fuzz
 from tokenizer import PATTERNS, train_bpe
 
 torch.set_num_threads(1)
@@ -86,6 +93,23 @@ def test_the_tokenizer_gives_the_same_ids(pattern, tmp_path):
         assert hf.encode(text).ids == tok.encode(text) and hf.decode(tok.encode(text)) == text
     assert hf.encode("<|bos|>x<|output_end|>").ids == [tok.special("<|bos|>"), *tok.encode("x"),
                                                        tok.special("<|output_end|>")]
+
+
+@pytest.mark.parametrize("pattern", list(PATTERNS))
+def test_the_tokenizer_gives_the_same_ids_for_any_text(pattern):
+    hf = pytest.importorskip("tokenizers")
+    texts = [Path(os.__file__).read_text(), "".join(fuzz(random.Random(6), "all", length=500))]
+    tokens, special = train_bpe(texts, 600, pattern), ["<|bos|>", "<|end|>"]
+    ours = tiktoken.Encoding("test", pat_str=PATTERNS[pattern], mergeable_ranks={t: i for i, t in enumerate(tokens)},
+                             special_tokens={name: 600 + i for i, name in enumerate(special)})
+    theirs = hf.Tokenizer.from_str(json.dumps(hf_tokenizer_json(tokens, PATTERNS[pattern], special)))
+    rng = random.Random(pattern)
+    for kind in list(CLASSES) * 4:
+        for text in fuzz(rng, kind):
+            ids = ours.encode_ordinary(text)
+            assert theirs.encode(text, add_special_tokens=False).ids == ids, text
+            assert theirs.decode(ids, skip_special_tokens=False) == text
+    assert theirs.encode("a<|end|>").ids == [97, 601]
 
 
 def test_safetensors_reads_the_weights(exported):

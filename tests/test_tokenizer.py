@@ -1,4 +1,4 @@
-"""tokenizer.py against its own definition, rustbpe, plain regex, tiktoken and Hugging Face tokenizers."""
+"""tokenizer.py and bpe.py against the definition of BPE, rustbpe, plain regex and tiktoken."""
 import itertools
 import json
 import os
@@ -14,11 +14,12 @@ import regex
 import tiktoken
 import tiktoken.load
 
+import bpe
 import tokenizer
+from bpe import END, ByteStrings, find_segments
 from common import SPECIAL_TOKENS, Tokenizer
 from data.text import read_documents
-from tokenizer import (CUT_RULES, END, PATTERNS, SPLIT_PATTERN, ByteStrings, find_segments, hf_tokenizer_json,
-                       train_bpe, train_bpe_by_definition)
+from tokenizer import CUT_RULES, PATTERNS, SPLIT_PATTERN, train_bpe, train_bpe_by_definition
 
 ROOT = Path(tokenizer.__file__).parent
 WHITE_SPACE = "\t\n\x0b\x0c\r \x85\xa0\u1680\u2000\u2003\u200a\u2028\u2029\u202f\u205f\u3000"
@@ -112,11 +113,11 @@ def test_equals_rustbpe():
 def test_order_of_documents_hash_seed_and_processes_change_nothing(tmp_path):
     """Same tokens from shuffled documents, other hash seeds, one to three processes, forked or spawned."""
     script = tmp_path / "train.py"
-    script.write_text("""import hashlib, random, sys, tokenizer
+    script.write_text("""import bpe, hashlib, random, sys, tokenizer
 def main(shuffle, processes, start):
     if start == "spawn":
         sys.platform = "other"                           # what macOS and Windows do
-    tokenizer.BLOCK_BYTES, tokenizer.JOB_BLOCKS = 2000, 2
+    bpe.BLOCK_BYTES, bpe.JOB_BLOCKS = 2000, 2
     rng = random.Random(4)
     texts = ["".join(rng.choices("abcdefgh    .\\n5é", k=rng.randint(0, 400))) for _ in range(300)]
     random.Random(int(shuffle)).shuffle(texts)
@@ -135,6 +136,7 @@ if __name__ == "__main__":
 
 
 def test_torch_is_not_imported_by_the_trainer():
+    """Not by bpe.py either, all that a counting process imports where processes are spawned."""
     code = "import sys; from tokenizer import train_bpe; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
 
@@ -143,7 +145,7 @@ def test_texts_are_streamed():
     """The first block goes out before the second is read."""
     taken = []
     texts = (taken.append(i) or "word " * 60_000 for i in range(10))
-    next(tokenizer.read_blocks(texts, SPLIT_PATTERN, lambda done: None))
+    next(bpe.read_blocks(texts, CUT_RULES[SPLIT_PATTERN], lambda done: None))
     assert taken == [0]
 
 
@@ -188,7 +190,7 @@ def test_certain_cuts_on_random_texts(name):
 
 def test_no_white_space_hides_behind_the_lead_bytes_that_rules_trust():
     spaces = regex.findall(r"\s", "".join(chr(c) for c in range(128, 0x110000) if not 0xD800 <= c < 0xE000))
-    assert spaces and not {c.encode()[0] for c in spaces} & tokenizer.NONSPACE
+    assert spaces and not {c.encode()[0] for c in spaces} & bpe.NONSPACE
 
 
 @pytest.mark.parametrize("collide", [False, True])
@@ -239,22 +241,6 @@ def test_tiktoken_encodes_by_our_tokens(name, trained):
         for text in fuzz(rng, kind):
             assert encoding.encode_ordinary(text) == naive_encode(text, trained[name], PATTERNS[name]), text
             assert encoding.decode(encoding.encode_ordinary(text)) == text
-
-
-@pytest.mark.parametrize("name", PATTERNS)
-def test_hugging_face_tokenizer_encodes_the_same(name, trained):
-    hf = pytest.importorskip("tokenizers")
-    tokens, special = trained[name], ["<|bos|>", "<|end|>"]
-    ours = tiktoken.Encoding("test", pat_str=PATTERNS[name], special_tokens={s: 600 + i for i, s in enumerate(special)},
-                             mergeable_ranks={token: rank for rank, token in enumerate(tokens)})
-    theirs = hf.Tokenizer.from_str(json.dumps(hf_tokenizer_json(tokens, PATTERNS[name], special)))
-    rng = random.Random(name)
-    for kind in list(CLASSES) * 4:
-        for text in fuzz(rng, kind):
-            ids = ours.encode_ordinary(text)
-            assert theirs.encode(text, add_special_tokens=False).ids == ids, text
-            assert theirs.decode(ids, skip_special_tokens=False) == text
-    assert theirs.encode("a<|end|>").ids == [97, 601]
 
 
 def run_script(*args):
