@@ -40,18 +40,17 @@ PART_TOKENS = {"python": ("<|python_start|>", "<|python_end|>"),
                "python_output": ("<|output_start|>", "<|output_end|>")}
 
 
-def tokenizer_fingerprint(merges, pattern, special_tokens):
-    """sha256 hex of all that decides how text becomes ids; rows and checkpoints carry it, so that none get mixed up."""
-    return hashlib.sha256(merges + json.dumps([pattern, special_tokens]).encode()).hexdigest()
-
-
 class Tokenizer:
     """tiktoken over our own merges. Text can never become a special id: only render_* and special() produce those."""
 
     def __init__(self, merges, pattern, special_tokens=SPECIAL_TOKENS):
-        """merges: the bytes of a tiktoken file, one 'base64 rank' line a token."""
+        """merges: the bytes of a tiktoken file, one 'base64 rank' line a token.
+
+        fingerprint: of all that decides how text becomes ids; rows and checkpoints carry it, so that none get mixed up.
+        """
         ranks = {base64.b64decode(token): int(rank) for token, rank in map(bytes.split, merges.splitlines())}
-        self.pattern, self.fingerprint = pattern, tokenizer_fingerprint(merges, pattern, special_tokens)
+        self.pattern = pattern
+        self.fingerprint = hashlib.sha256(merges + json.dumps([pattern, special_tokens]).encode()).hexdigest()
         self.specials = {name: len(ranks) + i for i, name in enumerate(special_tokens)}
         self.enc = tiktoken.Encoding("tok2chat", pat_str=pattern, mergeable_ranks=ranks, special_tokens=self.specials)
         self.vocab_size = len(ranks) + len(special_tokens)
@@ -437,11 +436,6 @@ def load_tensors(path):
         raise ValueError(f"{path} cannot be read ({type(e).__name__}): train that stage again") from None
 
 
-def digest(data):
-    """16 hex digits that name plain data, such as the meta of the checkpoint that a stage starts from."""
-    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]
-
-
 def versions():
     commit = None
     if shutil.which("git"):                                                  # a machine without git trains as well
@@ -476,10 +470,6 @@ class Env:
     def print(self, *args, **kwargs):
         if self.rank == 0:
             print(*args, **kwargs, flush=True)
-
-    def synchronize(self):
-        if self.device.type == "cuda":
-            torch.cuda.synchronize()
 
 
 def setup(device="auto", dtype="auto"):

@@ -16,11 +16,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from common import digest, load_checkpoint, parse_config, run, save_checkpoint, setup
+from common import load_checkpoint, parse_config, run, save_checkpoint, setup
 from data.rows import describe_sources, my_share, pack_conversations, read_ahead, step_indices
 from data.sources import choose_mixture, preferences
-from training import (Optimizer, StopSignal, can_compile, check_finite, decisive_settings, finish_run, micro_batch_rows,
-                      rows_for_step, start_or_resume)
+from training import (Optimizer, StopSignal, can_compile, check_finite, decisive_settings, digest, finish_run,
+                      micro_batch_rows, rows_for_step, start_or_resume)
 
 DEMO_MIXTURE = "spelling_bee:1000,simple_spelling:1000,arithmetic:1000,identity:1500"
 

@@ -2,6 +2,7 @@
 What only the training stages share, beyond common.py: the optimizer, the loss on held-out rows, the micro-batch that
 fits, and how a run stops, resumes and ends. The loop itself stands in each stage's script.
 """
+import hashlib
 import importlib.util
 import json
 import math
@@ -242,6 +243,11 @@ class StopSignal:
         if env.world_size > 1:
             self.number = int(env.all_max(torch.tensor(self.number, device=env.device)))
         return self.number > 0
+
+
+def digest(data):
+    """16 hex digits that name plain data, such as the meta of the checkpoint that a stage starts from."""
+    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]
 
 
 RECIPE = ("seed", "beta", "matrix_lr", "embed_lr", "head_lr", "weight_decay", "warmup", "warmdown")

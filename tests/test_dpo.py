@@ -4,10 +4,11 @@ import math
 import pytest
 import torch
 
-from common import Env, digest
+from common import Env
 from data.rows import pack_conversations
 from dpo import answer_logps, dpo_loss, evaluate_pairs, reference_logps, render_pair
 from toy import chat, tiny_model, write_tokenizer
+from training import digest
 
 torch.set_num_threads(1)
 ENV = Env(torch.device("cpu"), torch.float32)

@@ -18,13 +18,13 @@ FORKSERVER.set_forkserver_preload(["numpy", "torch", "tiktoken", "regex"])
 
 def write_tokenizer(out, pattern=r"[\s\S]", tokens=[bytes([i]) for i in range(256)]):
     """out/tokenizer, by default with the 256 bytes and the nine special tokens, nothing merged -> Tokenizer."""
-    from common import SPECIAL_TOKENS, Tokenizer, tokenizer_fingerprint
+    from common import SPECIAL_TOKENS, Tokenizer
     folder = Path(out, "tokenizer")
     folder.mkdir(parents=True, exist_ok=True)
     merges = b"".join(base64.b64encode(token) + b" %d\n" % rank for rank, token in enumerate(tokens))
     (folder / "merges.tiktoken").write_bytes(merges)
     info = dict(pattern=pattern, special_tokens=SPECIAL_TOKENS, vocab_size=len(tokens) + 9,
-                fingerprint=tokenizer_fingerprint(merges, pattern, SPECIAL_TOKENS))
+                fingerprint=Tokenizer(merges, pattern).fingerprint)
     (folder / "tokenizer.json").write_text(json.dumps(info))
     tok = Tokenizer.load(folder)
     tok.folder = folder

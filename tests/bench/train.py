@@ -38,6 +38,11 @@ class Config:
     peak_tflops: float = 0.0          # the chip's peak for MFU; 0: from the chip's name
 
 
+def synchronize(device):
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
 def main():
     cfg = parse_config(Config, __doc__)
     env = setup(cfg.device, cfg.dtype)
@@ -59,15 +64,15 @@ def main():
 
     seconds, parts = [], []
     for step in range(cfg.warmup + cfg.steps):
-        env.synchronize()
+        synchronize(env.device)
         t0 = time.perf_counter()
         for batch in ids.split(batch_size):
             loss = compiled(batch[:, :-1], batch[:, 1:], isolate=cfg.isolate) / (rows_per_step * config.seq_len)
             loss.backward()
-        env.synchronize()
+        synchronize(env.device)
         t1 = time.perf_counter()
         optimizer.step(1.0, 0.95)
-        env.synchronize()
+        synchronize(env.device)
         t2 = time.perf_counter()
         if step >= cfg.warmup:
             seconds.append(t2 - t0)
