@@ -3,20 +3,20 @@ Talk to any checkpoint: reads out/<stage>/ and out/tokenizer/. Home of the infer
 
 terminal     python chat.py                         the last stage in out/ (or --stage sft, or --stage path/to/folder)
 one answer   python chat.py -p "How many r are in strawberry?"       (-p - reads the prompt from standard input)
-browser      python chat.py --serve                 a page on http://127.0.0.1:8000 and the OpenAI protocol (serve.py)
+browser      python chat.py --serve                 a page on http://127.0.0.1:8000 and the OpenAI protocol
 a file       python chat.py --batch prompts.jsonl --output answers.jsonl
 raw text     python chat.py --stage pretrain --base -p "def main("      continue text instead of answering
 
+In this file: sampling, the engine, the parts of an answer. The model's arithmetic is in decode.py, the calculator that
+the model may call in tool.py, what the terminal shows in terminal.py, the server in serve.py.
 Sizes in shape comments: B rows of the batch, T tokens, C channels (n_embd), H heads, D head size, V vocabulary.
 """
 import codecs
-import json
 import random
-import signal
 import sys
 import time
 from collections import Counter, deque
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -304,16 +304,9 @@ def add_text(parts, type, text):
     parts[-1]["text"] += text
 
 # ---------------------------------------------------------------------------------------------------------------------
-# The terminal
+# The program
 
 STAGES = ["pretrain", "midtrain", "sft", "dpo", "distill"]
-HELP = """\
-/retry           answer the last question once more, differently       /undo      forget the last question and answer
-/reset           start a new conversation                              /stats     speed and context of the last answer
-/system TEXT     set the system message; without TEXT: remove it       /help      this list
-/temperature X   0 is greedy; now {temperature}                        /seed N    now {seed}
-/save FILE       write the conversation as JSON                        /load FILE go on with a saved one
-A line that ends with \\ goes on. Ctrl-C stops an answer, Ctrl-D ends."""
 
 
 @dataclass
@@ -356,192 +349,6 @@ def find_checkpoint(out, stage):
     raise FileNotFoundError(f"{missing} in {out}: train one first (bash run.sh), or name another folder with --out")
 
 
-def fit(tok, messages, room):
-    """-> (ids of the conversation in at most `room` tokens, number of oldest turns left out). A system text stays."""
-    system, turns = (messages[:1], messages[1:]) if messages[0]["role"] == "system" else ([], messages)
-    for dropped in range(0, len(turns), 2):
-        ids = tok.render_for_completion({"messages": system + turns[dropped:]})
-        if len(ids) <= room:
-            return ids, dropped // 2
-    raise ValueError(f"the message takes {len(ids)} tokens, there is room for {room}: shorten it")
-
-
-# characters by which an answer could steer the terminal
-CONTROL = {i: "\ufffd" for i in [*range(32), *range(127, 160)] if chr(i) not in "\n\t"}
-
-
-def show(tok, ids):
-    """Print an answer as its ids come; tool calls and results stand in brackets, on a terminal in colour."""
-    color, plain = ("\033[36m", "\033[0m") if sys.stdout.isatty() else ("", "")
-    opening = {"text": "", "python": f"{color}[python: ", "python_output": f"{color}[= "}
-    closing, type = {"text": ""}, "text"
-    for new, text in PartStream(tok).whole(ids):
-        if text == "" or new != type:
-            print(closing.get(type, f"]{plain}") + opening[new], end="")
-            type = new
-        print(text.translate(CONTROL), end="", flush=True)
-    print(closing.get(type, f"]{plain}"))
-
-
-def answer(engine, tok, ids, max_tokens, settings, raw=False, copy=0):
-    """Stream one answer to the terminal; Ctrl-C ends it, not the program. -> (its Generation, a line of statistics)"""
-    stop, times, start = [], [], time.perf_counter()
-    text = engine.submit(ids, max_tokens, Sampling(**settings), raw, copy)
-    before = signal.signal(signal.SIGINT, lambda *_: stop.append(True))      # between two steps the engine is whole
-
-    def new_ids():
-        while not text.finish and not stop:
-            for _, new in engine.step():
-                times.append(time.perf_counter() - start)
-                yield from new
-    try:
-        show(tok, new_ids())
-    finally:
-        engine.cancel(text)
-        signal.signal(signal.SIGINT, before)
-    if not times:
-        return text, "no token yet when it was stopped"
-    rate = (len(text.answer) - 1) / (times[-1] - times[0]) if len(times) > 1 else 0
-    return text, (f"{len(text.answer)} tokens, {rate:.0f} tokens/s, the first after {1e3 * times[0]:.0f} ms; context "
-                  f"{len(text.ids)} of {engine.max_len} tokens, {text.reused} of them known from earlier turns")
-
-
-def with_system(system, messages):
-    return ([{"role": "system", "content": system}] if system else []) + messages
-
-
-def terminal(engine, tok, cfg, settings, title):
-    """Read, answer, until Ctrl-D."""
-    try:
-        import readline                                              # arrow keys and history in input(); not on Windows
-    except ImportError:
-        pass
-    system, messages, stats, retries = cfg.system, [], "no answer yet", 0
-    print(f"{title}\n/help lists the commands, Ctrl-D ends.")
-    bold = "\001\033[1m\002{}\001\033[0m\002" if sys.stdout.isatty() else "{}"   # \001 \002: no width, for readline
-    while True:
-        try:
-            line = input("\n" + bold.format("you  "))
-            while line.endswith("\\"):
-                line = line[:-1] + "\n" + input("     ")
-        except EOFError:
-            print()
-            return
-        except KeyboardInterrupt:                                            # drops the line that was being typed
-            continue
-        word, _, rest = line.strip().partition(" ")
-        rest, ask = rest.strip(), False
-        try:
-            if not word.startswith("/"):
-                if line.strip():
-                    messages, retries, ask = messages + [{"role": "user", "content": line}], 0, True
-            elif word == "/help":
-                print(HELP.format(**settings))
-            elif word == "/stats":
-                print(stats)
-            elif word == "/reset":
-                messages = []
-            elif word in ("/undo", "/retry") and not messages:
-                print("nothing was asked yet")
-            elif word == "/undo":
-                messages = messages[:-2]
-            elif word == "/retry":
-                messages, retries, ask = messages[:-1], retries + 1, True
-            elif word == "/system":
-                system = rest
-            elif word in ("/temperature", "/seed"):
-                new = settings | {word[1:]: float(rest) if word == "/temperature" else int(rest)}
-                Sampling(**new)                                              # ValueError if out of range
-                settings = new
-            elif word == "/save":
-                record = json.dumps({"messages": with_system(system, messages)}, indent=1, ensure_ascii=False)
-                Path(rest).expanduser().write_text(record + "\n", encoding="utf-8")
-            elif word == "/load":
-                messages = read_messages(tok, json.loads(Path(rest).expanduser().read_text(encoding="utf-8")))
-                system = messages.pop(0)["content"] if messages[0]["role"] == "system" else ""
-                ask = messages[-1]["role"] == "user"
-            else:
-                print(f"{word}: no such command; /help lists them")
-            if ask:
-                print("bot  ", end="", flush=True)
-                room = engine.max_len - min(cfg.max_tokens, engine.max_len // 4)
-                ids, dropped = fit(tok, with_system(system, messages), room)
-                if dropped:
-                    print(f"(the context of {engine.max_len} tokens is full: the oldest {dropped} turns are left out)")
-                text, stats = answer(engine, tok, ids, cfg.max_tokens, settings, copy=retries)
-                if text.finish != "stop":
-                    print("(stopped)" if text.finish == "cancelled" else
-                          "(cut off: --max_tokens or the context is used up)")
-                messages = messages + [{"role": "assistant", "content": parse_answer(tok, text.answer)}]
-        except (ValueError, OSError) as e:
-            print(f"error: {e}")
-            if ask:
-                messages = messages[:-1]
-
-
-def read_messages(tok, record):
-    """Check what a file holds: {"prompt": text} or a conversation -> its messages; ValueError if neither."""
-    try:
-        messages = [{"role": "user", "content": record["prompt"]}] if "prompt" in record else record["messages"]
-        tok.render_conversation({"messages": messages})
-        return messages
-    except (TypeError, KeyError, AttributeError) as e:
-        raise ValueError(f'expected {{"prompt": text}} or {{"messages": [{{"role": ..., "content": text}}, ...]}} '
-                         f"({type(e).__name__}: {e})") from None
-
-# ---------------------------------------------------------------------------------------------------------------------
-# A file of prompts
-
-def batch(engine, tok, cfg, settings, stage):
-    """Answer every line of cfg.batch into cfg.output, a conversation a line, in order. Lines that are there stay."""
-    if not cfg.output:
-        raise ValueError("--batch needs --output FILE for the answers")
-    prompts = []                                                          # all are checked before the first is answered
-    with open(cfg.batch, encoding="utf-8") as f:
-        for number, line in enumerate(f, 1):
-            try:
-                messages = read_messages(tok, json.loads(line))
-                prompts.append((messages, tok.render_for_completion({"messages": messages})))
-                if len(prompts[-1][1]) >= engine.max_len:
-                    raise ValueError(f"{len(prompts[-1][1])} tokens, this model takes up to {engine.max_len - 1}")
-                if messages[-1]["role"] != "user":
-                    raise ValueError("the last message is not the user's")
-            except ValueError as e:
-                raise ValueError(f"{cfg.batch}:{number}: {e}") from None
-    made_by = dict(stage=stage, max_tokens=cfg.max_tokens, **settings)
-    with open(cfg.output, "a+b") as f:
-        f.seek(0)
-        *lines, torn = f.read().split(b"\n")
-        f.truncate(f.tell() - len(torn))                                     # a line that was cut off is made again
-        for number, line in enumerate(lines):
-            old = json.loads(line)
-            if number >= len(prompts) or old["messages"][:-1] != prompts[number][0] or old["made_by"] != made_by:
-                raise ValueError(f"{cfg.output}:{number + 1} answers another prompt or was made with other settings: "
-                                 f"give the same flags to go on, or another --output to start afresh")
-        seen, running, start = Counter(tuple(ids) for _, ids in prompts[:len(lines)]), deque(), time.time()
-        todo, done = deque(prompts[len(lines):]), len(lines)
-        while todo or running:
-            while todo and len(running) < 2 * engine.max_rows:               # so that no row ever waits for work
-                messages, ids = todo.popleft()
-                text = engine.submit(ids, cfg.max_tokens, Sampling(**settings), copy=seen[tuple(ids)])
-                running.append((messages, text))
-                seen[tuple(ids)] += 1
-            engine.step()
-            while running and running[0][1].finish:
-                messages, text = running.popleft()
-                record = {"messages": messages + [{"role": "assistant", "content": parse_answer(tok, text.answer)}],
-                          "finish": text.finish, "tokens": len(text.answer), "made_by": made_by}
-                f.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
-                f.flush()
-                done += 1
-                if sys.stderr.isatty():                                      # one line that rewrites itself
-                    rate = (done - len(lines)) / (time.time() - start)
-                    print(f"\r[{'#' * (30 * done // len(prompts)):30}] {done} of {len(prompts)}, {rate:.1f}/s, "
-                          f"{(len(prompts) - done) / rate:.0f} s left ", end="" if todo or running else "\n",
-                          file=sys.stderr, flush=True)
-    print(f"{cfg.output}: {len(prompts)} answers, {len(prompts) - len(lines)} of them new", flush=True)
-
-
 def main():
     argv = sys.argv[1:]
     if "-p" in argv[:-1]:                                            # one token, so that a prompt may begin with a dash
@@ -549,31 +356,26 @@ def main():
         argv[i:i + 2] = [f"--prompt={argv[i + 1]}"]
     cfg = parse_config(Config, __doc__, argv)
     path = find_checkpoint(cfg.out, cfg.stage)
+    sampling = Sampling(**{f.name: getattr(cfg, f.name) for f in fields(Sampling)})
     env = setup(cfg.device, cfg.dtype)
-    model, tok, meta = load_checkpoint(path, env.device)
+    model, tok, _ = load_checkpoint(path, env.device)
     model.compute_dtype = env.dtype
     engine = Engine(model, tok, cfg.max_rows, None if cfg.dtype == "auto" else env.dtype, cfg.compile)
-    settings = {f.name: getattr(cfg, f.name) for f in fields(Sampling)}
-    Sampling(**settings)                                                     # ValueError before anything else happens
     sys.stdout.reconfigure(errors="replace")                            # a terminal that can't show a character shows ?
-    prompt = sys.stdin.read() if cfg.prompt == "-" else cfg.prompt
     if cfg.serve:
-        from serve import serve                                           # in a file of its own, which imports this one
-        serve(engine, tok, cfg, settings, path.name)
-    elif cfg.batch:
-        batch(engine, tok, cfg, settings, str(path))
+        from serve import serve                                              # serve.py and terminal.py import this file
+        serve(engine, tok, cfg, asdict(sampling), path.name)
+        return
+    from terminal import batch, one_answer, terminal
+    if cfg.batch:
+        batch(engine, tok, cfg, sampling, str(path))
     elif cfg.base or cfg.prompt:
-        ids = [tok.special("<|bos|>")] + tok.encode(prompt)
-        if cfg.base:
-            print(prompt.translate(CONTROL), end="", flush=True)
-        else:
-            ids, _ = fit(tok, with_system(cfg.system, [{"role": "user", "content": prompt}]), engine.max_len - 1)
-        if answer(engine, tok, ids, cfg.max_tokens, settings, raw=cfg.base)[0].finish == "cancelled":
-            raise KeyboardInterrupt
+        one_answer(engine, tok, cfg, sampling)
     else:
-        terminal(engine, tok, cfg, settings, f"{path}: {model.num_params() / 1e6:.1f} million parameters, context "
+        terminal(engine, tok, cfg, sampling, f"{path}: {model.num_params() / 1e6:.1f} million parameters, context "
                                              f"{engine.max_len} tokens, on {env.device}")
 
 
 if __name__ == "__main__":
+    sys.modules["chat"] = sys.modules["__main__"]        # `from chat import ...` there means this run, no second copy
     run(main)

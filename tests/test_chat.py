@@ -1,20 +1,17 @@
-"""chat.py: the decoder against GPT.forward, sampling, the engine, the terminal."""
+"""chat.py and decode.py: the decoder against GPT.forward, sampling, the engine, the parts of an answer."""
 import base64
-import json
-import signal
-import subprocess
-import sys
+import random
 import time
-from pathlib import Path
+from collections import Counter
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-import chat
-from chat import Engine, Sampling, parse_answer
+from chat import Engine, Generation, PartStream, Sampling, parse_answer, sample
 from common import GPT, GPTConfig, Tokenizer, save_checkpoint, setup
 from decode import Decoder, make_decoder
+from toy import write_tokenizer
 
 torch.set_num_threads(1)
 
@@ -42,6 +39,15 @@ def tiny_engine(seed=0, **kwargs):
 
 def prompt(tok, text):
     return tok.render_for_completion({"messages": [{"role": "user", "content": text}]})
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory):
+    """An --out folder with a byte tokenizer and a random sft checkpoint."""
+    folder = tmp_path_factory.mktemp("out")
+    meta = dict(tokenizer=write_tokenizer(folder).fingerprint, stage="sft")
+    save_checkpoint(folder / "sft", tiny_model(seq_len=256), meta, [], SimpleNamespace(state_dict=dict), setup("cpu"))
+    return folder
 
 
 # ---- the decoder ----
@@ -116,8 +122,8 @@ def test_padded_steps_of_a_gpu_are_those_of_a_cpu():
 
 def draw(logits, n=2000, **settings):
     """Sample each row of logits (B, V) n times -> B Counters."""
-    rows = [chat.Generation([], 0, 1, Sampling(seed=i, **settings)) for i in range(n)]
-    return chat.Counter(chat.sample(torch.tensor([logits] * n), rows))
+    rows = [Generation([], 0, 1, Sampling(seed=i, **settings)) for i in range(n)]
+    return Counter(sample(torch.tensor([logits] * n), rows))
 
 
 def test_sampling_follows_the_probabilities():
@@ -143,14 +149,14 @@ def test_filters_keep_exactly_the_right_tokens(settings, kept):
 @pytest.mark.parametrize("seed", range(4))
 def test_filters_agree_with_their_definitions(seed, monkeypatch):
     """Rows with settings of their own, against one row at a time and one token after the other."""
-    rng = chat.random.Random(seed)
+    rng = random.Random(seed)
     pick = lambda *values: rng.choice(values)
     settings = [Sampling(pick(0.3, 1.0, 2.0), pick(0, 1, 5, 40, 200), pick(1.0, 0.9, 0.5, 0.05), pick(0.0, 0.02, 0.3))
                 for _ in range(30)]
     logits = torch.randn(30, 100, generator=torch.Generator().manual_seed(seed)) * 2
     seen = []
     monkeypatch.setattr(torch, "searchsorted", lambda cumulative, target: seen.append(cumulative) or target * 0)
-    chat.sample(logits.clone(), [chat.Generation([i], 1, 1, s) for i, s in enumerate(settings)])
+    sample(logits.clone(), [Generation([i], 1, 1, s) for i, s in enumerate(settings)])
     for s, row, cumulative in zip(settings, logits, seen[0]):
         probs = (row.double() / s.temperature).softmax(-1)
         order = probs.argsort(descending=True).tolist()
@@ -167,25 +173,25 @@ def test_filters_agree_with_their_definitions(seed, monkeypatch):
 def test_a_row_without_filters_keeps_the_least_likely_token_beside_one_with_filters():
     logits = torch.zeros(2, 50)
     logits[:, 0] = -25.0                                                     # the first in the sum: not rounded away
-    texts = [chat.Generation([i], 1, 1, Sampling(temperature=1.0, top_p=p)) for i, p in enumerate((1.0, 0.5))]
+    texts = [Generation([i], 1, 1, Sampling(temperature=1.0, top_p=p)) for i, p in enumerate((1.0, 0.5))]
     for text in texts:
         text.random.random = lambda: 1 - 1e-16                               # the first token of positive probability
-    assert chat.sample(logits, texts)[0] == 0
+    assert sample(logits, texts)[0] == 0
 
 
 def test_rows_keep_their_own_settings():
     settings = [Sampling(), Sampling(temperature=1, top_k=1), Sampling(temperature=1, seed=3),
                 Sampling(temperature=1, top_k=2, seed=4)]
     logits = torch.randn(4, 50, generator=torch.Generator().manual_seed(0))
-    make = lambda: [chat.Generation([i], 1, 1, s) for i, s in enumerate(settings)]
-    together = chat.sample(logits.clone(), make())
-    assert together == [chat.sample(logits[i:i + 1].clone(), [text])[0] for i, text in enumerate(make())]
+    make = lambda: [Generation([i], 1, 1, s) for i, s in enumerate(settings)]
+    together = sample(logits.clone(), make())
+    assert together == [sample(logits[i:i + 1].clone(), [text])[0] for i, text in enumerate(make())]
     assert together[:2] == logits[:2].argmax(-1).tolist()
 
 
 def test_repetition_penalty_makes_seen_tokens_less_likely():
-    text = chat.Generation([0, 1], 2, 1, Sampling(repetition_penalty=2.0))
-    assert chat.sample(torch.tensor([[1.5, -0.1, 1.0]]), [text]) == [2]      # 1.5 / 2 < 1; -0.1 * 2
+    text = Generation([0, 1], 2, 1, Sampling(repetition_penalty=2.0))
+    assert sample(torch.tensor([[1.5, -0.1, 1.0]]), [text]) == [2]      # 1.5 / 2 < 1; -0.1 * 2
 
 
 @pytest.mark.parametrize("bad", [dict(temperature=-1), dict(top_k=-1), dict(top_p=0), dict(top_p=1.1), dict(min_p=2),
@@ -329,7 +335,7 @@ def test_the_next_turn_reuses_the_cache():
 @pytest.mark.parametrize("compile", [True, False])
 def test_kept_rows_never_change_an_answer(compile):
     """Texts that share beginnings, come, go and are cancelled in a random order, through more rows than are kept."""
-    tok, rng = byte_tokenizer(), chat.random.Random(0)
+    tok, rng = byte_tokenizer(), random.Random(0)
     engine, alone = (Engine(tiny_model(), tok, max_rows=5, compile=compile) for _ in range(2))
     alone.min_shared, engine.min_shared, engine.max_kept, texts = 10 ** 9, 4, 4, []
     for i in range(60):
@@ -373,7 +379,7 @@ def test_context_bounds():
 
 def test_stream_never_cuts_a_character():
     tok = byte_tokenizer()
-    parts = chat.PartStream(tok)
+    parts = PartStream(tok)
     out = [pair for id in tok.encode("aé€😀") for pair in parts.feed(id)]
     assert out == [("text", "a"), ("text", "é"), ("text", "€"), ("text", "😀")]
     parts.feed(tok.encode("€")[0])
@@ -387,189 +393,3 @@ def test_parse_answer_inverts_render():
     messages = [{"role": "user", "content": "q"}, {"role": "assistant", "content": content}]
     ids, mask = tok.render_conversation({"messages": messages})
     assert parse_answer(tok, ids[len(prompt(tok, "q")):]) == content
-
-
-# ---- the terminal ----
-
-@pytest.fixture(scope="module")
-def out(tmp_path_factory):
-    """An --out folder with a byte tokenizer and a random sft checkpoint."""
-    folder, tok = tmp_path_factory.mktemp("out"), byte_tokenizer()
-    (folder / "tokenizer").mkdir()
-    merges = b"".join(base64.b64encode(bytes([i])) + b" %d\n" % i for i in range(256))
-    (folder / "tokenizer" / "merges.tiktoken").write_bytes(merges)
-    (folder / "tokenizer" / "tokenizer.json").write_text(json.dumps(
-        dict(pattern=tok.pattern, special_tokens=list(tok.specials), fingerprint=tok.fingerprint, vocab_size=265)))
-    save_checkpoint(folder / "sft", tiny_model(seq_len=256), dict(tokenizer=tok.fingerprint, stage="sft"), [],
-                    SimpleNamespace(state_dict=dict), setup("cpu"))
-    return folder
-
-
-def terminal(out, *flags, stdin=""):
-    return subprocess.run([sys.executable, "chat.py", "--out", str(out), "--device", "cpu", *flags],
-                          input=stdin, text=True,
-                          capture_output=True, cwd=Path(__file__).parent.parent)
-
-
-def test_one_prompt(out):
-    first, second = (terminal(out, "-p", "-1+1?", "--max_tokens", "9") for _ in range(2))
-    assert first.returncode == 0 and first.stdout == second.stdout != "" and first.stderr == ""
-
-
-def test_prompt_from_stdin_and_chat(out):
-    assert terminal(out, "-p", "-", "--max_tokens", "5", stdin="hello").returncode == 0
-    chat = terminal(out, "--max_tokens", "5", stdin="hello\nagain\n")
-    assert chat.returncode == 0 and chat.stdout.count("bot") == 2
-
-
-def test_errors_are_one_line(out, tmp_path):
-    for flags, words in [(("--stage", "dpo"), "no dpo checkpoint"), (("--nonsense",), "--nonsense"),
-                         (("-p", "x" * 300), "the message takes 304 tokens"),
-                         (("-p", "a", "--temperature", "-1"), "temperature")]:
-        result = terminal(out, *flags)
-        assert result.returncode == 2 and result.stderr.startswith("error: ") and result.stderr.count("\n") == 1
-        assert words in result.stderr
-    assert "no checkpoint of any stage" in terminal(tmp_path).stderr
-
-
-def talk(lines, monkeypatch, capsys, engine=None, **flags):
-    """Type lines into the terminal chat, in this process -> everything it printed. Exceptions among them are raised."""
-    tok = byte_tokenizer()
-    engine = engine or Engine(tiny_model(seq_len=256), tok)
-    lines = iter(lines)
-
-    def typed(prompt):
-        for line in lines:
-            if isinstance(line, BaseException):
-                raise line
-            return line
-        raise EOFError
-    monkeypatch.setattr("builtins.input", typed)
-    settings = dict(temperature=1.0, top_k=0, top_p=1.0, min_p=0.0, repetition_penalty=1.0, seed=0)
-    chat.terminal(engine, tok, chat.Config(max_tokens=8, **flags), settings, "a tiny model")
-    return capsys.readouterr().out
-
-
-def answers(printed):
-    return [piece.split("\n(")[0].strip() for piece in printed.split("bot  ")[1:]]
-
-
-def test_commands(monkeypatch, capsys, tmp_path):
-    first, again, retried, other = answers(talk(["hi", "/undo", "hi", "/retry", "/reset", "/seed 5", "hi"],
-                                                monkeypatch, capsys))
-    assert first == again != retried and other != first
-    greedy = answers(talk(["/temperature 0", "hi", "/retry"], monkeypatch, capsys))
-    assert greedy[0] == greedy[1]
-    printed = talk(["/help", "/stats", "hi", "/stats", "/temperature -1", "/temperature x", "/seed", "/nonsense",
-                    "/load /no/such/file", "/undo",
-                    "/undo", "/retry", "", KeyboardInterrupt(), "/save /no/such/folder/x"], monkeypatch, capsys)
-    assert all(words in printed for words in ("/retry", "no answer yet", "tokens/s", "nothing was asked yet"))
-    assert printed.count("error: ") == 5 and "/nonsense: no such command" in printed and len(answers(printed)) == 1
-
-
-def test_save_and_load_go_on_with_the_same_conversation(monkeypatch, capsys, tmp_path):
-    file = tmp_path / "chat.json"
-    second = answers(talk(["/system be kind", "hi", f"/save {file}", "more"], monkeypatch, capsys))[1]
-    saved = json.loads(file.read_text())
-    assert [m["role"] for m in saved["messages"]] == ["system", "user", "assistant"]
-    assert saved["messages"][0]["content"] == "be kind"
-    assert answers(talk([f"/load {file}", "more"], monkeypatch, capsys)) == [second]
-    assert answers(talk(["more"], monkeypatch, capsys)) != [second]
-    file.write_text('{"messages": [{"role": "assistant", "content": "x"}]}')
-    assert "error: message 1 has role" in talk([f"/load {file}"], monkeypatch, capsys)
-    file.write_text('[1]')
-    assert "error: expected" in talk([f"/load {file}"], monkeypatch, capsys)
-
-
-def test_ctrl_c_stops_the_answer_and_not_the_program(monkeypatch, capsys):
-    engine, tok = tiny_engine()
-    engine.decoder = Scripted(engine, tok.encode("a" * 100), None)
-    step, count = engine.step, []
-
-    def interrupted():
-        count.append(1)
-        if len(count) == 4:
-            signal.raise_signal(signal.SIGINT)
-        return step()
-    engine.step = interrupted
-    handler = signal.getsignal(signal.SIGINT)
-    printed = talk(["hi", "again"], monkeypatch, capsys, engine)
-    # the first after 4 tokens, the second after 8
-    assert "aaaa\n(stopped)" in printed and "aaaaaaaa\n(cut off" in printed
-    assert signal.getsignal(signal.SIGINT) is handler and not engine.active[1:]
-
-
-def test_ctrl_c_before_the_first_token(monkeypatch, capsys):
-    engine, tok = tiny_engine()
-    engine.admit = lambda: signal.raise_signal(signal.SIGINT)                # in the first step, which yields nothing
-    assert "(stopped)" in talk(["hi", "/stats"], monkeypatch, capsys, engine)
-
-
-def test_a_full_context_drops_the_oldest_turns_and_says_so(monkeypatch, capsys):
-    printed = talk(["x" * 60, "y" * 60, "z" * 60, "w" * 60, "v" * 300], monkeypatch, capsys, system="be kind")
-    assert "the oldest 1 turns are left out" in printed and "the message takes 3" in printed
-    tok = byte_tokenizer()
-    turns = [{"role": role, "content": c * 10} for c in "abc" for role in ("user", "assistant")]
-    messages = [{"role": "system", "content": "S"}] + turns[:5]
-    ids, dropped = chat.fit(tok, messages, 50)
-    assert dropped == 1 and ids == tok.render_for_completion({"messages": messages[:1] + messages[3:]})
-
-
-def test_answers_cannot_steer_the_terminal(capsys):
-    tok = byte_tokenizer()
-    chat.show(tok, tok.encode("a\x1b[2Jb\rc\x07\x9bd\té\n"))
-    assert capsys.readouterr().out == "a\ufffd[2Jb\ufffdc\ufffd\ufffdd\té\n\n"
-
-
-def test_tool_calls_stand_in_brackets(capsys):
-    tok = byte_tokenizer()
-    content = [{"type": "text", "text": "is "}, {"type": "python", "text": "1+1"},
-               {"type": "python_output", "text": "2"}, {"type": "text", "text": "."}]
-    messages = [{"role": "user", "content": ""}, {"role": "assistant", "content": content}]
-    ids, _ = tok.render_conversation({"messages": messages})
-    chat.show(tok, ids[4:])
-    assert capsys.readouterr().out == "is [python: 1+1][= 2].\n"
-
-
-# ---- batch files ----
-
-def run_batch(tmp_path, prompts, **flags):
-    engine, tok = tiny_engine(max_rows=3)
-    (tmp_path / "in.jsonl").write_text("".join(json.dumps(p) + "\n" for p in prompts))
-    cfg = chat.Config(batch=str(tmp_path / "in.jsonl"), output=str(tmp_path / "out.jsonl"), max_tokens=10)
-    settings = dict(temperature=1.0, top_k=0, top_p=1.0, min_p=0.0, repetition_penalty=1.0, seed=0) | flags
-    chat.batch(engine, tok, cfg, settings, "stage")
-    return (tmp_path / "out.jsonl").read_bytes()
-
-
-def test_batch_answers_in_order_and_resumes(tmp_path, capsys):
-    prompts = [{"prompt": t} for t in TEXTS] + [{"messages": [{"role": "user", "content": t}]} for t in TEXTS]
-    whole = run_batch(tmp_path, prompts)
-    records = [json.loads(line) for line in whole.splitlines()]
-    assert [r["messages"][0]["content"] for r in records] == TEXTS * 2
-    assert all(r["messages"][1]["role"] == "assistant" for r in records)
-    # the same prompt once more is another sample
-    assert records[0]["messages"][1] != records[5]["messages"][1]
-    lines = whole.splitlines(keepends=True)
-    for cut in (b"".join(lines[:4]), b"".join(lines[:7]) + lines[7][:20], b"", whole):
-        (tmp_path / "out.jsonl").write_bytes(cut)
-        assert run_batch(tmp_path, prompts) == whole
-    with pytest.raises(ValueError, match="out.jsonl:1 answers another prompt"):
-        run_batch(tmp_path, prompts, seed=1)
-    with pytest.raises(ValueError, match="out.jsonl:1 answers another prompt"):
-        run_batch(tmp_path, prompts[1:])
-
-
-@pytest.mark.parametrize("line, words", [("{", "Expecting"), ("[]", "expected"), ('{"x": 1}', "expected"),
-                                         ('{"prompt": 5}', "expected"),
-                                         ('{"messages": [{"role": "assistant", "content": "x"}]}', "role"),
-                                         ('{"prompt": "%s"}' % ("x" * 200), "204 tokens"),
-                                         ('{"messages": [{"role": "user", "content": "x"}, '
-                                          '{"role": "assistant", "content": "y"}]}', "last message")])
-def test_batch_names_the_bad_line_before_it_starts(tmp_path, line, words):
-    with pytest.raises(ValueError, match="in.jsonl:2: .*" + words):
-        engine, tok = tiny_engine()
-        (tmp_path / "in.jsonl").write_text('{"prompt": "a"}\n' + line + "\n")
-        chat.batch(engine, tok, chat.Config(batch=str(tmp_path / "in.jsonl"), output=str(tmp_path / "out.jsonl")), {},
-                   "stage")
-    assert not (tmp_path / "out.jsonl").exists()

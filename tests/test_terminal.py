@@ -1,0 +1,203 @@
+"""terminal.py: one answer, the conversation and its commands, Ctrl-C, files of prompts; chat.py as a program."""
+import json
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from chat import Config, Engine, Sampling
+from terminal import batch, fit, show, terminal
+from test_chat import TEXTS, Scripted, byte_tokenizer, out, tiny_engine, tiny_model
+
+torch.set_num_threads(1)
+
+
+# ---- as a program ----
+
+def run_chat(out, *flags, stdin="", python_flags=()):
+    return subprocess.run([sys.executable, *python_flags, "chat.py", "--out", str(out), "--device", "cpu", *flags],
+                          input=stdin, text=True, capture_output=True, cwd=Path(__file__).parent.parent)
+
+
+def test_one_prompt(out):
+    first, second = (run_chat(out, "-p", "-1+1?", "--max_tokens", "9") for _ in range(2))
+    assert first.returncode == 0 and first.stdout == second.stdout != "" and first.stderr == ""
+
+
+def test_prompt_from_stdin_and_chat(out):
+    assert run_chat(out, "-p", "-", "--max_tokens", "5", stdin="hello").returncode == 0
+    talk = run_chat(out, "--max_tokens", "5", stdin="hello\nagain\n")
+    assert talk.returncode == 0 and talk.stdout.count("bot") == 2
+
+
+def test_errors_are_one_line(out, tmp_path):
+    for flags, words in [(("--stage", "dpo"), "no dpo checkpoint"), (("--nonsense",), "--nonsense"),
+                         (("-p", "x" * 300), "the message takes 304 tokens"),
+                         (("-p", "a", "--temperature", "-1"), "temperature")]:
+        result = run_chat(out, *flags)
+        assert result.returncode == 2 and result.stderr.startswith("error: ") and result.stderr.count("\n") == 1
+        assert words in result.stderr
+    assert "no checkpoint of any stage" in run_chat(tmp_path).stderr
+
+
+def test_the_program_loads_chat_once(out):
+    result = run_chat(out, "-p", "hi", "--max_tokens", "2", python_flags=["-X", "importtime"])
+    imported = re.findall(r"\| +(\w+)$", result.stderr, re.M)
+    assert result.returncode == 0 and "terminal" in imported and "chat" not in imported
+
+
+# ---- the conversation ----
+
+def talk(lines, monkeypatch, capsys, engine=None, **flags):
+    """Type lines into the terminal chat, in this process -> everything it printed. Exceptions among them are raised."""
+    tok = byte_tokenizer()
+    engine = engine or Engine(tiny_model(seq_len=256), tok)
+    lines = iter(lines)
+
+    def typed(prompt):
+        for line in lines:
+            if isinstance(line, BaseException):
+                raise line
+            return line
+        raise EOFError
+    monkeypatch.setattr("builtins.input", typed)
+    terminal(engine, tok, Config(max_tokens=8, **flags), Sampling(temperature=1.0), "a tiny model")
+    return capsys.readouterr().out
+
+
+def answers(printed):
+    return [piece.split("\n(")[0].strip() for piece in printed.split("bot  ")[1:]]
+
+
+def test_commands(monkeypatch, capsys, tmp_path):
+    first, again, retried, other = answers(talk(["hi", "/undo", "hi", "/retry", "/reset", "/seed 5", "hi"],
+                                                monkeypatch, capsys))
+    assert first == again != retried and other != first
+    greedy = answers(talk(["/temperature 0", "hi", "/retry"], monkeypatch, capsys))
+    assert greedy[0] == greedy[1]
+    printed = talk(["/help", "/stats", "hi", "/stats", "/temperature -1", "/temperature x", "/seed", "/nonsense",
+                    "/load /no/such/file", "/undo",
+                    "/undo", "/retry", "", KeyboardInterrupt(), "/save /no/such/folder/x"], monkeypatch, capsys)
+    assert all(words in printed for words in ("/retry", "no answer yet", "tokens/s", "nothing was asked yet"))
+    assert printed.count("error: ") == 5 and "/nonsense: no such command" in printed and len(answers(printed)) == 1
+
+
+def test_save_and_load_go_on_with_the_same_conversation(monkeypatch, capsys, tmp_path):
+    file = tmp_path / "chat.json"
+    second = answers(talk(["/system be kind", "hi", f"/save {file}", "more"], monkeypatch, capsys))[1]
+    saved = json.loads(file.read_text())
+    assert [m["role"] for m in saved["messages"]] == ["system", "user", "assistant"]
+    assert saved["messages"][0]["content"] == "be kind"
+    assert answers(talk([f"/load {file}", "more"], monkeypatch, capsys)) == [second]
+    assert answers(talk(["more"], monkeypatch, capsys)) != [second]
+    file.write_text('{"messages": [{"role": "assistant", "content": "x"}]}')
+    assert "error: message 1 has role" in talk([f"/load {file}"], monkeypatch, capsys)
+    file.write_text('[1]')
+    assert "error: expected" in talk([f"/load {file}"], monkeypatch, capsys)
+
+
+def test_ctrl_c_stops_the_answer_and_not_the_program(monkeypatch, capsys):
+    engine, tok = tiny_engine()
+    engine.decoder = Scripted(engine, tok.encode("a" * 100), None)
+    step, count = engine.step, []
+
+    def interrupted():
+        count.append(1)
+        if len(count) == 4:
+            signal.raise_signal(signal.SIGINT)
+        return step()
+    engine.step = interrupted
+    handler = signal.getsignal(signal.SIGINT)
+    printed = talk(["hi", "again"], monkeypatch, capsys, engine)
+    # the first after 4 tokens, the second after 8
+    assert "aaaa\n(stopped)" in printed and "aaaaaaaa\n(cut off" in printed
+    assert signal.getsignal(signal.SIGINT) is handler and not engine.active[1:]
+
+
+def test_ctrl_c_before_the_first_token(monkeypatch, capsys):
+    engine, tok = tiny_engine()
+    engine.admit = lambda: signal.raise_signal(signal.SIGINT)                # in the first step, which yields nothing
+    assert "(stopped)" in talk(["hi", "/stats"], monkeypatch, capsys, engine)
+
+
+def test_a_full_context_drops_the_oldest_turns_and_says_so(monkeypatch, capsys):
+    printed = talk(["x" * 60, "y" * 60, "z" * 60, "w" * 60, "v" * 300], monkeypatch, capsys, system="be kind")
+    assert "the oldest 1 turns are left out" in printed and "the message takes 3" in printed
+    tok = byte_tokenizer()
+    turns = [{"role": role, "content": c * 10} for c in "abc" for role in ("user", "assistant")]
+    ids, dropped = fit(tok, "S", turns[:5], 50)
+    system = [{"role": "system", "content": "S"}]
+    assert dropped == 1 and ids == tok.render_for_completion({"messages": system + turns[2:5]})
+
+
+def test_answers_cannot_steer_the_terminal(capsys):
+    tok = byte_tokenizer()
+    show(tok, tok.encode("a\x1b[2Jb\rc\x07\x9bd\té\n"))
+    assert capsys.readouterr().out == "a\ufffd[2Jb\ufffdc\ufffd\ufffdd\té\n\n"
+
+
+def test_tool_calls_stand_in_brackets(capsys):
+    tok = byte_tokenizer()
+    content = [{"type": "text", "text": "is "}, {"type": "python", "text": "1+1"},
+               {"type": "python_output", "text": "2"}, {"type": "text", "text": "."}]
+    messages = [{"role": "user", "content": ""}, {"role": "assistant", "content": content}]
+    ids, _ = tok.render_conversation({"messages": messages})
+    show(tok, ids[4:])
+    assert capsys.readouterr().out == "is [python: 1+1][= 2].\n"
+
+
+# ---- batch files ----
+
+def run_batch(tmp_path, prompts, seed=0):
+    engine, tok = tiny_engine(max_rows=3)
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(p) + "\n" for p in prompts))
+    cfg = Config(batch=str(tmp_path / "in.jsonl"), output=str(tmp_path / "out.jsonl"), max_tokens=10)
+    batch(engine, tok, cfg, Sampling(temperature=1.0, seed=seed), "stage")
+    return (tmp_path / "out.jsonl").read_bytes()
+
+
+def test_batch_answers_in_order_and_resumes(tmp_path, capsys):
+    prompts = [{"prompt": t} for t in TEXTS] + [{"messages": [{"role": "user", "content": t}]} for t in TEXTS]
+    whole = run_batch(tmp_path, prompts)
+    records = [json.loads(line) for line in whole.splitlines()]
+    assert [r["messages"][0]["content"] for r in records] == TEXTS * 2
+    assert all(r["messages"][1]["role"] == "assistant" for r in records)
+    # the same prompt once more is another sample
+    assert records[0]["messages"][1] != records[5]["messages"][1]
+    lines = whole.splitlines(keepends=True)
+    for cut in (b"".join(lines[:4]), b"".join(lines[:7]) + lines[7][:20], b"", whole):
+        (tmp_path / "out.jsonl").write_bytes(cut)
+        assert run_batch(tmp_path, prompts) == whole
+    with pytest.raises(ValueError, match="out.jsonl:1 answers another prompt"):
+        run_batch(tmp_path, prompts, seed=1)
+    with pytest.raises(ValueError, match="out.jsonl:1 answers another prompt"):
+        run_batch(tmp_path, prompts[1:])
+    with pytest.raises(ValueError, match="out.jsonl:10 answers another prompt"):
+        run_batch(tmp_path, prompts[:9])
+
+
+@pytest.mark.parametrize("content", ["[1, 2]", "[1, 2]\n", '{"prompt": "a"}\n', '{"prompt": "a"}', "a\nb"])
+def test_batch_leaves_a_file_alone_that_holds_no_answers(tmp_path, content):
+    (tmp_path / "out.jsonl").write_text(content)
+    with pytest.raises(ValueError, match="out.jsonl:1 .* another --output"):
+        run_batch(tmp_path, [{"prompt": "a"}])
+    assert (tmp_path / "out.jsonl").read_text() == content
+
+
+@pytest.mark.parametrize("line, words", [("{", "Expecting"), ("[]", "expected"), ('{"x": 1}', "expected"),
+                                         ('{"prompt": 5}', "expected"),
+                                         ('{"messages": [{"role": "assistant", "content": "x"}]}', "role"),
+                                         ('{"prompt": "%s"}' % ("x" * 200), "204 tokens"),
+                                         ('{"messages": [{"role": "user", "content": "x"}, '
+                                          '{"role": "assistant", "content": "y"}]}', "last message")])
+def test_batch_names_the_bad_line_before_it_starts(tmp_path, line, words):
+    with pytest.raises(ValueError, match="in.jsonl:2: .*" + words):
+        engine, tok = tiny_engine()
+        (tmp_path / "in.jsonl").write_text('{"prompt": "a"}\n' + line + "\n")
+        batch(engine, tok, Config(batch=str(tmp_path / "in.jsonl"), output=str(tmp_path / "out.jsonl")), Sampling(),
+              "stage")
+    assert not (tmp_path / "out.jsonl").exists()
