@@ -8,7 +8,6 @@ import argparse
 import base64
 import contextlib
 import ctypes
-import dataclasses
 import datetime
 import hashlib
 import inspect
@@ -20,7 +19,7 @@ import re
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -387,7 +386,7 @@ def save_checkpoint(path, model, meta, metrics, optimizer, env):
     if env.rank > 0:
         return
     weights = {name: p.cpu() for name, p in model.state_dict().items()}
-    meta = dict(format=1, **meta, model=dataclasses.asdict(model.config), versions=versions())
+    meta = dict(format=1, **meta, model=asdict(model.config), versions=versions())
     lines = "".join(json.dumps(m) + "\n" for m in metrics)
     try:
         with new_folder(Path(path)) as new:
@@ -512,7 +511,7 @@ def parse_config(cls, description, argv=None):
     cli = argparse.ArgumentParser(description=description, allow_abbrev=False,
                                   formatter_class=argparse.RawDescriptionHelpFormatter)
     cli.error = lambda message: fail(f"{message} (see python {Path(sys.argv[0]).name} --help)")
-    for f in dataclasses.fields(cls):
+    for f in fields(cls):
         kind = dict(action=argparse.BooleanOptionalAction) if f.type is bool else \
             dict(nargs="+", metavar="PATH") if f.type is tuple else dict(type=f.type, metavar=f.type.__name__.upper())
         note = f"{notes[f.name]} (default: {f.default if f.default != () else 'none'})"

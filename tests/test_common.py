@@ -1,5 +1,10 @@
 """common.py in its order: tokenizer and mask, model, loss, checkpoints, set-up, against plain references."""
-import base64, errno, itertools, json, math, shutil
+import base64
+import errno
+import itertools
+import json
+import math
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace

@@ -1,5 +1,7 @@
 """training.py in its order: the optimizer against plain references, the held-out loss by hand, signals."""
-import math, os, signal
+import math
+import os
+import signal
 from types import SimpleNamespace
 
 import pytest
@@ -84,7 +86,7 @@ def test_muon_and_adamw_equal_plain_references():
 
 
 def test_a_matrix_without_gradients_stays_where_it_is():
-    model = tiny_model()                                 # at the first step wq, gate, ... stand before a projection of zeros
+    model = tiny_model()                     # at the first step wq, gate, ... stand before a projection of zeros
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     for p in model.parameters():
         p.grad = torch.zeros_like(p)

@@ -5,8 +5,8 @@ python tests/bench/tokenizer.py --data prose.jsonl [--vocab_size 32768] [--repea
 
 --data is a .jsonl file (one document a line, field "text") or plain text (blank lines end documents); all trainers
 read it with the same few lines of Python. They take turns, so that a busy moment of the machine hits all alike. Needs
-pip install -e '.[test]'. Each run goes to stderr, JSON to stdout: medians of the seconds of the whole process and of the
-processor time (user and system, all cores), which a busy machine falsifies less, and the peak memory in MB.
+pip install -e '.[test]'. Each run goes to stderr, JSON to stdout: medians of the seconds of the whole process and of
+the processor time (user and system, all cores), which a busy machine falsifies less, and the peak memory in MB.
 """
 import argparse
 import hashlib
@@ -80,7 +80,7 @@ def main():
         tokens = train(args.worker, args.data, n_tokens)
         used = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
         digest = hashlib.sha256(repr(tokens).encode()).hexdigest()
-        peak = round(sum(used) / (1 << 20 if sys.platform == "darwin" else 1 << 10))                # own + largest child's
+        peak = round(sum(used) / (1 << 20 if sys.platform == "darwin" else 1 << 10))         # own + largest child's
         print(json.dumps({"n_tokens": len(tokens), "sha256": digest, "peak_mb": peak}))
         return
 
@@ -93,7 +93,8 @@ def main():
             seconds, cpu = round(time.perf_counter() - start, 2), round(cpu_seconds() - cpu, 2)
             run = json.loads(out) | {"seconds": seconds, "cpu_seconds": cpu}
             runs[trainer].append(run)
-            print(f"{trainer:<12} {seconds:8.2f} s, {cpu:8.2f} s of processor time, {run['peak_mb']:6} MB", file=sys.stderr)
+            print(f"{trainer:<12} {seconds:8.2f} s, {cpu:8.2f} s of processor time, {run['peak_mb']:6} MB",
+                  file=sys.stderr)
     versions = {name: importlib.metadata.version(name) for name in ("numpy", "regex", "rustbpe", "tokenizers")}
     results = {trainer: {"seconds": statistics.median(run["seconds"] for run in of),
                          "cpu_seconds": statistics.median(run["cpu_seconds"] for run in of),
