@@ -1,5 +1,12 @@
-"""evaluate.py: scores by hand, options against GPT.forward on each alone, answers, CORE, ranks, reports."""
-import functools, itertools, json, math, os, random, re, socket
+"""evaluate.py, compare_options.py: scores by hand, options against GPT.forward on each alone, answers, ranks, reports."""
+import functools
+import itertools
+import json
+import math
+import os
+import random
+import re
+import socket
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
@@ -10,14 +17,14 @@ import torch.nn.functional as F
 
 import evaluate
 from common import GPT, Env, model_config, save_checkpoint
+from compare_options import batches_by_length, core_question, letter_question, score_rows, tree_row
 from data.core_tasks import TASKS, CoreTask
 from data.mmlu import MMLU
 from data.rows import pack_documents
 from data.sources import open_source
 from downloads import write_downloads
-from evaluate import (batches_by_length, core_question, describe, evaluate_answers, evaluate_choices, evaluate_stage,
-                      gather, letter_question, mean_centred, open_task, pass_at_k, score, score_rows, task_names,
-                      tree_row, wilson)
+from evaluate import (describe, evaluate_answers, evaluate_choices, evaluate_stage, gather, mean_centred, open_task,
+                      pass_at_k, score, task_names, wilson)
 from toy import fails_with_one_line, run_script, write_tokenizer
 
 ENV = Env(torch.device("cpu"), torch.float32)

@@ -26,9 +26,9 @@ sys.path.insert(0, str(Path(__file__).parent.parent.parent))
 import torch
 import torch.nn.functional as F
 
-import evaluate
 from chat import Engine
 from common import GPT, SPECIAL_TOKENS, Tokenizer, load_checkpoint, model_config, parse_config, run, setup, versions
+from compare_options import batches_by_length, block_states, choose, core_question, letter_question, tree_row
 from data import python_corpus
 from data.core_tasks import Task, build_prompts
 from data.python_questions import PythonQuestions
@@ -81,10 +81,10 @@ class FewShot(Letters):
 
 
 @torch.inference_mode()
-def one_option_at_a_time(model, questions, n):
+def one_option_at_a_time(model, question, n):
     for i in range(n):
         losses = []
-        for ids, start in questions(i)[0]:
+        for ids, start in question(i)[0]:
             ids = torch.tensor([ids], device=model.embed.device)
             losses.append(F.cross_entropy(model(ids)[0, start - 1:-1], ids[0, start:]).item())
 
@@ -113,7 +113,7 @@ def best_rates(sides, repeats, clock):
 def padding(trees, batch_tokens):
     """Share of the batches' tokens that is padding: rows are as long as the longest, rounded up to a multiple of 16."""
     size = lambda i: trees[i][0].shape[1]
-    batches = list(evaluate.batches_by_length(trees, batch_tokens))
+    batches = list(batches_by_length(trees, batch_tokens))
     return 1 - sum(size(i) for b in batches for i in b) / sum(len(b) * -(-size(b[0]) // 16) * 16 for b in batches)
 
 
@@ -136,19 +136,18 @@ def main():
     print(f"{env.device}, {torch.get_num_threads()} threads, {env.dtype}, {model.config.n_layer} layers, "
           f"{model.num_params():,} parameters, {versions()}\n\n"
           f"| | one option at a time | one example at a time | batched | times | times | padding |\n{'|---' * 7}|")
-    forward = evaluate.block_states
+    forward = block_states
     if cfg.compile and can_compile(env.device):
         forward = torch.compile(forward, dynamic=True)
-    for name, task in ("letters", Letters(cfg.examples)), ("core:few-shot", FewShot(cfg.examples)):
-        questions = (lambda i: evaluate.letter_question(tok, task[i], size)) if name == "letters" else \
-            (lambda i: evaluate.core_question(tok, task, i, size))
-        score = lambda n, batch_tokens, forward: evaluate.choose(
-            model, questions, n, evaluate.Config(batch_tokens=batch_tokens), env, name, forward)
-        rates = best_rates({"option": (lambda: one_option_at_a_time(model, questions, cfg.alone), cfg.alone),
-                            "example": (lambda: score(cfg.alone, 1, evaluate.block_states), cfg.alone),
+    for name, task in ("letters", Letters(cfg.examples)), ("few-shot", FewShot(cfg.examples)):
+        question = (lambda i: letter_question(tok, task[i], size)) if name == "letters" else \
+            (lambda i: core_question(tok, task, i, size))
+        score = lambda n, batch_tokens, forward: choose(model, [question(i) for i in range(n)], batch_tokens, forward)
+        rates = best_rates({"option": (lambda: one_option_at_a_time(model, question, cfg.alone), cfg.alone),
+                            "example": (lambda: score(cfg.alone, 1, block_states), cfg.alone),
                             "batched": (lambda: score(cfg.examples, 0, forward), cfg.examples)}, cfg.repeats, clock)
-        trees = [evaluate.tree_row(questions(i)[0]) for i in range(cfg.examples)]
-        show(name.removeprefix("core:"), rates, f"{100 * padding(trees, 2048):.1f} %")
+        trees = [tree_row(question(i)[0]) for i in range(cfg.examples)]
+        show(name, rates, f"{100 * padding(trees, 2048):.1f} %")
 
     task = SpellingBee("test", cfg.examples)
     prompts = [tok.render_for_completion(task[i]) for i in range(cfg.examples)]
