@@ -57,45 +57,58 @@ def sample(logits, texts):
     on_cpu = logits.device.type == "cpu"                    # numpy's argmax and sort take a tenth of torch's time there
     ids = logits.numpy().argmax(-1).tolist() if on_cpu else logits.argmax(-1).tolist()
     drawn = [i for i, text in enumerate(texts) if text.sampling.temperature > 0]
-    if not drawn:
-        return ids
-    column = lambda values: torch.tensor(values, device=logits.device)[:, None]
-    settings, V = [texts[i].sampling for i in drawn], logits.size(1)
-    logits = logits if len(drawn) == len(texts) else logits[drawn]
-    logits = logits - logits.amax(-1, keepdim=True)                          # at most 0, so that no division overflows
-    probs = (logits / column([s.temperature for s in settings])).softmax(-1)
-    least = probs.amax(-1, keepdim=True) * column([s.min_p for s in settings])   # the smallest probability that stays
-    top_k = [min(s.top_k, V) or V for s in settings]
-    if min(top_k) < V or min(s.top_p for s in settings) < 1:
-        ranked = torch.from_numpy(np.sort(probs.numpy())).flip(-1) if on_cpu else probs.sort(descending=True).values
-        reached = ranked.cumsum(-1)
-        # inf where top_p is off: else rounding would cut the least likely ones, depending on who else is in the batch
-        top_p = column([s.top_p if s.top_p < 1 else torch.inf for s in settings])
-        enough = reached.gather(1, column(top_k) - 1) * top_p
-        # reached - ranked: what the likelier ones reach without this one
-        last = torch.minimum((reached - ranked < enough).sum(-1, keepdim=True), column(top_k)) - 1
-        least = torch.maximum(least, ranked.gather(1, last))
-    cumulative = torch.where(probs < least, 0, probs).cumsum(-1)
-    # 1 - random() is above 0 and at most 1, so the first token that reaches it is one of positive probability
-    target = column([1 - texts[i].random.random() for i in drawn]) * cumulative[:, -1:]
-    for i, id in zip(drawn, torch.searchsorted(cumulative, target.float())[:, 0].tolist()):
-        ids[i] = id
+    if drawn:
+        logits = logits if len(drawn) == len(texts) else logits[drawn]       # indexing would copy it
+        for i, id in zip(drawn, draw(logits, [texts[i] for i in drawn])):
+            ids[i] = id
     return ids
+
+
+def draw(logits, texts):
+    """logits (B, V), texts: B Generations of temperature above 0 -> B random ids among those that the filters leave."""
+    settings = [text.sampling for text in texts]
+    logits = logits - logits.amax(-1, keepdim=True)                          # at most 0, so that no division overflows
+    probs = (logits / column([s.temperature for s in settings], logits)).softmax(-1)
+    cumulative = torch.where(probs < smallest_kept(probs, settings), 0, probs).cumsum(-1)
+    # 1 - random() is above 0 and at most 1, so the first token that reaches it is one of positive probability
+    target = column([1 - text.random.random() for text in texts], logits) * cumulative[:, -1:]
+    return torch.searchsorted(cumulative, target)[:, 0].tolist()
+
+
+def smallest_kept(probs, settings):
+    """probs (B, V) -> (B, 1): the smallest probability that top_k, top_p (of what top_k leaves) and min_p let pass."""
+    V = probs.size(1)
+    smallest = probs.amax(-1, keepdim=True) * column([s.min_p for s in settings], probs)
+    if all(s.top_p == 1 and not 0 < s.top_k < V for s in settings):
+        return smallest
+    on_cpu = probs.device.type == "cpu"
+    ranked = torch.from_numpy(np.sort(probs.numpy())).flip(-1) if on_cpu else probs.sort(descending=True).values
+    reached = ranked.cumsum(-1)
+    top_k = column([min(s.top_k, V) or V for s in settings], probs)
+    # inf where top_p is off: else rounding would cut the least likely ones, depending on who else is in the batch
+    top_p = column([s.top_p if s.top_p < 1 else torch.inf for s in settings], probs)
+    before = reached - ranked                                                # what the likelier ones reach without it
+    n_kept = torch.minimum((before < reached.gather(1, top_k - 1) * top_p).sum(-1, keepdim=True), top_k)
+    return torch.maximum(smallest, ranked.gather(1, n_kept - 1))
+
+
+def column(values, like):
+    """B numbers, one a row -> (B, 1), on the device of `like`."""
+    return torch.tensor(values, device=like.device)[:, None]
 
 # ---------------------------------------------------------------------------------------------------------------------
 # The engine: continuous batching. Texts join and leave between two steps; a step adds one token to each
 
 @dataclass(eq=False)
 class Generation:
-    """One text in the making. ids grows with every step; finish says why it ended: "stop" (by itself), "length" or
-    "cancelled"."""
-    ids: list                     # prompt and answer, with <|assistant_end|> if the model ended by itself
+    """One text in the making."""
+    ids: list                     # prompt and answer so far, with <|assistant_end|> if the model ended by itself
     n_prompt: int
     end: int                      # so many ids it may have, prompt, answer and tool outputs together
     sampling: Sampling
     raw: bool = False             # continue plain text: no tool, ends at <|bos|>
     copy: int = 0                 # the how-manieth sample of the same prompt and seed
-    finish: str = ""
+    finish: str = ""              # why it ended: "stop" (by itself), "length", "cancelled"; "" while it goes on
     cached: int = 0               # how many of the ids the cache row holds
     reused: int = 0               # how many of them an earlier text left there
     code: list = None             # ids since <|python_start|>
@@ -123,8 +136,8 @@ class Engine:
             dtype = torch.float32 if model.embed.device.type == "cpu" else model.compute_dtype
         self.tok, self.max_rows, self.max_len = tok, max_rows, model.config.seq_len
         self.decoder = make_decoder(model, dtype, compile)                   # no weight of it asks for a gradient
-        self.waiting, self.active, self.kept, self.max_kept = deque(), [], [], 8
-        self.min_shared = 16                                                 # fewer ids in common are not worth a copy
+        self.waiting, self.active, self.kept = deque(), [], []
+        self.max_kept, self.min_shared = 8, 16                               # fewer ids in common are not worth a copy
         self.prefill_tokens = 512                                  # a step's share for new prompts: bounds others' wait
         # What may be sampled: in a text the model can open Python or end, in code it can close it; never open an output
         allowed = [("<|python_start|>", "<|assistant_end|>"), ("<|python_end|>",), ("<|bos|>",)]  # text, code, raw text
@@ -149,16 +162,10 @@ class Engine:
             text.finish = "cancelled"
 
     def step(self):
-        """One round for all: admit, prefill, decode. -> (Generation, new ids) pairs; a call brings its output along."""
+        """One round for all, one token each. -> (Generation, new ids) pairs; a call brings its output along."""
         self.retire()
         self.admit()
-        budget = self.prefill_tokens                                      # all but the last id of each text go in first
-        for row, text in enumerate(self.active):
-            if budget and text.cached < len(text.ids) - 1:
-                ids = text.ids[text.cached:-1][:budget]
-                self.decoder.forward([ids], [text.cached], row, logits=None)
-                text.cached += len(ids)
-                budget -= len(ids)
+        self.prefill()
         ready = [i for i, text in enumerate(self.active) if text.cached == len(text.ids) - 1]
         if not ready:
             return []
@@ -173,6 +180,54 @@ class Engine:
         elif len(ready) < len(ids):
             ids = [ids[i] for i in ready]
         return [(text, self.accept(text, id)) for text, id in zip(texts, ids)]
+
+    def retire(self):
+        """Finished texts leave the batch: the last active row changes places with them, so that there are no gaps."""
+        for row in reversed(range(len(self.active))):
+            text = self.active[row]
+            if text.finish:
+                last, text.retired = self.active.pop(), time.monotonic()
+                if last is not text:
+                    self.decoder.swap(row, len(self.active), max(text.cached, last.cached))
+                    self.active[row] = last
+                self.kept.insert(0, text)
+
+    def admit(self):
+        """Give waiting texts a row; where another row begins with the same ids, take its keys and values over."""
+        while self.waiting and len(self.active) < self.max_rows:
+            text, n = self.waiting.popleft(), len(self.active)
+            if text.finish:                                                  # cancelled while it waited
+                continue
+            rows = self.active + self.kept
+            shared = [common_prefix(t.ids[:t.cached], text.ids[:-1]) for t in rows]   # the last id is for the next step
+            longest = max(shared, default=0)
+            best = shared.index(longest) if longest >= self.min_shared else None
+            text.cached = text.reused = 0 if best is None else longest
+            # The text gets row n. What is kept there goes where the best one is, to a new row, or instead of the oldest
+            if best is not None and best >= n:
+                target = best
+            elif len(self.kept) < self.max_kept:
+                target = len(rows)
+            else:
+                target = n + min(range(len(self.kept)), key=lambda i: self.kept[i].retired)
+            self.decoder.reserve(target + 1, text.end)
+            if target > n:
+                self.decoder.swap(n, target, max(t.cached for t in self.kept))
+                self.kept[target - n:target - n + 1] = self.kept[:1]
+            del self.kept[:1]
+            if best is not None and best < n:
+                self.decoder.copy(best, n, text.reused)
+            self.active.append(text)
+
+    def prefill(self):
+        """Compute keys and values of all but the last id of each text, as far as this step's share goes."""
+        budget = self.prefill_tokens
+        for row, text in enumerate(self.active):
+            if budget and text.cached < len(text.ids) - 1:
+                ids = text.ids[text.cached:-1][:budget]
+                self.decoder.forward([ids], [text.cached], row, logits=None)
+                text.cached += len(ids)
+                budget -= len(ids)
 
     def accept(self, text, id):
         """Append a sampled id and, where it closes a call, the output; set finish where the text ends. -> new ids"""
@@ -193,43 +248,6 @@ class Engine:
         if len(text.ids) == text.end and not text.finish:
             text.finish = "length"
         return new
-
-    def admit(self):
-        """Give waiting texts a row; where another row begins with the same ids, take its keys and values over."""
-        while self.waiting and len(self.active) < self.max_rows:
-            text, n = self.waiting.popleft(), len(self.active)
-            if text.finish:                                                  # cancelled while it waited
-                continue
-            rows = self.active + self.kept
-            shared = [common_prefix(t.ids[:t.cached], text.ids[:-1]) for t in rows]   # the last id is for the next step
-            best = max(range(len(rows)), key=shared.__getitem__, default=0)
-            text.reused = shared[best] if rows and shared[best] >= self.min_shared else 0
-            # The text gets row n. What is kept there goes where the best one is, to a new row, or instead of the oldest
-            target = len(rows)
-            if text.reused and best >= n:
-                target = best
-            elif len(self.kept) >= self.max_kept:
-                target = n + min(range(len(self.kept)), key=lambda i: self.kept[i].retired)
-            self.decoder.reserve(target + 1, text.end)
-            if target > n:
-                self.decoder.swap(n, target, max(t.cached for t in self.kept))
-                self.kept[target - n:target - n + 1] = self.kept[:1]
-            del self.kept[:1]
-            if text.reused and best < n:
-                self.decoder.copy(best, n, text.reused)
-            text.cached = text.reused
-            self.active.append(text)
-
-    def retire(self):
-        """Finished texts leave the batch: the last active row changes places with them, so that there are no gaps."""
-        for row in reversed(range(len(self.active))):
-            text = self.active[row]
-            if text.finish:
-                last, text.retired = self.active.pop(), time.monotonic()
-                if last is not text:
-                    self.decoder.swap(row, len(self.active), max(text.cached, last.cached))
-                    self.active[row] = last
-                self.kept.insert(0, text)
 
     def reset(self):
         """Forget everything, after an error that left the rows in an unknown state."""
@@ -362,12 +380,11 @@ def main():
     model.compute_dtype = env.dtype
     engine = Engine(model, tok, cfg.max_rows, None if cfg.dtype == "auto" else env.dtype, cfg.compile)
     sys.stdout.reconfigure(errors="replace")                            # a terminal that can't show a character shows ?
+    from terminal import batch, one_answer, terminal                         # here, for it imports this file
     if cfg.serve:
-        from serve import serve                                              # serve.py and terminal.py import this file
+        from serve import serve                                              # as this does
         serve(engine, tok, cfg, asdict(sampling), path.name)
-        return
-    from terminal import batch, one_answer, terminal
-    if cfg.batch:
+    elif cfg.batch:
         batch(engine, tok, cfg, sampling, str(path))
     elif cfg.base or cfg.prompt:
         one_answer(engine, tok, cfg, sampling)
