@@ -25,8 +25,8 @@ REFUSED = {
     "too long": ["1" + "+1" * 500, "'" + "a" * 500 + "'.count('a')"],
     "too deep": ["(" * 300, "-" * 399, "1+" * 199 + "1+"],
     "not an expression": ["", "2+", "1\n2", "import os", "\0", "\ud800", "'\ud800'.count('a')"],
-    "other operations": ["'a'*3", "'a'", "'\\d'", "True", "x", "x:=1", "1 if 1 else 2", "1<2", "~1", "1<<9", "[1]", "1,2",
-                         "lambda: 1", "(1)(2)", "f'{1}'.count('1')"],
+    "other operations": ["'a'*3", "'a'", "'\\d'", "True", "x", "x:=1", "1 if 1 else 2", "1<2", "~1", "1<<9", "[1]",
+                         "1,2", "lambda: 1", "(1)(2)", "f'{1}'.count('1')"],
     "other calls": ["__import__('os')", "open('/etc/passwd')", "().__class__", "(1).real", "'a'.upper()", "'a'.count()",
                     "'a'.count('a', 0)", "'a'.count(1)", "'a'.count(*'a')", "'a'.count('a').real",
                     "'a'.count('a', x=1)", "'a'.count(b'a')"]}
