@@ -1,4 +1,4 @@
-"""evaluate.py, compare_options.py: scores by hand, options against GPT.forward on each alone, answers, ranks, reports."""
+"""evaluate.py, compare_options.py: scores by hand, options against each alone in GPT.forward, answers, ranks, report"""
 import functools
 import itertools
 import json
