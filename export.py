@@ -176,7 +176,7 @@ def export(model, tok, path, dtype="float32"):
 
 # ---------------------------------------------------------------------------------------------------------------------
 # GGUF, the file format of llama.cpp (ggml/docs/gguf.md). Its converter would read the folder above, but recognises a
-# tokenizer by a hash over a whole known vocabulary, so it refuses every new one; writing the file is shorter than that.
+# tokenizer by a hash of the ids of one text, so it refuses every new one; writing the file is shorter than teaching it.
 
 GGUF_PATTERNS = {"llama3": "llama-bpe", "qwen2": "qwen2", "gpt2": "gpt-2"}   # our names -> llama.cpp's
 GGUF_NAMES = {"embed_tokens": "token_embd", "norm": "output_norm", "lm_head": "output", "input_layernorm": "attn_norm",
@@ -223,7 +223,8 @@ def export_gguf(model, tok, path, dtype="float32"):
     c, special = model.config, tok.special
     tokens = [tok.enc.decode_single_token_bytes(i) for i in range(special("<|bos|>"))]
     bpe = hf_tokenizer_json(tokens, tok.pattern, [])["model"]
-    info = {"general.architecture": "qwen3", "general.name": "tok2chat", "general.alignment": 32}
+    info = {"general.architecture": "qwen3", "general.name": "tok2chat", "general.alignment": 32,
+            "general.file_type": {"float32": 0, "float16": 1, "bfloat16": 32}[dtype]}
     info |= {f"qwen3.{name}": value for name, value in {
         "block_count": c.n_layer, "context_length": c.seq_len, "embedding_length": c.n_embd,
         "feed_forward_length": c.n_ff, "attention.head_count": c.n_head, "attention.head_count_kv": c.n_kv_head,
@@ -260,7 +261,7 @@ def main():
     model, tok, _ = load_checkpoint(path)
     if cfg.gguf:
         export_gguf(model, tok, to, cfg.dtype)
-        print(f"{path} -> {to}: {to.stat().st_size / 1e6:.0f} MB. Talk to it: llama-cli -m {to} -cnv --jinja")
+        print(f"{path} -> {to}: {to.stat().st_size / 1e6:.0f} MB. Talk to it: llama-cli -m {to} --jinja")
         return
     export(model, tok, to, cfg.dtype)
     size = sum(f.stat().st_size for f in to.iterdir()) / 1e6
