@@ -19,7 +19,7 @@ from data.sources import choose_mixture, conversations
 from training import (Optimizer, StopSignal, can_compile, check_finite, decisive_settings, digest, evaluate_loss,
                       finish_run, micro_batch_rows, rows_for_step, start_or_resume)
 
-DEMO_MIXTURE = "spelling_bee:3000,simple_spelling:12000,arithmetic:4000,python_questions:1500,identity:22000"
+DEMO_MIXTURE = "spelling_bee:3000,simple_spelling:12000,arithmetic:4000,python_questions:1500,identity:30000"
 
 
 @dataclass

@@ -375,23 +375,36 @@ def test_every_intent_is_in_every_split_and_its_answers_state_its_facts():
         assert {intent for _, intent in identity.wordings(split)} == set(identity.INTENTS)
     asked = [(identity.plain(wording), intent) for split in SPLITS for wording, intent in identity.wordings(split)]
     assert len({wording for wording, _ in asked}) == len(set(asked))        # no wording belongs to two intents
-    assert sum(identity.INTENTS[intent][0] == "identity" for _, intent in identity.wordings("test")) >= 30
+    for group, least in {"identity": 150, "small talk": 60, "unknown": 60}.items():     # 150 measure to +-5 points
+        assert len(identity.wordings("test", group)) >= least
     for intent, (group, facts, answers, _) in identity.INTENTS.items():
         assert group in ("identity", "small talk", "unknown") and len(answers) >= 2
         assert all(identity.states_facts(intent, answer) for answer in answers)
         assert not any(identity.states_facts(intent, wrong) for wrong in identity.EVASIVE + identity.INVENTED[group])
 
 
-def test_training_never_asks_in_a_held_out_wording():
+def test_no_split_asks_in_a_wording_of_another():
     """Not by way of the paraphrases either, nor by a prefix that turns one wording into another."""
-    held_out = {identity.plain(wording) for split in SPLITS[1:] for wording, _ in identity.wordings(split)}
-    asked = {identity.plain(m["content"]) for c in Identity("train", 10_000) for m in c["messages"][::2]}
-    assert not asked & held_out and len(asked) > 4000
-    intent_of = {identity.plain(wording): intent for split in SPLITS for wording, intent in identity.wordings(split)}
+    split_of = {identity.plain(wording): split for split in SPLITS for wording, _ in identity.wordings(split)}
+    for split, n in {"train": 10_000, "pairs": 2000, "prompts": 2000}.items():
+        asked = {identity.plain(m["content"]) for c in Identity(split, n) for m in c["messages"][::2]}
+        assert {split_of.get(wording, split) for wording in asked} == {split} and len(asked) > n / 3
+
+
+def test_paraphrases():
+    owner = {identity.plain(wording): (intent, split)
+             for split in SPLITS for wording, intent in identity.wordings(split)}
     for intent in identity.INTENTS:
-        found = [identity.plain(wording) for wording in identity.paraphrases(intent)]
-        assert len(found) >= 100 and all(intent_of.get(wording, intent) == intent for wording in found)
-        assert not any(character in wording for wording in identity.paraphrases(intent) for character in "[]/|\n")
+        for split in SPLITS:
+            found = [wording for some in identity.paraphrases(intent, split) for wording in some]
+            assert len(found) >= (100 if split == "train" else 5)
+            for wording in found:                                           # of one intent and one split alone
+                assert owner.setdefault(identity.plain(wording), (intent, split)) == (intent, split), wording
+                assert wording[0].isupper() and not set(wording) & set("[]{}/|\n") and "  " not in wording
+    spelled_out = {wording for split in SPLITS for some in identity.paraphrases("thanks", split) for wording in some}
+    assert {"Thanks", "Thank you very much for the answer", "Great job, thanks", "I am grateful."} <= spelled_out
+    framed = {wording for split in SPLITS for some in identity.paraphrases("name", split) for wording in some}
+    assert {"I wonder what your name is.", "Tell me about your full name."} <= framed
 
 
 def test_groups_turns_and_facts():
