@@ -198,6 +198,17 @@ class Attention(nn.Module):
         self.wv = nn.Parameter(torch.empty(self.n_kv_head * self.head_size, config.n_embd))
         self.wo = nn.Parameter(torch.empty(config.n_embd, self.n_head * self.head_size))
 
+    def look_back(self, head, distance, theta):
+        """Let a head start out looking at the token `distance` before: whatever the tokens are, its query is one vector
+        and its key the same one, rotated as if it stood so much later. Both come from channel 0, which all share."""
+        D = self.head_size
+        fast = theta ** (-torch.arange(0, D, 2) / D) > 0.05                  # slower pairs can't tell neighbours apart
+        query = torch.cat([fast, torch.zeros_like(fast)]).float()            # (D,)
+        key = rotate(query[None], *rotary_table(torch.tensor([distance]), D, theta)).flatten()
+        for weight, vector, row in (self.wq, query, head * self.n_head // self.n_kv_head * D), (self.wk, key, head * D):
+            weight[row:row + D] *= 0.25                                      # of what the tokens say: it learns that
+            weight[row:row + D, 0] = 2 / 3 * vector
+
     def forward(self, x, cos, sin, attn_mask):
         B, T, C = x.shape
         qkv = linear(x, self.wq, self.wk, self.wv).view(B, T, -1, self.head_size)              # (B, T, H + 2 Hkv, D)
@@ -243,11 +254,18 @@ class GPT(nn.Module):
 
     @torch.no_grad()
     def init_weights(self, seed):
-        """Output projections start at zero, so every block starts as the identity; the rest keeps rms 1."""
+        """Output projections start at zero, so every block starts as the identity; the rest keeps rms 1. In the first
+        half of the blocks one head looks back one token and another two, which a model else spends much of a short
+        training on finding out (previous-token heads: arXiv:2209.11895; such a start: arXiv:2305.09828).
+        """
         rng = torch.Generator().manual_seed(seed)                            # on the CPU: the same on every device
         for name, p in self.named_parameters():
             std = 1.0 if name == "embed" else 0.0 if name.endswith(("wo", "down", "head")) else p.size(1) ** -0.5
             p.copy_(torch.randn(p.shape, generator=rng) * std)
+        self.embed[:, 0] = 3.0
+        for block in self.blocks[:self.config.n_layer // 2]:
+            for head in range(min(2, self.config.n_kv_head)):
+                block.attn.look_back(head, head + 1, self.config.rope_theta)
 
     def forward(self, ids, targets=None, reduction="sum", isolate=False):
         """ids (B, T) -> logits (B, T, V) float32, or with targets (B, T; -1 counts nothing) the cross-entropy in nats,

@@ -17,7 +17,8 @@ import torch.nn.functional as F
 
 import common
 from common import (CHUNK, GPT, SPECIAL_TOKENS, Env, LinearCrossEntropy, Tokenizer, load_checkpoint,
-                    model_config, parse_config, rms_norm, save_checkpoint, setup, token_losses)
+                    model_config, parse_config, rms_norm, rotary_table, rotate, save_checkpoint, setup,
+                    token_losses)
 from toy import chat, merged_tokenizer, random_ids, read_folder, tiny_model, write_tokenizer
 from training import Optimizer, can_compile
 
@@ -285,15 +286,36 @@ def test_a_new_model_predicts_nothing_and_is_the_seeds_function():
     ids = random_ids(2, 64)
     assert model(ids, ids).item() / ids.numel() == pytest.approx(math.log(300), rel=1e-6)
     for name, p in model.named_parameters():
-        expected = 1.0 if name == "embed" else 0.0 if name.endswith(("wo", "down", "head")) else p.size(1) ** -0.5
-        assert p.std().item() == pytest.approx(expected, rel=0.05) and abs(p.mean().item()) < 0.02
+        p = p[:, 1:] if name == "embed" else p                               # of channel 0 the next test speaks
+        if name not in ("blocks.0.attn.wq", "blocks.0.attn.wk"):
+            expected = 1.0 if name == "embed" else 0.0 if name.endswith(("wo", "down", "head")) else p.size(1) ** -0.5
+            assert p.std().item() == pytest.approx(expected, rel=0.05) and abs(p.mean().item()) < 0.02
     same, other = GPT(model.config), GPT(model.config)
     same.init_weights(3), other.init_weights(4)
     assert all(torch.equal(p, q) for p, q in zip(model.parameters(), same.parameters()))
     assert not torch.equal(model.embed, other.embed)
     assert not torch.equal(model.blocks[0].attn.wq, model.blocks[0].attn.wk)
-    x = rms_norm(torch.randn(500, 128)) @ model.blocks[0].attn.wq.T
+    x = rms_norm(torch.randn(500, 128)) @ model.blocks[0].attn.wv.T
     assert x.std().item() == pytest.approx(1, rel=0.1)                       # activations keep rms 1
+
+
+@pytest.mark.parametrize("depth, n_kv_head", [(2, 0), (3, 0), (4, 0), (4, 1), (8, 2)])
+def test_at_the_start_two_heads_of_the_first_half_of_the_blocks_look_one_and_two_tokens_back(depth, n_kv_head):
+    c = model_config(depth, 300, 64, n_kv_head)
+    model, D, found = GPT(c), c.n_embd // c.n_head, {}
+    model.init_weights(0)
+    x = rms_norm(F.embedding(random_ids(4, 64), model.embed))                # blocks add nothing yet: the same for all
+    for n, block in enumerate(model.blocks):
+        q, k = (rms_norm((x @ w.T).view(4, 64, -1, D).transpose(1, 2)) for w in (block.attn.wq, block.attn.wk))
+        q, k = (rotate(t, *rotary_table(torch.arange(64), D, c.rope_theta)) for t in (q, k))
+        scores = q @ k.repeat_interleave(c.n_head // c.n_kv_head, dim=1).mT / D ** 0.5
+        weights = scores.masked_fill(torch.ones(64, 64).triu(1) > 0, -math.inf).softmax(-1)
+        for head in range(c.n_head):                                         # the mean weight of what stands d back
+            mean = [weights[:, head].diagonal(-d, -2, -1).mean().item() for d in range(8)]
+            if max(mean) > 0.4:
+                found[n, head] = mean.index(max(mean))
+    group = c.n_head // c.n_kv_head
+    assert found == {(n, kv * group): kv + 1 for n in range(depth // 2) for kv in range(min(2, c.n_kv_head))}
 
 
 @pytest.mark.parametrize("depth", [1, 2, 3, 4, 6, 8, 12, 20, 32])
