@@ -3,7 +3,7 @@ How well does pretrain.py learn? Validation bits per byte beside nanochat, after
 
 git clone https://github.com/karpathy/nanochat ../nanochat
 python tests/bench/quality.py --nanochat ../nanochat                      the embedded Python corpus, depth 4
-python tests/bench/quality.py --nanochat ../nanochat --data prose.jsonl --nanochat_lr 1,2,4,8
+python tests/bench/quality.py --nanochat ../nanochat --data prose.jsonl --nanochat_lr 2,4,8 --nanochat_batch 8192,16384
 python tests/bench/quality.py --depth 2 --lr 0.5,1,2                      our own recipe alone
 
 Ours is `python pretrain.py` as a user runs it, its flags derived from --depth and the tokens alone. nanochat's is its
@@ -48,8 +48,8 @@ class Config:
     seq_len: int = 512               # tokens a row
     tokens: int = 2457600            # horizon of the runs with equal tokens: 150 steps of 16,384
     lr: str = "1"                    # every learning rate of ours times these, comma-separated; 1 is the recipe
-    nanochat_lr: str = "1,2.8"       # the same for nanochat
-    nanochat_tokens_per_step: int = 16384    # it scales its learning rates with the square root of this
+    nanochat_lr: str = "1,4"         # the same for nanochat
+    nanochat_batch: str = "8192"     # its tokens a step, comma-separated; its rates scale with the square root of it
     nanochat_dtype: str = "float32"  # its compute dtype: float32, which it chooses on a CPU, or bfloat16
     equal_seconds: bool = True       # also train ours for as many seconds as nanochat needs
     eval_rows: int = 256             # held-out rows that decide
@@ -93,7 +93,7 @@ def ours(cfg, work, text, tokens, lr):
 class Nanochat:
     """The peer, with the interface that evaluate_loss and the loop below need: model(ids, targets, reduction)."""
 
-    def __init__(self, cfg, vocab_size, lr):
+    def __init__(self, cfg, vocab_size, lr, tokens_per_step):
         os.environ["NANOCHAT_DTYPE"] = cfg.nanochat_dtype                    # its own way of setting it, read on import
         sys.path.insert(0, cfg.nanochat)
         from nanochat.gpt import GPT, GPTConfig
@@ -111,7 +111,7 @@ class Nanochat:
         self.model.to_empty(device=cfg.device)
         torch.manual_seed(cfg.seed)
         self.model.init_weights()
-        batch_scale = (cfg.nanochat_tokens_per_step / 2 ** 19) ** 0.5
+        batch_scale = (tokens_per_step / 2 ** 19) ** 0.5
         scale = batch_scale * lr
         self.weight_decay = 0.28 * batch_scale * scaling_params(build(12)) / scaling_params(self.model)
         with contextlib.redirect_stdout(sys.stderr):                         # keep our table whole
@@ -141,11 +141,11 @@ class Nanochat:
         self.model.zero_grad(set_to_none=True)
 
 
-def nanochats(cfg, work, env, lr):
+def nanochats(cfg, work, env, lr, tokens_per_step):
     """The same for nanochat, over cfg.tokens tokens."""
     tok, train_rows = Tokenizer.load(work / "tokenizer"), Rows(work / "rows/pretrain_train.rows")
-    model, rows_per_step = Nanochat(cfg, tok.vocab_size, lr), cfg.nanochat_tokens_per_step // cfg.seq_len
-    steps, ms = cfg.tokens // cfg.nanochat_tokens_per_step, []
+    model, rows_per_step = Nanochat(cfg, tok.vocab_size, lr, tokens_per_step), tokens_per_step // cfg.seq_len
+    steps, ms = cfg.tokens // tokens_per_step, []
     for step in range(steps):
         start = time.perf_counter()
         batches, n_target = micro_batches(train_rows, step, rows_per_step, max(1, 8192 // cfg.seq_len), env, cfg.seed)
@@ -157,11 +157,11 @@ def nanochats(cfg, work, env, lr):
         model.update(step, steps)
         ms.append(1e3 * (time.perf_counter() - start))
         if not math.isfinite(total):
-            return math.nan, statistics.median(ms), cfg.nanochat_tokens_per_step, step
+            return math.nan, statistics.median(ms), tokens_per_step, step
         if sys.stderr.isatty():
             print(f"\rnanochat, rates x {lr:g}: step {step}/{steps}, loss {total:.3f} ", end="", file=sys.stderr)
     metrics = evaluate_loss(model, Rows(work / "rows/pretrain_val.rows"), tok, env, 16, cfg.eval_rows)
-    return metrics["bpb"], statistics.median(ms), cfg.nanochat_tokens_per_step, steps
+    return metrics["bpb"], statistics.median(ms), tokens_per_step, steps
 
 
 def main():
@@ -191,8 +191,9 @@ def main():
 
     for lr in map(float, cfg.lr.split(",")):
         show("tok2chat", lr, *ours(cfg, work, text, cfg.tokens, lr))
-    for lr in map(float, cfg.nanochat_lr.split(",")) if cfg.nanochat else ():
-        show("nanochat", lr, *nanochats(cfg, work, env, lr))
+    for tokens_per_step in map(int, cfg.nanochat_batch.split(",")) if cfg.nanochat else ():
+        for lr in map(float, cfg.nanochat_lr.split(",")):
+            show("nanochat", lr, *nanochats(cfg, work, env, lr, tokens_per_step))
     if cfg.nanochat and cfg.equal_seconds:
         us, them = best("tok2chat"), best("nanochat")
         tokens = them["seconds"] / us["seconds"] * cfg.tokens
