@@ -220,6 +220,9 @@ def export_gguf(model, tok, path, dtype="float32"):
     if pattern is None:
         raise ValueError("llama.cpp does not know this tokenizer's split pattern and would cut text elsewhere: train "
                          "again from python tokenizer.py --pattern qwen2 (or llama3, gpt2)")
+    path = Path(path)
+    if path.is_dir():
+        raise ValueError(f"--to {path} is a folder: with --gguf name a file, {path / 'model.gguf'} say")
     c, special = model.config, tok.special
     tokens = [tok.enc.decode_single_token_bytes(i) for i in range(special("<|bos|>"))]
     bpe = hf_tokenizer_json(tokens, tok.pattern, [])["model"]
@@ -247,7 +250,6 @@ def export_gguf(model, tok, path, dtype="float32"):
         offset += len(tensors[-1])
     keys = b"".join(struct.pack("<Q", len(k)) + k.encode() + gguf_value(v) for k, v in info.items())
     head = b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(info)) + keys + head
-    path = Path(path)
     new = path.with_name(path.name + ".tmp")
     path.parent.mkdir(parents=True, exist_ok=True)
     write_synced(new, lambda f: f.writelines([head + b"\0" * (-len(head) % 32), *tensors]))

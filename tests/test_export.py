@@ -182,6 +182,14 @@ def test_gguf_refuses_a_pattern_that_llama_cpp_lacks(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_gguf_is_a_file_and_leaves_a_folder_alone(tmp_path):
+    tok = trained_tokenizer("qwen2")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(ValueError, match="folder is a folder: with --gguf name a file"):
+        export_gguf(tiny_model(vocab_size=tok.vocab_size), tok, tmp_path / "folder")
+    assert [f.name for f in tmp_path.iterdir()] == ["folder"]
+
+
 def test_the_script(out):
     result = subprocess.run([sys.executable, "export.py", "--out", str(out)], capture_output=True, text=True,
                             cwd=Path(__file__).parent.parent)
