@@ -355,7 +355,6 @@ def token_losses(x, head, targets):
     return torch.cat([checkpoint(chunk_losses, *chunk, use_reentrant=False, preserve_rng_state=False)
                       for chunk in chunks(x, targets)])
 
-
 # ---------------------------------------------------------------------------------------------------------------------
 # Checkpoints: a folder with model.pt, optim.pt, meta.json, metrics.jsonl that is replaced as a whole
 

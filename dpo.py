@@ -38,7 +38,7 @@ class Config:
     steps: int = 0                    # horizon in optimizer steps; 0: from epochs
     matrix_lr: float = 0.0005         # peak learning rate of Muon, for the matrices of the blocks
     embed_lr: float = 0.002           # peak learning rate of AdamW for the embedding, at 256 channels (falls as 1/sqrt)
-    head_lr: float = 0.0001            # the same for the head
+    head_lr: float = 0.0001           # the same for the head
     weight_decay: float = 0.0         # of the matrices, decoupled, times the learning rate
     warmup: float = 0.02              # share of the steps in which the learning rate climbs from 0
     warmdown: float = 0.9             # share of the steps in which it falls to 0 again

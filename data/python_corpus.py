@@ -14,7 +14,6 @@ import ast
 import functools
 import importlib.util
 import os
-import re
 import sysconfig
 import warnings
 from collections import Counter

@@ -1,5 +1,4 @@
 """Downloads in small: every source in the form in which it is published, where data/download.py would put it."""
-import json
 from pathlib import Path
 
 from data.core_tasks import TASKS

@@ -19,7 +19,6 @@ import evaluate
 from common import GPT, Env, model_config, save_checkpoint
 from compare_options import batches_by_length, core_question, letter_question, score_rows, tree_row
 from data.core_tasks import TASKS, CoreTask
-from data.mmlu import MMLU
 from data.rows import pack_documents
 from data.sources import open_source
 from downloads import write_downloads

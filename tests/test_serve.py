@@ -17,8 +17,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from chat import Config, Engine, Sampling, add_text, parse_answer
-from common import load_checkpoint
+from chat import Config, Engine, add_text, parse_answer
 from openai_protocol import Choice, content_of
 from serve import Server
 from test_chat import Scripted, byte_tokenizer, out, prompt, tiny_model

@@ -82,15 +82,17 @@ def main():
     peak = peak_flops(env.device, cfg.peak_tflops) * env.world_size
     flops = tok_per_sec * model.flops_per_token()
     env.print(json.dumps(dict(
-        bench="train", tok_per_sec=round(tok_per_sec), step_ms=round(1e3 * dt, 1), step_ms_min=round(1e3 * min(seconds), 1),
-        step_ms_max=round(1e3 * max(seconds), 1), forward_backward_ms=round(1e3 * statistics.median(p[0] for p in parts), 1),
+        bench="train", tok_per_sec=round(tok_per_sec), step_ms=round(1e3 * dt, 1),
+        step_ms_min=round(1e3 * min(seconds), 1), step_ms_max=round(1e3 * max(seconds), 1),
+        forward_backward_ms=round(1e3 * statistics.median(p[0] for p in parts), 1),
         optimizer_ms=round(1e3 * statistics.median(p[1] for p in parts), 1), tflops=round(flops / 1e12, 3),
         mfu=round(flops / peak, 4) if peak else None,
         peak_memory_gb=round(torch.cuda.max_memory_allocated() / 1e9, 2) if on_gpu else None,
         device=torch.cuda.get_device_name() if on_gpu else platform.processor() or platform.machine(),
-        cores=os.cpu_count(), threads=torch.get_num_threads(), world_size=env.world_size, dtype=str(env.dtype), compiled=compiles,
-        rows_per_step=rows_per_step, batch_size=batch_size, params=model.num_params(), flops_per_token=model.flops_per_token(),
-        isolate=cfg.isolate, steps=cfg.steps, **asdict(config), **versions())))
+        cores=os.cpu_count(), threads=torch.get_num_threads(), world_size=env.world_size, dtype=str(env.dtype),
+        compiled=compiles, rows_per_step=rows_per_step, batch_size=batch_size, params=model.num_params(),
+        flops_per_token=model.flops_per_token(), isolate=cfg.isolate,
+        steps=cfg.steps, **asdict(config), **versions())))
 
 
 if __name__ == "__main__":
