@@ -59,6 +59,7 @@ class Tokenizer:
     @classmethod
     def load(cls, path):
         path = Path(path)
+        finish_replace(path)
         try:
             info = json.loads((path / "tokenizer.json").read_text())
             tok = cls((path / "merges.tiktoken").read_bytes(), info["pattern"], info["special_tokens"])
@@ -255,8 +256,8 @@ class GPT(nn.Module):
     @torch.no_grad()
     def init_weights(self, seed):
         """Output projections start at zero, so every block starts as the identity; the rest keeps rms 1. In the first
-        half of the blocks one head looks back one token and another two, which a model else spends much of a short
-        training on finding out (previous-token heads: arXiv:2209.11895; such a start: arXiv:2305.09828).
+        half of the blocks a head looks back one token, and another (with keys of its own, if there is one) two, which a
+        model else spends much of a short training on finding out (arXiv:2209.11895; such a start: arXiv:2305.09828).
         """
         rng = torch.Generator().manual_seed(seed)                            # on the CPU: the same on every device
         for name, p in self.named_parameters():

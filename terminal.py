@@ -233,6 +233,8 @@ def read_prompts(path, tok, max_len):
     prompts = []
     with open(path, encoding="utf-8") as f:
         for number, line in enumerate(f, 1):
+            if not line.strip():
+                continue
             try:
                 messages = read_messages(tok, json.loads(line))
                 ids = tok.render_for_completion({"messages": messages})

@@ -256,7 +256,7 @@ def write_rows(path, make_rows, vocab_size, seq_len, made_from):
                           f"{stats['tokens'] / (shown - start) / 1e6:.2f} M tokens/s", end="", file=sys.stderr)
             if n_rows == 0:
                 raise ValueError(f"{path.name}: {stats['tokens']:,} tokens of {made_from['kind']} do not fill one row "
-                                 f"of {seq_len + 1}. Give more with --data (5 KB of text are enough for rows of 512), "
+                                 f"of {seq_len + 1}. Give more with --data (6 KB of text are enough for rows of 512), "
                                  f"or pretrain with a smaller --seq_len")
             padded = n_rows * (seq_len + 1) - stats["tokens"] if header["mask"] else 0
             stats.update(rows=n_rows, padded=round(padded / (n_rows * (seq_len + 1)), 4))

@@ -22,7 +22,7 @@ How the text is split
   validation if the hash of its text falls under `val_share`: nothing else decides, so a duplicate never stands on both
   sides. Of a small text that is too little to validate with: the threshold rises until validation has 3,072 characters
   (600 tokens or more), but not beyond a third of the text; and a text of less than 262,144 characters is cut into
-  pieces of 512 to 1,024, at line ends where it has any. So 5 KB are enough for training and validation.
+  pieces of 512 to 1,024, at line ends where it has any. So 6 KB are enough for training and validation.
 """
 import codecs
 import gzip

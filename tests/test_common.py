@@ -577,3 +577,10 @@ def test_what_a_user_can_cause_ends_without_a_traceback(error, status, text, cap
 def test_unknown_devices_and_dtypes(device, dtype, word):
     with pytest.raises(ValueError, match=word):
         setup(device, dtype)
+
+
+def test_a_tokenizer_that_a_crash_left_between_two_renames_is_found(tmp_path):
+    tok = write_tokenizer(tmp_path)
+    (tmp_path / "tokenizer").rename(tmp_path / "tokenizer.old")
+    assert Tokenizer.load(tmp_path / "tokenizer").fingerprint == tok.fingerprint
+    assert not (tmp_path / "tokenizer.old").exists()

@@ -154,7 +154,7 @@ def test_tool_calls_stand_in_brackets(capsys):
 
 def run_batch(tmp_path, prompts, seed=0):
     engine, tok = tiny_engine(max_rows=3)
-    (tmp_path / "in.jsonl").write_text("".join(json.dumps(p) + "\n" for p in prompts))
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(p) + "\n\n" for p in prompts))       # blank lines don't count
     cfg = Config(batch=str(tmp_path / "in.jsonl"), output=str(tmp_path / "out.jsonl"), max_tokens=10)
     batch(engine, tok, cfg, Sampling(temperature=1.0, seed=seed), "stage")
     return (tmp_path / "out.jsonl").read_bytes()
