@@ -6,7 +6,6 @@ Sizes in shape comments: B batch, T time, C channels (n_embd), H heads, D head s
 """
 import argparse
 import base64
-import contextlib
 import ctypes
 import datetime
 import hashlib
@@ -29,6 +28,8 @@ import torch.distributed as dist
 import torch.nn as nn
 import torch.nn.functional as F
 from torch.utils.checkpoint import checkpoint
+
+from files import finish_replace, new_folder, write_synced
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Tokenizer: text <-> ids, and conversations -> ids with a mask
@@ -199,17 +200,6 @@ class Attention(nn.Module):
         self.wv = nn.Parameter(torch.empty(self.n_kv_head * self.head_size, config.n_embd))
         self.wo = nn.Parameter(torch.empty(config.n_embd, self.n_head * self.head_size))
 
-    def look_back(self, head, distance, theta):
-        """Let a head start out looking at the token `distance` before: whatever the tokens are, its query is one vector
-        and its key the same one, rotated as if it stood so much later. Both come from channel 0, which all share."""
-        D = self.head_size
-        fast = theta ** (-torch.arange(0, D, 2) / D) > 0.05                  # slower pairs can't tell neighbours apart
-        query = torch.cat([fast, torch.zeros_like(fast)]).float()            # (D,)
-        key = rotate(query[None], *rotary_table(torch.tensor([distance]), D, theta)).flatten()
-        for weight, vector, row in (self.wq, query, head * self.n_head // self.n_kv_head * D), (self.wk, key, head * D):
-            weight[row:row + D] *= 0.25                                      # of what the tokens say: it learns that
-            weight[row:row + D, 0] = 2 / 3 * vector
-
     def forward(self, x, cos, sin, attn_mask):
         B, T, C = x.shape
         qkv = linear(x, self.wq, self.wk, self.wv).view(B, T, -1, self.head_size)              # (B, T, H + 2 Hkv, D)
@@ -253,21 +243,6 @@ class GPT(nn.Module):
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
         self.head = nn.Parameter(torch.empty(config.vocab_size, config.n_embd))
 
-    @torch.no_grad()
-    def init_weights(self, seed):
-        """Output projections start at zero, so every block starts as the identity; the rest keeps rms 1. In the first
-        half of the blocks a head looks back one token, and another (with keys of its own, if there is one) two, which a
-        model else spends much of a short training on finding out (arXiv:2209.11895; such a start: arXiv:2305.09828).
-        """
-        rng = torch.Generator().manual_seed(seed)                            # on the CPU: the same on every device
-        for name, p in self.named_parameters():
-            std = 1.0 if name == "embed" else 0.0 if name.endswith(("wo", "down", "head")) else p.size(1) ** -0.5
-            p.copy_(torch.randn(p.shape, generator=rng) * std)
-        self.embed[:, 0] = 3.0
-        for block in self.blocks[:self.config.n_layer // 2]:
-            for head in range(min(2, self.config.n_kv_head)):
-                block.attn.look_back(head, head + 1, self.config.rope_theta)
-
     def forward(self, ids, targets=None, reduction="sum", isolate=False):
         """ids (B, T) -> logits (B, T, V) float32, or with targets (B, T; -1 counts nothing) the cross-entropy in nats,
         float32: its sum (), or with reduction="none" that of each token (B, T).
@@ -295,20 +270,6 @@ class GPT(nn.Module):
 
     def num_params(self):
         return sum(p.numel() for p in self.parameters())
-
-    def flops_per_token(self):
-        """Training FLOPs a token: 6 a matrix weight, 12 L C T for attention (arXiv:2204.02311, appendix B)."""
-        matrices = self.num_params() - self.embed.numel()                    # the embedding is a look-up
-        return 6 * matrices + 12 * self.config.n_layer * self.config.n_embd * self.config.seq_len
-
-
-def model_config(depth, vocab_size, seq_len, n_kv_head=0):
-    """The one dial: depth -> 64 channels a layer, heads of 128 (half the time of 64 on CPUs), SwiGLU of 8/3 C."""
-    n_embd = 64 * depth
-    n_head = n_embd // (64 if depth % 2 else 128)
-    if n_kv_head and n_head % n_kv_head:
-        raise ValueError(f"--n_kv_head {n_kv_head} does not divide the {n_head} heads of --depth {depth}")
-    return GPTConfig(vocab_size, seq_len, depth, n_head, n_kv_head or n_head, n_embd, -(-8 * n_embd // 3 // 128) * 128)
 
 # ---------------------------------------------------------------------------------------------------------------------
 # The loss: cross-entropy of the head, in chunks, so that the full logits (N, V) never stand in memory
@@ -358,45 +319,6 @@ def token_losses(x, head, targets):
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Checkpoints: a folder with model.pt, optim.pt, meta.json, metrics.jsonl that is replaced as a whole
-
-@contextlib.contextmanager
-def new_folder(path):
-    """Yields a folder to fill, which then takes the place of `path`; after an error it is gone and `path` as it was."""
-    new = path.with_name(path.name + ".tmp")
-    finish_replace(path)
-    shutil.rmtree(new, ignore_errors=True)
-    try:
-        new.mkdir(parents=True)
-        yield new
-        replace_folder(new, path)
-    except Exception:
-        shutil.rmtree(new, ignore_errors=True)
-        raise
-
-
-def replace_folder(new, path):
-    """Put the folder `new` in the place of `path`. A crash between the two renames is what finish_replace mends."""
-    old = path.with_name(path.name + ".old")
-    shutil.rmtree(old, ignore_errors=True)
-    if path.exists():
-        path.rename(old)
-    new.rename(path)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def finish_replace(path):
-    """Undo a replacement that a crash cut in two: the old folder stands aside and the new one is not there yet."""
-    old = path.with_name(path.name + ".old")
-    if old.exists() and not path.exists():
-        old.rename(path)
-
-
-def write_synced(path, write):
-    with open(path, "wb") as f:
-        write(f)
-        f.flush()
-        os.fsync(f.fileno())
-
 
 def save_checkpoint(path, model, meta, metrics, optimizer, env):
     """Write the folder under a temporary name, sync it, rename it: a reader sees the old checkpoint or the new one."""

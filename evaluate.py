@@ -25,7 +25,7 @@ import torch
 import torch.distributed as dist
 
 from chat import Engine, find_checkpoint, parse_answer
-from common import load_checkpoint, parse_config, run, setup, versions, write_synced
+from common import load_checkpoint, parse_config, run, setup, versions
 from compare_options import block_states, choose, core_question, letter_question
 from data.core_tasks import TASKS as CORE_TASKS
 from data.core_tasks import CoreTask
@@ -33,6 +33,7 @@ from data.identity import Identity
 from data.rows import Rows, describe_sources, pack_documents
 from data.sources import open_source
 from data.text import list_files, read_documents
+from files import write_synced
 from training import can_compile, evaluate_loss
 
 IDENTITY = {"identity": "identity", "small_talk": "small talk", "unknown": "unknown"}    # task -> group of its wordings

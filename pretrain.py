@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from chat import Engine
-from common import GPT, Tokenizer, model_config, parse_config, run, save_checkpoint, setup
+from common import GPT, GPTConfig, Tokenizer, parse_config, rotary_table, rotate, run, save_checkpoint, setup
 from data import python_corpus
 from data.rows import describe_sources, micro_batches, pack_documents, read_ahead
 from data.sources import choose_documents
@@ -72,6 +72,30 @@ def lr_scale(step, cfg, steps):
     return min(1.0, (step + 1) / max(1, cfg.warmup * steps), (steps - step) / max(1, cfg.warmdown * steps))
 
 
+# ---------------------------------------------------------------------------------------------------------------------
+# A new model: its size, and the weights that it starts with
+
+def model_config(depth, vocab_size, seq_len, n_kv_head=0):
+    """The one dial: depth -> 64 channels a layer, heads of 128 (half the time of 64 on CPUs), SwiGLU of 8/3 C."""
+    n_embd = 64 * depth
+    n_head = n_embd // (64 if depth % 2 else 128)
+    if n_kv_head and n_head % n_kv_head:
+        raise ValueError(f"--n_kv_head {n_kv_head} does not divide the {n_head} heads of --depth {depth}")
+    return GPTConfig(vocab_size, seq_len, depth, n_head, n_kv_head or n_head, n_embd, -(-8 * n_embd // 3 // 128) * 128)
+
+
+def matrix_weights(config):
+    """Weights that take part in a matrix product: all but the embedding's look-up table."""
+    with torch.device("meta"):
+        model = GPT(config)
+    return model.num_params() - model.embed.numel()
+
+
+def flops_per_token(config):
+    """Training FLOPs a token: 6 a matrix weight, 12 L C T for attention (arXiv:2204.02311, appendix B)."""
+    return 6 * matrix_weights(config) + 12 * config.n_layer * config.n_embd * config.seq_len
+
+
 def choose_seq_len(paths, on_gpu):
     """Tokens a row: 2048 need a GPU, and so much text that the 2 % held out fill some such rows."""
     n_bytes = sum(file.stat().st_size for file in list_files(paths)) if paths else math.inf
@@ -85,11 +109,36 @@ def choose_depth(n_tokens, tokens_per_param, vocab_size, seq_len):
     return max([d for d in range(2, 21, 2) if hungry(d) <= n_tokens], default=2)
 
 
-def matrix_weights(config):
-    """Weights that take part in a matrix product: all but the embedding's look-up table."""
-    with torch.device("meta"):
-        model = GPT(config)
-    return model.num_params() - model.embed.numel()
+@torch.no_grad()
+def init_weights(model, seed):
+    """Output projections start at zero, so every block starts as the identity; the rest keeps rms 1. In the first half
+    of the blocks a head looks back one token, and another (if there are keys for it) two: after 2.5 million tokens at
+    depth 4, 1.607 instead of 1.760 bits per byte (LOG.md). What such heads lead to: Olsson et al. 2022, arXiv:2209.11895.
+    """
+    config, rng = model.config, torch.Generator().manual_seed(seed)          # on the CPU: the same on every device
+    for name, p in model.named_parameters():
+        std = 1.0 if name == "embed" else 0.0 if name.endswith(("wo", "down", "head")) else p.size(1) ** -0.5
+        p.copy_(torch.randn(p.shape, generator=rng) * std)
+    model.embed[:, 0] = 3.0                                                  # one channel says the same in every token
+    for block in model.blocks[:config.n_layer // 2]:
+        for head in range(min(2, config.n_kv_head)):
+            look_back(block.attn, head, head + 1, config.rope_theta)
+
+
+def look_back(attn, head, distance, theta):
+    """Let a head start out looking at the token `distance` before: whatever the tokens are, its query is one vector,
+    and its key the same one rotated as if it stood so much later, so that the two agree best at that distance.
+
+    head: of the keys, the first of its queries. Both vectors come from channel 0 of the embedding.
+    """
+    D = attn.head_size
+    fast = theta ** (-torch.arange(0, D, 2) / D) > 0.05                      # slower pairs can't tell neighbours apart
+    query = torch.cat([fast, torch.zeros_like(fast)]).float()                # (D,)
+    key = rotate(query[None], *rotary_table(torch.tensor([distance]), D, theta)).flatten()
+    first = head * (attn.n_head // attn.n_kv_head)                           # query head that uses these keys
+    for weight, row, vector in (attn.wq, first * D, query), (attn.wk, head * D, key):
+        weight[row:row + D] *= 0.25                                          # what the tokens themselves say, for now
+        weight[row:row + D, 0] = 2 / 3 * vector                              # 2 a pair, as channel 0 is about 3
 
 
 def main():
@@ -118,7 +167,7 @@ def main():
                      else rows_for_step(horizon, seq_len, env))
     steps = cfg.steps or math.ceil(horizon / (rows_per_step * seq_len))
     model = GPT(config)
-    model.init_weights(cfg.seed)
+    init_weights(model, cfg.seed)
     model.to(env.device).compute_dtype = env.dtype
     compiled = torch.compile(model, dynamic=False) if cfg.compile and can_compile(env.device) else model
     batch_size = micro_batch_rows(cfg.batch_size, model, rows_per_step, env)
@@ -129,7 +178,7 @@ def main():
                           cfg.weight_decay, compile=on_gpu and compiled is not model)
     settings = decisive_settings(cfg, model, env, data=made_from, steps=steps, rows_per_step=rows_per_step)
     first, metrics = start_or_resume(out, "pretrain", settings, cfg.resume, model, optimizer, env)
-    peak = peak_flops(env.device, cfg.peak_tflops)
+    peak, flops = peak_flops(env.device, cfg.peak_tflops), flops_per_token(config)
     train_tokens = steps * rows_per_step * seq_len
     env.print(f"machine    {env.device}, {env.world_size} rank(s), {env.dtype}, torch {torch.__version__}, "
               f"{'compiled' if compiled is not model else 'not compiled'}\n"
@@ -178,7 +227,7 @@ def main():
         dt = time.perf_counter() - t0
         check_finite(step, loss, norm, out / "pretrain.part")
         tok_per_sec = rows_per_step * seq_len / dt
-        mfu = f"{100 * tok_per_sec * model.flops_per_token() / peak / env.world_size:.1f} %" if peak else "n/a"
+        mfu = f"{100 * tok_per_sec * flops / peak / env.world_size:.1f} %" if peak else "n/a"
         left = (steps - step - 1) * dt
         env.print(f"step {step:5d}/{steps} | loss {loss:.4f} | lr x {scale:.3f} | {dt * 1e3:7.1f} ms | "
                   f"{tok_per_sec:9,.0f} tok/s | MFU {mfu} | {left // 60:.0f}:{left % 60:02.0f} left")

@@ -122,7 +122,7 @@ def meter(what, unit, total, show):
 
 def save_tokenizer(path, merges, tok, trained_on):
     """Write merges.tiktoken, of which tok was made, and tokenizer.json as a folder that is replaced as a whole."""
-    from common import new_folder, write_synced
+    from files import new_folder, write_synced
     info = {"pattern": tok.pattern, "special_tokens": list(tok.specials), "vocab_size": tok.vocab_size,
             "trained_on": trained_on, "fingerprint": tok.fingerprint}
     with new_folder(path) as new:

@@ -18,7 +18,8 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from common import CHUNK, finish_replace, load_tensors, read_meta, replace_folder
+from common import CHUNK, load_tensors, read_meta
+from files import finish_replace, replace_folder
 
 # ---------------------------------------------------------------------------------------------------------------------
 # The optimizer: Muon for the matrices, AdamW for embedding and head; gradients summed and state sharded over the ranks

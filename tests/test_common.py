@@ -16,9 +16,8 @@ import torch
 import torch.nn.functional as F
 
 import common
-from common import (CHUNK, GPT, SPECIAL_TOKENS, Env, LinearCrossEntropy, Tokenizer, load_checkpoint,
-                    model_config, parse_config, rms_norm, rotary_table, rotate, save_checkpoint, setup,
-                    token_losses)
+from common import (CHUNK, SPECIAL_TOKENS, Env, LinearCrossEntropy, Tokenizer, load_checkpoint,
+                    parse_config, rms_norm, save_checkpoint, setup, token_losses)
 from toy import chat, merged_tokenizer, random_ids, read_folder, tiny_model, write_tokenizer
 from training import Optimizer, can_compile
 
@@ -278,62 +277,6 @@ def test_bfloat16_compute_stays_near_float32_and_every_master_is_float32():
     loss.backward()
     assert loss.dtype == torch.float32 and loss.item() == pytest.approx(exact, rel=0.01)
     assert all(p.dtype == p.grad.dtype == torch.float32 for p in model.parameters())
-
-
-def test_a_new_model_predicts_nothing_and_is_the_seeds_function():
-    model = GPT(model_config(2, 300, 64))
-    model.init_weights(3)
-    ids = random_ids(2, 64)
-    assert model(ids, ids).item() / ids.numel() == pytest.approx(math.log(300), rel=1e-6)
-    for name, p in model.named_parameters():
-        p = p[:, 1:] if name == "embed" else p                               # of channel 0 the next test speaks
-        if name not in ("blocks.0.attn.wq", "blocks.0.attn.wk"):
-            expected = 1.0 if name == "embed" else 0.0 if name.endswith(("wo", "down", "head")) else p.size(1) ** -0.5
-            assert p.std().item() == pytest.approx(expected, rel=0.05) and abs(p.mean().item()) < 0.02
-    same, other = GPT(model.config), GPT(model.config)
-    same.init_weights(3), other.init_weights(4)
-    assert all(torch.equal(p, q) for p, q in zip(model.parameters(), same.parameters()))
-    assert not torch.equal(model.embed, other.embed)
-    assert not torch.equal(model.blocks[0].attn.wq, model.blocks[0].attn.wk)
-    x = rms_norm(torch.randn(500, 128)) @ model.blocks[0].attn.wv.T
-    assert x.std().item() == pytest.approx(1, rel=0.1)                       # activations keep rms 1
-
-
-@pytest.mark.parametrize("depth, n_kv_head", [(2, 0), (3, 0), (4, 0), (4, 1), (8, 2)])
-def test_at_the_start_two_heads_of_the_first_half_of_the_blocks_look_one_and_two_tokens_back(depth, n_kv_head):
-    c = model_config(depth, 300, 64, n_kv_head)
-    model, D, found = GPT(c), c.n_embd // c.n_head, {}
-    model.init_weights(0)
-    x = rms_norm(F.embedding(random_ids(4, 64), model.embed))                # blocks add nothing yet: the same for all
-    for n, block in enumerate(model.blocks):
-        q, k = (rms_norm((x @ w.T).view(4, 64, -1, D).transpose(1, 2)) for w in (block.attn.wq, block.attn.wk))
-        q, k = (rotate(t, *rotary_table(torch.arange(64), D, c.rope_theta)) for t in (q, k))
-        scores = q @ k.repeat_interleave(c.n_head // c.n_kv_head, dim=1).mT / D ** 0.5
-        weights = scores.masked_fill(torch.ones(64, 64).triu(1) > 0, -math.inf).softmax(-1)
-        for head in range(c.n_head):                                         # the mean weight of what stands d back
-            mean = [weights[:, head].diagonal(-d, -2, -1).mean().item() for d in range(8)]
-            if max(mean) > 0.4:
-                found[n, head] = mean.index(max(mean))
-    group = c.n_head // c.n_kv_head
-    assert found == {(n, kv * group): kv + 1 for n in range(depth // 2) for kv in range(min(2, c.n_kv_head))}
-
-
-@pytest.mark.parametrize("depth", [1, 2, 3, 4, 6, 8, 12, 20, 32])
-def test_the_depth_dial_gives_whole_heads_and_a_counted_model(depth):
-    c = model_config(depth, 5000, 512)
-    assert c.n_embd == c.n_head * (c.n_embd // c.n_head) == 64 * depth and (c.n_embd // c.n_head) % 2 == 0
-    assert c.n_ff % 128 == 0 and 8 / 3 * c.n_embd <= c.n_ff < 8 / 3 * c.n_embd + 128
-    with torch.device("meta"):
-        model = GPT(c)
-    matrices = depth * (4 * c.n_embd ** 2 + 3 * c.n_embd * c.n_ff) + 5000 * c.n_embd
-    assert model.num_params() == matrices + 5000 * c.n_embd
-    assert model.flops_per_token() == 6 * matrices + 12 * depth * c.n_embd * 512
-
-
-def test_grouped_queries_must_divide_the_heads():
-    assert model_config(4, 300, 64, n_kv_head=1).n_kv_head == 1
-    with pytest.raises(ValueError, match="--n_kv_head 3"):
-        model_config(4, 300, 64, n_kv_head=3)
 
 
 @pytest.mark.skipif(not can_compile(torch.device("cpu")), reason="no C++ compiler")

@@ -9,13 +9,14 @@ import pytest
 import torch
 
 import distill, dpo, midtrain, sft
-from common import GPT, Env, model_config, save_checkpoint
+from common import GPT, Env, save_checkpoint
 from data.download import SOURCES
 from data.mixture import Lazy
 from data.sources import (DOWNLOADED, DOWNLOADS_MIXTURE, MADE_HERE, NAMES, PRETRAINING, SPLITS, choose_documents,
                           choose_mixture, conversations, describe_files, every_nth, held_out, open_source,
                           parse_mixture, preferences)
 from downloads import FILES, write_downloads
+from pretrain import init_weights, model_config
 from toy import ROOT, chat, fails_with_one_line, run_script, write_jsonl, write_tokenizer
 
 STAGES = {"midtrain": midtrain, "sft": sft, "dpo": dpo, "distill": distill}
@@ -207,7 +208,7 @@ def write_checkpoints(out, *stages):
     """Untrained checkpoints, as if these stages had run; every token is equally likely."""
     tok = write_tokenizer(out)
     model = GPT(model_config(1, tok.vocab_size, 64))
-    model.init_weights(0)
+    init_weights(model, 0)
     for stage in stages:
         save_checkpoint(out / stage, model, dict(stage=stage, step=0, tokenizer=tok.fingerprint), [],
                         SimpleNamespace(state_dict=dict), Env(torch.device("cpu"), torch.float32))

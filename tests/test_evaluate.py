@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 
 import evaluate
-from common import GPT, Env, model_config, save_checkpoint
+from common import GPT, Env, save_checkpoint
 from compare_options import batches_by_length, core_question, letter_question, score_rows, tree_row
 from data.core_tasks import TASKS, CoreTask
 from data.rows import pack_documents
@@ -24,6 +24,7 @@ from data.sources import open_source
 from downloads import write_downloads
 from evaluate import (describe, evaluate_answers, evaluate_choices, evaluate_stage, gather, mean_centred, open_task,
                       pass_at_k, score, task_names, wilson)
+from pretrain import model_config
 from toy import fails_with_one_line, run_script, write_tokenizer
 
 ENV = Env(torch.device("cpu"), torch.float32)

@@ -11,8 +11,9 @@ import torch
 import dpo, evaluate, midtrain, pretrain, sft, tokenizer
 import data.download
 import distill
-from common import GPT, model_config, parse_config
+from common import GPT, parse_config
 from data.sources import DOWNLOADED, parse_mixture, DOWNLOADS_MIXTURE
+from pretrain import model_config
 from toy import ROOT
 
 SCRIPTS = {"tokenizer.py": tokenizer, "pretrain.py": pretrain, "midtrain.py": midtrain, "sft.py": sft, "dpo.py": dpo,

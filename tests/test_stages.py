@@ -90,15 +90,6 @@ def test_the_logged_speed_is_that_of_the_whole_step(toy):
         assert tok_per_sec * ms / 1e3 == pytest.approx(512)
 
 
-def test_short_texts_and_cpus_get_short_rows(tmp_path):
-    from pretrain import choose_seq_len
-    (tmp_path / "short.txt").write_text("x" * 999_999)
-    (tmp_path / "more.txt").write_text("x")
-    assert choose_seq_len([tmp_path / "short.txt"], on_gpu=True) == 512
-    assert choose_seq_len([tmp_path], on_gpu=True) == 2048 == choose_seq_len((), on_gpu=True)
-    assert choose_seq_len([tmp_path], on_gpu=False) == 512 == choose_seq_len((), on_gpu=False)
-
-
 def test_the_learning_rate_climbs_stays_and_falls_and_all_stages_share_the_schedule():
     modules = [load(f"{stage}.py") for stage in STAGES]
     assert len({inspect.getsource(module.lr_scale) for module in modules}) == 1

@@ -27,7 +27,7 @@ import torch
 import torch.nn.functional as F
 
 from chat import Engine
-from common import GPT, SPECIAL_TOKENS, Tokenizer, load_checkpoint, model_config, parse_config, run, setup, versions
+from common import GPT, SPECIAL_TOKENS, Tokenizer, load_checkpoint, parse_config, run, setup, versions
 from compare_options import batches_by_length, block_states, choose, core_question, letter_question, tree_row
 from data import python_corpus
 from data.core_tasks import Task, build_prompts
@@ -35,6 +35,7 @@ from data.python_questions import PythonQuestions
 from data.source import multiple_choice_record
 from data.spelling import SpellingBee
 from tokenizer import PATTERNS, train_bpe
+from pretrain import init_weights, model_config
 from training import can_compile
 
 
@@ -129,7 +130,7 @@ def main():
         tok = Tokenizer(b"".join(base64.b64encode(t) + b" %d\n" % rank for rank, t in enumerate(tokens)),
                         PATTERNS["default"])
         model = GPT(model_config(cfg.depth, tok.vocab_size, cfg.seq_len))
-        model.init_weights(0)
+        init_weights(model, 0)
         model.to(env.device).eval()
     model.compute_dtype = env.dtype
     size, clock = model.config.seq_len, time.process_time if cfg.processor_time else time.perf_counter

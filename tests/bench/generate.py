@@ -24,7 +24,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent.parent))
 import torch
 
 from chat import Engine
-from common import GPT, SPECIAL_TOKENS, fail, load_checkpoint, model_config, parse_config, run, setup, versions
+from common import GPT, SPECIAL_TOKENS, fail, load_checkpoint, parse_config, run, setup, versions
+from pretrain import init_weights, model_config
 
 
 @dataclass
@@ -137,7 +138,7 @@ def main():
         model, _, _ = load_checkpoint(cfg.stage, env.device)
     else:
         model = GPT(model_config(cfg.depth, cfg.vocab_size, cfg.seq_len))
-        model.init_weights(0)
+        init_weights(model, 0)
         with torch.no_grad():                                           # zeros would do too, but flatter the float unit
             for p in model.parameters():
                 p.normal_(0, p.size(1) ** -0.5)

@@ -25,14 +25,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
-import numpy as np
 import torch
 
-from common import Tokenizer, model_config, parse_config, run, setup, versions
+from common import Tokenizer, parse_config, run, setup, versions
 from data import python_corpus
 from data.rows import Rows, micro_batches
 from data.text import read_documents
-from pretrain import Config as Recipe, matrix_weights
+from pretrain import Config as Recipe, matrix_weights, model_config
 from training import evaluate_loss
 
 ROOT = Path(__file__).parents[2]

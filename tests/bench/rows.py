@@ -18,10 +18,11 @@ from pathlib import Path
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
-from common import GPT, Tokenizer, model_config, parse_config, run, setup, versions
+from common import GPT, Tokenizer, parse_config, run, setup, versions
 from data import python_corpus
 from data.rows import micro_batches, pack_documents, read_ahead
 from data.text import read_documents
+from pretrain import init_weights, model_config
 from training import Optimizer, can_compile, largest_batch
 
 
@@ -66,7 +67,7 @@ def main():
         wall, processor = time.perf_counter() - wall, time.process_time() - processor
 
         model = GPT(model_config(cfg.depth or (20 if on_gpu else 4), tok.vocab_size, seq_len))
-        model.init_weights(0)
+        init_weights(model, 0)
         model.to(env.device).compute_dtype = env.dtype
         compiles = cfg.compile and can_compile(env.device)
         compiled = torch.compile(model, dynamic=False) if compiles else model

@@ -17,9 +17,9 @@ from pathlib import Path
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
-from common import GPT, model_config, parse_config, run, setup, versions
+from common import GPT, parse_config, run, setup, versions
+from pretrain import flops_per_token, init_weights, model_config, peak_flops
 from training import Optimizer, can_compile, largest_batch
-from pretrain import peak_flops
 
 
 @dataclass
@@ -51,7 +51,7 @@ def main():
                           cfg.seq_len or (2048 if on_gpu else 512))
     rows_per_step = (cfg.tokens_per_step or (524288 if on_gpu else 16384)) // config.seq_len
     model = GPT(config)
-    model.init_weights(0)
+    init_weights(model, 0)
     model.to(env.device).compute_dtype = env.dtype
     compiles = cfg.compile and can_compile(env.device)
     compiled = torch.compile(model, dynamic=False) if compiles else model
@@ -80,7 +80,7 @@ def main():
     dt = statistics.median(seconds)
     tok_per_sec = rows_per_step * config.seq_len / dt
     peak = peak_flops(env.device, cfg.peak_tflops) * env.world_size
-    flops = tok_per_sec * model.flops_per_token()
+    flops = tok_per_sec * flops_per_token(config)
     env.print(json.dumps(dict(
         bench="train", tok_per_sec=round(tok_per_sec), step_ms=round(1e3 * dt, 1),
         step_ms_min=round(1e3 * min(seconds), 1), step_ms_max=round(1e3 * max(seconds), 1),
@@ -91,7 +91,7 @@ def main():
         device=torch.cuda.get_device_name() if on_gpu else platform.processor() or platform.machine(),
         cores=os.cpu_count(), threads=torch.get_num_threads(), world_size=env.world_size, dtype=str(env.dtype),
         compiled=compiles, rows_per_step=rows_per_step, batch_size=batch_size, params=model.num_params(),
-        flops_per_token=model.flops_per_token(), isolate=cfg.isolate,
+        flops_per_token=flops_per_token(config), isolate=cfg.isolate,
         steps=cfg.steps, **asdict(config), **versions())))
 
 
