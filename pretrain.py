@@ -113,7 +113,7 @@ def choose_depth(n_tokens, tokens_per_param, vocab_size, seq_len):
 def init_weights(model, seed):
     """Output projections start at zero, so every block starts as the identity; the rest keeps rms 1. In the first half
     of the blocks a head looks back one token, and another (if there are keys for it) two: after 2.5 million tokens at
-    depth 4, 1.607 instead of 1.760 bits per byte (LOG.md). What such heads lead to: Olsson et al. 2022, arXiv:2209.11895.
+    depth 4, 1.607 instead of 1.760 bits per byte (LOG.md). What such heads lead to: arXiv:2209.11895, induction heads.
     """
     config, rng = model.config, torch.Generator().manual_seed(seed)          # on the CPU: the same on every device
     for name, p in model.named_parameters():
