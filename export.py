@@ -156,8 +156,6 @@ def export(model, tok, path, dtype="float32"):
     if dtype not in ("float32", "bfloat16", "float16"):
         raise ValueError(f"--dtype {dtype}: expected float32, bfloat16 or float16")
     path = Path(path)
-    if path.exists() and not (path / "config.json").exists():
-        raise ValueError(f"--to {path} exists and is no exported model: choose another folder")
     # generate() without an attention mask takes every pad token of the prompt for padding, unless it is the end token
     specials = {"bos_token": "<|bos|>", "eos_token": "<|assistant_end|>", "pad_token": "<|assistant_end|>"}
     tokens = [tok.enc.decode_single_token_bytes(i) for i in range(tok.vocab_size - len(tok.specials))]
@@ -168,6 +166,10 @@ def export(model, tok, path, dtype="float32"):
                                        "model_max_length": model.config.seq_len,
                                        "clean_up_tokenization_spaces": False, **specials},
              "special_tokens_map.json": specials}
+    ours = {*files, "chat_template.jinja", "model.safetensors"}
+    if path.exists() and (not path.is_dir() or (other := {file.name for file in path.iterdir()} - ours)):
+        raise ValueError(f"--to {path} exists and is no exported model"
+                         + (f" (it holds {min(other)})" if path.is_dir() else "") + ": choose another folder")
     weights = {name: w.to(getattr(torch, dtype)) for name, w in stock_weights(model).items()}
     with new_folder(path) as new:
         for name, content in files.items():

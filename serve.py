@@ -179,7 +179,7 @@ class Handler(BaseHTTPRequestHandler):
         name that it points to this address (DNS rebinding). Origin gives the first away, the Host header the second."""
         cfg, host, origin = self.server.cfg, self.headers.get("Host", ""), self.headers.get("Origin")
         name = re.sub(r":\d+$", "", host).strip("[]").lower()
-        if not (is_address(name) or name in ["localhost", *filter(None, cfg.allow_host.lower().split(","))]):
+        if not (is_address(name) or name in ["localhost", *filter(None, re.split(r"[ ,]+", cfg.allow_host.lower()))]):
             raise ApiError(403, f"Host {host[:100]!r} is not a name of this server (start it with --allow_host NAME)",
                            "bad_host")
         if origin is not None and origin.lower() not in (f"http://{host}".lower(), f"https://{host}".lower()):

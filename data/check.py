@@ -28,18 +28,25 @@ from data.text import check_text, list_files, parse_json_line
 from dpo import render_pair
 
 STAGES = {"messages": "conversations, for midtrain.py and sft.py", "chosen": "preference pairs, for dpo.py",
-          "text": "documents, for tokenizer.py and pretrain.py"}
+          "prompt": "prompts, for distill.py", "text": "documents, for tokenizer.py and pretrain.py"}
+ANSWERED = {"messages", "conversations", "instruction", "completion"}    # fields of rows that are more than a prompt
 GREEN, GREY, PLAIN = "\033[32m", "\033[90m", "\033[0m"
 
 
-def recognise(row):
-    """A parsed row -> (name of its format, record): a conversation, a preference pair or a document; ValueError."""
+def recognise(row, purpose=None):
+    """A parsed row -> (name of its format, record): conversation, preference pair, prompt or document; ValueError.
+
+    purpose: the key of STAGES that the file's first good row has; in a file of prompts a conversation is one, too.
+    """
     if isinstance(row, dict) and "chosen" in row and "rejected" in row:
         return to_preference(row)
     if isinstance(row, dict) and isinstance(row.get("text"), str) and "messages" not in row:
         if not row["text"].strip():
             raise ValueError("the text is empty")
         return "text", {"text": check_text(row["text"])}
+    if purpose == "prompt" or isinstance(row, dict) and "prompt" in row and not ANSWERED & set(row):
+        kind, record = to_conversation(row, need_answer=False)
+        return kind, {"prompt": record["messages"]}
     return to_conversation(row)
 
 
@@ -52,6 +59,9 @@ def render(record, tok, row_len):
     if "text" in record:
         ids = [tok.special("<|bos|>")] + tok.encode(record["text"])
         return ids, [1] * len(ids), False, False                        # documents go on in the next row
+    if "prompt" in record:
+        ids = tok.render_for_completion({"messages": record["prompt"]})
+        return ids, [0] * len(ids), len(ids) > (row_len - 1) // 2, False     # distill.py leaves room for the answer
     if "chosen" in record:
         ids, mask, _ = render_pair(record, tok, 1 << 60)
         _, left, cropped = render_pair(record, tok, row_len)
@@ -78,7 +88,7 @@ def check(path, tok, unit, seq_len, n_samples, n_bad_shown, color):
     kinds, bad, n_bad, purpose, shown_at = {}, [], 0, None, time.time()
     offsets, lengths, supervised, n_cut, n_skipped = array.array("q"), array.array("q"), array.array("q"), 0, 0
     row_len = (seq_len if unit == "tokens" else 4 * seq_len) + 1
-    for line, offset, kind, record, reason in scan(path, recognise):
+    for line, offset, kind, record, reason in scan(path, lambda row: recognise(row, purpose)):
         if record and stage_of(record) != (purpose := purpose or stage_of(record)):
             reason = f"{STAGES[stage_of(record)]}, in a file that begins with {STAGES[purpose]}"
         if reason:
@@ -113,13 +123,15 @@ def check(path, tok, unit, seq_len, n_samples, n_bad_shown, color):
             print(f"  fit         documents are packed one behind another: none is cut at --seq_len {seq_len}")
         else:
             about, share = "" if unit == "tokens" else " (about)", 100 * n_cut / len(lengths)
-            print(f"  fit         at --seq_len {seq_len}{about}: {n_cut:,} do not fit in a row and lose their end "
-                  f"({share:.1f} %); in {n_skipped:,} of these no answer is left: skipped")
+            lost = (f"take more than half a row and lose their beginning ({share:.1f} %)" if purpose == "prompt" else
+                    f"do not fit in a row and lose their end ({share:.1f} %); in {n_skipped:,} of these no answer is "
+                    f"left: skipped")
+            print(f"  fit         at --seq_len {seq_len}{about}: {n_cut:,} {lost}")
     n_samples = min(n_samples, len(lengths))
     for i in np.unique(np.linspace(0, len(lengths) - 1, n_samples).astype(int)):
         with open(path, "rb") as file:
             file.seek(offsets[i])
-            ids, mask, *_ = render(recognise(parse_json_line(file.readline()))[1], tok, row_len)
+            ids, mask, *_ = render(recognise(parse_json_line(file.readline()), purpose)[1], tok, row_len)
         mark = "green" if color else "in [[ ]]"
         print(f"\n  ---- good row {i + 1}: {len(ids):,} {unit}, {sum(mask):,} supervised ({mark}) ----")
         print(show(ids, mask, tok, color))

@@ -369,7 +369,7 @@ def test_shutdown_finishes_what_is_running(out):
 
 # ---- safety ----
 
-@pytest.mark.parametrize("names", ["my.box,other.box", ""])
+@pytest.mark.parametrize("names", ["my.box,other.box", "other.box, My.box", ""])
 @pytest.mark.parametrize("host, ok", [("localhost", True), ("localhost:8000", True), ("127.0.0.1:1", True),
                                       ("[::1]:8000", True), ("192.168.0.7:8000", True),
                                       ("my.box", "listed"), ("evil.example", False), ("evil.example:8000", False),
