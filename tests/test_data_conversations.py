@@ -279,14 +279,14 @@ def test_check_reports_good_and_bad_rows(tmp_path):
 
 
 def test_check_knows_prompts(tmp_path):
-    """What distill.py takes is good: rows with a prompt alone, and among them conversations, for their last question."""
+    """What distill.py takes is good: rows with a prompt alone, among them conversations for their last question."""
     prompts = write(tmp_path / "prompts.jsonl", {"prompt": "Hi"}, {"prompt": [U], "system": "Be kind"},
                     {"messages": [U, A]}, {"messages": [U]}, {"prompt": "x" * 100})
     mixed = write(tmp_path / "mixed.jsonl", {"prompt": "Hi", "completion": "Hello"}, {"prompt": "Hi"})
     report = check(tmp_path, prompts, "--seq_len", 40)
     assert report.returncode == 0 and len(read_conversations([prompts], need_answer=False)) == 5
-    for line in ["rows        5: 5 good, 0 bad", "prompts, for distill.py: 3 prompt, 2 messages", "0 of them supervised",
-                 "1 take more than half a row and lose their beginning (20.0 %)",
+    for line in ["rows        5: 5 good, 0 bad", "prompts, for distill.py: 3 prompt, 2 messages",
+                 "0 of them supervised", "1 take more than half a row and lose their beginning (20.0 %)",
                  "<|bos|><|user_start|>Hi<|user_end|><|assistant_start|>"]:
         assert line in report.stdout, report.stdout
     report = check(tmp_path, mixed)

@@ -131,7 +131,7 @@ def test_other_types_and_refusals(tmp_path):
     assert json.loads((tmp_path / "m" / "config.json").read_text())["torch_dtype"] == "float32"
     with pytest.raises(ValueError, match="int8"):
         export(model, tok, tmp_path / "n", "int8")
-    (tmp_path / "m" / "notes.txt").write_text("x")                           # a model of theirs, or ours with more in it
+    (tmp_path / "m" / "notes.txt").write_text("x")                           # ours, with more in it
     with pytest.raises(ValueError, match=r"m exists and is no exported model \(it holds notes.txt\)"):
         export(model, tok, tmp_path / "m")
     with pytest.raises(ValueError, match="notes.txt exists and is no exported model: "):
