@@ -227,7 +227,8 @@ def describe(name, r):
     more += f", chance {100 * r['chance']:.1f} %, centred {100 * r['centred']:.1f} %" if r["chance"] else ""
     more += f", {100 * r['ended']:.1f} % ended by themselves" if "ended" in r else ""
     more += f", {r['too_long']} did not fit into the model's row: wrong" if "too_long" in r else ""
-    return (f"{name:16} {100 * r['accuracy']:5.1f} % right [{100 * r['low']:.1f}, {100 * r['high']:.1f}]{more}, "
+    width = 37 if name.startswith("core:") else 16
+    return (f"{name:{width}} {100 * r['accuracy']:5.1f} % right [{100 * r['low']:.1f}, {100 * r['high']:.1f}]{more}, "
             f"{r['items']:,} items, {r['seconds']} s")
 
 

@@ -27,7 +27,8 @@ class Task(NamedTuple):
     file: str                   # in the bundle: eval_data/*/FILE.jsonl
     kind: str
     n_shot: int                 # solved examples before each question
-    chance: float               # accuracy of guessing, or of the commonest answer
+    chance: float               # accuracy of guessing as in DCLM's eval_meta_data_v1.csv, which published CORE scores
+                                # use; the later version says 0.403 for commonsense_qa, 0.25 for lsat_ar and the last
     delimiter: str = " "        # between question and answer
 
 
