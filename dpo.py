@@ -28,7 +28,7 @@ DEMO_MIXTURE = "spelling_bee:1000,simple_spelling:1000,arithmetic:1000,identity:
 @dataclass
 class Config:
     out: str = "out"                  # folder in which the stages find each other
-    data: tuple = ()                  # .jsonl files of preference pairs; none: the mixture
+    data: tuple = ()                  # .jsonl or .json files of preference pairs; none: the mixture
     mixture: str = DEMO_MIXTURE       # name:size*times, ... or downloads or demo
     skip_bad_rows: bool = False       # leave bad rows of --data out, count and name them; else they stop the run
     beta: float = 0.1                 # larger holds the policy closer to the reference

@@ -25,7 +25,7 @@ DEMO_MIXTURE = "spelling_bee:3000,simple_spelling:12000,arithmetic:4000,python_q
 @dataclass
 class Config:
     out: str = "out"                  # folder in which the stages find each other
-    data: tuple = ()                  # .jsonl files of conversations; none: the mixture
+    data: tuple = ()                  # .jsonl or .json files of conversations; none: the mixture
     mixture: str = DEMO_MIXTURE       # name:size*times, ... or downloads or demo
     skip_bad_rows: bool = False       # leave bad rows of --data out, count and name them; else they stop the run
     tokens_per_step: int = 0          # tokens an optimizer step, over all ranks; 0: 8192 to 524288, by the horizon

@@ -22,9 +22,9 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))        # so that it runs as python data/check.py
 from common import Tokenizer, fail, read_meta, run
-from data.conversations import scan
+from data.conversations import read_row, scan
 from data.formats import to_conversation, to_preference
-from data.text import check_text, list_files, parse_json_line
+from data.text import check_text, list_files
 from dpo import render_pair
 
 STAGES = {"messages": "conversations, for midtrain.py and sft.py", "chosen": "preference pairs, for dpo.py",
@@ -86,9 +86,9 @@ def show(ids, mask, tok, color, limit=400):
 def check(path, tok, unit, seq_len, n_samples, n_bad_shown, color):
     """Print the report of one file; return how many rows are bad."""
     kinds, bad, n_bad, purpose, shown_at = {}, [], 0, None, time.time()
-    offsets, lengths, supervised, n_cut, n_skipped = array.array("q"), array.array("q"), array.array("q"), 0, 0
+    places, lengths, supervised, n_cut, n_skipped = array.array("q"), array.array("q"), array.array("q"), 0, 0
     row_len = (seq_len if unit == "tokens" else 4 * seq_len) + 1
-    for line, offset, kind, record, reason in scan(path, lambda row: recognise(row, purpose)):
+    for line, place, kind, record, reason in scan(path, lambda row: recognise(row, purpose)):
         if record and stage_of(record) != (purpose := purpose or stage_of(record)):
             reason = f"{STAGES[stage_of(record)]}, in a file that begins with {STAGES[purpose]}"
         if reason:
@@ -98,7 +98,7 @@ def check(path, tok, unit, seq_len, n_samples, n_bad_shown, color):
             continue
         ids, mask, cut, skipped = render(record, tok, row_len)
         kinds[kind] = kinds.get(kind, 0) + 1
-        offsets.append(offset)
+        places.extend(place)
         lengths.append(len(ids))
         supervised.append(sum(mask))
         n_cut, n_skipped = n_cut + cut, n_skipped + skipped
@@ -129,9 +129,7 @@ def check(path, tok, unit, seq_len, n_samples, n_bad_shown, color):
             print(f"  fit         at --seq_len {seq_len}{about}: {n_cut:,} {lost}")
     n_samples = min(n_samples, len(lengths))
     for i in np.unique(np.linspace(0, len(lengths) - 1, n_samples).astype(int)):
-        with open(path, "rb") as file:
-            file.seek(offsets[i])
-            ids, mask, *_ = render(recognise(parse_json_line(file.readline()), purpose)[1], tok, row_len)
+        ids, mask, *_ = render(recognise(read_row(path, places[2 * i:2 * i + 2]), purpose)[1], tok, row_len)
         mark = "green" if color else "in [[ ]]"
         print(f"\n  ---- good row {i + 1}: {len(ids):,} {unit}, {sum(mask):,} supervised ({mark}) ----")
         print(show(ids, mask, tok, color))
@@ -154,7 +152,7 @@ def main():
     cli = argparse.ArgumentParser(description=__doc__, allow_abbrev=False,
                                   formatter_class=argparse.RawDescriptionHelpFormatter)
     cli.error = lambda message: fail(f"{message} (see python data/check.py --help)")
-    cli.add_argument("files", nargs="+", metavar="FILE", help=".jsonl files, or folders of them")
+    cli.add_argument("files", nargs="+", metavar="FILE", help=".jsonl or .json files, or folders of them")
     cli.add_argument("--out", default="out", help="folder with the tokenizer and the models (default: out)")
     cli.add_argument("--seq_len", type=int, default=0, help="tokens a row; 0: as in out/pretrain, or 1024 (default: 0)")
     cli.add_argument("--samples", type=int, default=3, help="rows to show (default: 3)")

@@ -1,19 +1,25 @@
 """
-Conversations and preference pairs from .jsonl files in the formats that people have, normalised to one record.
+Conversations and preference pairs from people's files in the formats that they have, normalised to one record.
 
     rows = read_conversations(["chats.jsonl"])       # len(rows), rows[i] -> {"messages": [{"role", "content"}, ...]}
     pairs = read_preferences(["pairs.jsonl"])        # pairs[i] -> {"chosen": conversation, "rejected": conversation}
 
-data/formats.py lists the formats; every line is recognised by itself.
-The first pass over a file checks every row and keeps its place, 20 bytes; rows[i] then reads that one line again.
+A file has one JSON value a line, or it is one JSON array, as Alpaca's and ShareGPT's were published. data/formats.py
+lists the formats; every row is recognised by itself.
+The first pass over a file checks every row and keeps its place, 28 bytes; rows[i] then reads that one row again.
 """
 import array
 import functools
+import json
+import mmap
+import re
 import sys
 
 from data.formats import to_conversation, to_preference
 from data.mixture import Lazy
 from data.text import list_files, parse_json_line
+
+JSON_TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[][{}]|[^][{}",:\s]+', re.S)   # string, bracket, number or word
 
 
 def read_conversations(paths, skip_bad_rows=False, need_answer=True):
@@ -32,9 +38,9 @@ class Rows(Lazy):
 
     def __init__(self, paths, convert, noun, skip_bad_rows=False):
         self.files, self.convert, self.kinds, self.bad = list_files(paths, (".jsonl", ".json")), convert, {}, []
-        self.file_of, self.line_of, self.offset_of = array.array("i"), array.array("q"), array.array("q")
+        self.file_of, self.line_of, self.places = array.array("i"), array.array("q"), array.array("q")
         for k, path in enumerate(self.files):
-            for line, offset, kind, _, reason in scan(path, convert):
+            for line, place, kind, _, reason in scan(path, convert):
                 if reason and not skip_bad_rows:
                     raise ValueError(f"{path}:{line}: {reason}. See all bad rows: python data/check.py {path}; "
                                      f"or leave them out: --skip_bad_rows")
@@ -44,7 +50,7 @@ class Rows(Lazy):
                 self.kinds[kind] = self.kinds.get(kind, 0) + 1
                 self.file_of.append(k)
                 self.line_of.append(line)
-                self.offset_of.append(offset)
+                self.places.extend(place)
         if self.bad:
             print(f"skipped {len(self.bad)} bad rows of {len(self.bad) + len(self)}:", file=sys.stderr)
             for where, reason in self.bad[:20]:
@@ -56,32 +62,74 @@ class Rows(Lazy):
                              f"Check it: python data/check.py FILE")
 
     def __len__(self):
-        return len(self.offset_of)
+        return len(self.file_of)
 
     def get(self, i):
         path = self.files[self.file_of[i]]
-        where = f"{path}:{self.line_of[i]}"
-        with open(path, "rb") as file:                          # opened each time: safe in forked and spawned workers
-            file.seek(self.offset_of[i])
-            try:
-                return self.convert(parse_json_line(file.readline()))[1]
-            except ValueError as e:
-                raise ValueError(f"{where}: the file has changed since it was checked ({e}). Run again") from None
+        try:
+            return self.convert(read_row(path, self.places[2 * i:2 * i + 2]))[1]
+        except ValueError as e:
+            raise ValueError(f"{path}:{self.line_of[i]}: the file has changed since it was checked ({e}). "
+                             f"Run again") from None
+
+
+def read_row(path, place):
+    """The parsed row at a place, (byte offset, length), of a file. It is opened each time: safe in forked workers."""
+    with open(path, "rb") as file:
+        file.seek(place[0])
+        return parse_json_line(file.read(place[1]))
 
 
 def scan(path, convert):
-    """Yield (line number, byte offset, kind, record, None) of good rows, (line, offset, None, None, reason) of bad."""
-    offset = 0
+    """Yield (line number, place, kind, record, None) of good rows, (line, place, None, None, reason) of bad ones."""
+    for line, offset, raw in raw_rows(path):
+        place = offset, len(raw)
+        try:
+            if not raw:
+                raise ValueError("the array's brackets do not match: was the file cut off? Fetch it again")
+            kind, record = convert(parse_json_line(raw))
+            yield line, place, kind, record, None
+        except ValueError as e:
+            yield line, place, None, None, str(e)
+
+
+def raw_rows(path):
+    """Yield (line number, byte offset, bytes) of the rows of a file: its lines, or the elements of its one array."""
+    line = offset = 0
     with open(path, "rb") as file:
+        if file.read(1 << 16).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"["):
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+                if not is_message(data[slice(*next(array_elements(data), (0, 0)))]):
+                    for start, end in array_elements(data):
+                        line, offset = line + data[offset:start].count(b"\n"), start
+                        yield line + 1, start, data[start:end]
+                    return
+        file.seek(0)
         for line, raw in enumerate(file, 1):
             if raw.strip():
-                try:
-                    if line == 1 and raw.strip() == b"[":
-                        raise ValueError("one JSON array over many lines, expected one row a line. Convert it: "
-                                         "python -c \"import json; [print(json.dumps(row)) for row in json.load(open("
-                                         f"'{path}'))]\" > rows.jsonl")
-                    kind, record = convert(parse_json_line(raw))
-                    yield line, offset, kind, record, None
-                except ValueError as e:
-                    yield line, offset, None, None, str(e)
+                yield line, offset, raw
             offset += len(raw)
+
+
+def is_message(raw):
+    """A line that is a conversation is an array, too, but of messages."""
+    try:
+        return not {"role", "from"}.isdisjoint(json.loads(raw))
+    except (ValueError, TypeError, RecursionError):
+        return False
+
+
+def array_elements(data):
+    """Yield (start, end) of the elements of a JSON array in bytes, and of what stands open at the end: of a broken
+    element to the end of the file, or of nothing where the array has no closing bracket."""
+    depth = start = 0
+    for token in JSON_TOKEN.finditer(data):
+        opens, closes = token[0] in (b"[", b"{"), token[0] in (b"]", b"}")
+        if depth == 1 and not closes:
+            start = token.start()
+        depth += opens - closes
+        if depth == 1 and start:
+            yield start, token.end()
+            start = 0
+    if depth:
+        yield start or len(data), len(data)

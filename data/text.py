@@ -123,7 +123,8 @@ def parse_json_line(raw):
                          f"Convert the file to UTF-8") from None
     except json.JSONDecodeError as e:
         hint = " Is it one JSON value spread over many lines? A .jsonl file has one complete value on each line."
-        raise ValueError(f"broken JSON at column {e.colno} ({e.msg}).{hint if len(raw.strip()) < 4 else ''} "
+        further = f", {e.lineno - 1} lines on" if e.lineno > 1 else ""
+        raise ValueError(f"broken JSON at column {e.colno}{further} ({e.msg}).{hint if len(raw.strip()) < 4 else ''} "
                          f"Repair or delete the line") from None
     except (ValueError, RecursionError) as e:                     # a number of 5,000 digits; 100,000 brackets
         raise ValueError(f"unreadable JSON ({e}). Repair or delete the line") from None

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tracemalloc
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -178,13 +179,48 @@ def test_a_bad_row_stops_or_is_counted_and_named(tmp_path, capsys):
 
 
 def test_files_without_a_good_row_are_errors(tmp_path):
-    for content, reason in [("", "no conversation in here"), ("[\n[],\n]", "one JSON array over many lines"),
+    for content, reason in [("", "no conversation in here"), ("[\n[],\n]", "x.json:2: expected a non-empty list"),
                             ('{\n"a": 1}', "one complete value on each line")]:
         (tmp_path / "x.json").write_text(content)
         with pytest.raises(ValueError, match=reason):
             read_conversations(tmp_path / "x.json")
     with pytest.raises(ValueError, match="no preference pair in here"):
         read_preferences(write(tmp_path / "y.jsonl", {"messages": [U, A]}), skip_bad_rows=True)
+
+
+@pytest.mark.parametrize("style", [dict(), dict(indent=2), dict(indent="\t", ensure_ascii=False),
+                                   dict(separators=(",", ":"))])
+def test_a_file_may_be_one_array(tmp_path, style):
+    """As the rows one by one: whatever the layout, and whatever stands in their strings; also lists of messages."""
+    rows, random = [], Random(0)
+    for i in range(200):
+        text = "".join(random.choices('[]{}",:\\ \n\té😀0', k=random.randrange(1, 30))) + "x"
+        rows.append(random.choice([{"instruction": text, "output": str(i)}, [{"role": "user", "content": text}, A],
+                                   {"conversations": [{"from": "human", "value": text}, {"from": "gpt", "value": "y"}],
+                                    "id": [i, {"n": None, "[": 1.5e3, "{": True}]}]))
+    lines = read_conversations(write(tmp_path / "rows.jsonl", *rows))
+    for start, end in ("", ""), ("\ufeff \n", "\n\n"):
+        (tmp_path / "rows.json").write_text(start + json.dumps(rows, **style) + end, encoding="utf-8", newline="\r\n")
+        array = read_conversations(tmp_path / "rows.json")
+        assert list(array) == list(lines) and array.kinds == lines.kinds and array[77] == lines[77]
+
+
+def test_a_broken_array_says_where_and_keeps_the_rows_before(tmp_path):
+    rows = [{"prompt": f"a {i}", "completion": "[b] {c}"} for i in range(4)]
+    whole = json.dumps(rows, indent=1)
+    for end in range(3, len(whole)):                                     # cut off anywhere
+        (tmp_path / "x.json").write_text(whole[:end])
+        with pytest.raises(ValueError, match=r"x.json:\d+: (the array's brackets|(broken|unreadable) JSON)"):
+            read_conversations(tmp_path / "x.json")
+        if (good := whole[:end].count("}\n") + whole[:end].count("},") + whole[:end].endswith(" }")) > 1:
+            assert len(read_conversations(tmp_path / "x.json", skip_bad_rows=True)) == good
+    for broken, reason in [(whole.replace('"a 1",', '"a 1"'), "x.json:6: broken JSON at column 3, 2 lines on"),
+                           (whole.replace('"prompt": "a 2"', "5"), "x.json:10: broken JSON"),
+                           (whole[:-1] + ", 5, null]", "x.json:18: expected an object or a list of messages, got int"),
+                           (whole + "]", "the array's brackets do not match")]:
+        (tmp_path / "x.json").write_text(broken)
+        with pytest.raises(ValueError, match=reason):
+            read_conversations(tmp_path / "x.json")
 
 
 def test_the_index_is_small(tmp_path):
