@@ -30,7 +30,7 @@ DEMO_MIXTURE = "spelling_bee:700,simple_spelling:700,arithmetic:700,python_quest
 @dataclass
 class Config:
     out: str = "out"                  # folder in which the stages find each other
-    data: tuple = ()                  # .jsonl or .json files: the last user turn of a row is answered; none: the mixture
+    data: tuple = ()                  # .jsonl or .json files: a row's last user turn is answered; none: the mixture
     mixture: str = DEMO_MIXTURE       # name:size*times, ... or downloads or demo
     skip_bad_rows: bool = False       # leave bad rows of --data out, count and name them; else they stop the run
     max_tokens: int = 256             # tokens an answer; one that does not end by then is left out
