@@ -426,6 +426,8 @@ def setup(device="auto", dtype="auto"):
         if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
             libc.mallopt(-4, 0), libc.mallopt(-1, -1)   # M_MMAP_MAX, M_TRIM_THRESHOLD: saves 100,000 page faults a step
         torch.set_flush_denormal(True)                                       # else tiny values in Adam cost 100x
+        torch.use_deterministic_algorithms(True)    # else compiled threads add up the embedding's gradient in any order
+        torch.utils.deterministic.fill_uninitialized_memory = False
     if world_size > 1:
         dist.init_process_group("nccl" if device == "cuda" else "gloo", device_id=dev if device == "cuda" else None,
                                 timeout=datetime.timedelta(days=1))          # ranks wait while rank 0 packs the corpus

@@ -295,6 +295,25 @@ def test_the_compiled_loss_and_gradients_equal_the_plain_ones():
 
 
 @pytest.mark.skipif(not can_compile(torch.device("cpu")), reason="no C++ compiler")
+def test_a_compiled_step_on_two_threads_gives_the_same_gradients_to_the_bit():
+    """So that --resume is exact: threads once added up the gradients of a token's embedding in the order they came."""
+    env = setup("cpu", "bfloat16")
+    model = tiny_model(n_layer=1, n_embd=64, vocab_size=64, seq_len=512)
+    model.compute_dtype = env.dtype
+    ids, compiled, steps = torch.randint(64, (16, 512)), torch.compile(model, dynamic=False), []
+    torch.set_num_threads(2)
+    try:
+        for _ in range(4):
+            model.zero_grad()
+            loss = compiled(ids, ids.roll(-1, 1))
+            loss.backward()
+            steps.append([loss.detach(), *(p.grad.clone() for p in model.parameters())])
+    finally:
+        torch.set_num_threads(1)
+    assert all(torch.equal(a, b) for step in steps[1:] for a, b in zip(step, steps[0], strict=True))
+
+
+@pytest.mark.skipif(not can_compile(torch.device("cpu")), reason="no C++ compiler")
 def test_the_compiled_attention_equals_sdpa_and_keeps_what_is_masked_out_to_the_bit():
     rng = torch.Generator().manual_seed(0)
     q, k, v = (rms_norm(torch.randn(2, 2, 48, 16, generator=rng)).bfloat16() for _ in range(3))
