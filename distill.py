@@ -22,7 +22,7 @@ from common import load_checkpoint, parse_config, run, save_checkpoint, setup
 from data.rows import describe_sources, micro_batches, pack_conversations, read_ahead
 from data.sources import choose_mixture, conversations
 from training import (Optimizer, StopSignal, can_compile, check_finite, decisive_settings, digest, evaluate_loss,
-                      finish_run, micro_batch_rows, rows_for_step, start_or_resume)
+                      finish_run, micro_batch_rows, own_passes, rows_for_step, start_or_resume)
 
 DEMO_MIXTURE = "spelling_bee:700,simple_spelling:700,arithmetic:700,python_questions,identity:700"
 
@@ -37,7 +37,7 @@ class Config:
     temperature: float = 0.3          # of the teacher's sampling; 0 is greedy
     tokens_per_step: int = 0          # tokens an optimizer step, over all ranks; 0: 8192 to 524288, by the horizon
     batch_size: int = 0               # rows a micro-batch and rank; 0: what fits into memory
-    epochs: float = 1.0               # horizon in passes over the answers
+    epochs: float = 0.0               # passes over the answers; 0: 1, or with --data 1 to 10, for 100 steps
     steps: int = 0                    # horizon in optimizer steps; 0: from epochs
     matrix_lr: float = 0.0007         # peak learning rate of Muon, for the matrices of the blocks
     embed_lr: float = 0.007           # peak learning rate of AdamW for the embedding, at 256 channels (falls as 1/sqrt)
@@ -139,9 +139,10 @@ def main():
     # ---- model ----
     model.train().compute_dtype = env.dtype
     compiled = torch.compile(model, dynamic=False) if cfg.compile and can_compile(env.device) else model
-    horizon = math.ceil(cfg.epochs * len(train_rows) * seq_len)
+    epochs = cfg.epochs or (own_passes(len(train_rows) * seq_len) if cfg.data else 1.0)
+    horizon = math.ceil(epochs * len(train_rows) * seq_len)
     rows_per_step = (max(1, cfg.tokens_per_step // seq_len) if cfg.tokens_per_step
-                     else rows_for_step(horizon, seq_len, env))
+                     else rows_for_step(horizon, seq_len, env, bool(cfg.data)))
     steps = cfg.steps or math.ceil(horizon / (rows_per_step * seq_len))
     batch_size = micro_batch_rows(cfg.batch_size, model, rows_per_step, env)
 

@@ -168,7 +168,7 @@ def main():
     compiled = torch.compile(model, dynamic=False) if cfg.compile and can_compile(env.device) else model
     horizon = math.ceil(cfg.epochs * len(train_rows) * seq_len)
     rows_per_step = (max(1, cfg.tokens_per_step // seq_len) if cfg.tokens_per_step
-                     else rows_for_step(horizon, seq_len, env))
+                     else rows_for_step(horizon, seq_len, env, bool(cfg.data)))
     steps = cfg.steps or math.ceil(horizon / (rows_per_step * seq_len))
     batch_size = micro_batch_rows(cfg.batch_size, model, rows_per_step, env)
 

@@ -17,7 +17,7 @@ from common import load_checkpoint, parse_config, run, save_checkpoint, setup
 from data.rows import describe_sources, micro_batches, pack_conversations, read_ahead
 from data.sources import choose_mixture, conversations
 from training import (Optimizer, StopSignal, can_compile, check_finite, decisive_settings, digest, evaluate_loss,
-                      finish_run, micro_batch_rows, rows_for_step, start_or_resume)
+                      finish_run, micro_batch_rows, own_passes, rows_for_step, start_or_resume)
 
 DEMO_MIXTURE = "spelling_bee:7000,simple_spelling:28000,arithmetic:6000,python_questions,identity:32000"
 
@@ -30,7 +30,7 @@ class Config:
     skip_bad_rows: bool = False       # leave bad rows of --data out, count and name them; else they stop the run
     tokens_per_step: int = 0          # tokens an optimizer step, over all ranks; 0: 8192 to 524288, by the horizon
     batch_size: int = 0               # rows a micro-batch and rank; 0: what fits into memory
-    epochs: float = 0.0               # horizon in passes over the data; 0: 1, or 0.4 for the demo on a float32 CPU
+    epochs: float = 0.0               # passes over the data; 0: 1 to 10, for 100 steps (demo: 1, on a float32 CPU 0.4)
     steps: int = 0                    # horizon in optimizer steps; 0: from epochs
     matrix_lr: float = 0.02           # peak learning rate of Muon, for the matrices of the blocks
     embed_lr: float = 0.3             # peak learning rate of AdamW for the embedding, at 256 channels (falls as 1/sqrt)
@@ -72,10 +72,11 @@ def main():
     # ---- model ----
     model.train().compute_dtype = env.dtype
     compiled = torch.compile(model, dynamic=False) if cfg.compile and can_compile(env.device) else model
-    epochs = cfg.epochs or (0.4 if not cfg.data and env.device.type == "cpu" and env.dtype == torch.float32 else 1.0)
+    epochs = cfg.epochs or (own_passes(len(train_rows) * seq_len) if cfg.data else
+                            0.4 if env.device.type == "cpu" and env.dtype == torch.float32 else 1.0)
     horizon = math.ceil(epochs * len(train_rows) * seq_len)
     rows_per_step = (max(1, cfg.tokens_per_step // seq_len) if cfg.tokens_per_step
-                     else rows_for_step(horizon, seq_len, env))
+                     else rows_for_step(horizon, seq_len, env, bool(cfg.data)))
     steps = cfg.steps or math.ceil(horizon / (rows_per_step * seq_len))
     batch_size = micro_batch_rows(cfg.batch_size, model, rows_per_step, env)
 

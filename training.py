@@ -163,13 +163,23 @@ def can_compile(device):
             and any(map(shutil.which, (os.environ.get("CC", ""), "gcc", "clang"))))
 
 
-def rows_for_step(horizon, seq_len, env):
+def rows_for_step(horizon, seq_len, env, own_data=False):
     """Rows an optimizer step for a run over `horizon` tokens: the largest power of two from 8,192 to 524,288 tokens
-    that leaves 400 steps (small runs need many, large ones gain from big batches); a multiple of the ranks."""
+    that leaves 400 steps (small runs need many, large ones gain from big batches); a multiple of the ranks.
+
+    own_data: a user's rows may be few: steps go down to 2,048 tokens as long as there are fewer than 100 of them.
+    """
     tokens = 8192
     while tokens < 524288 and 2 * tokens * 400 <= horizon:
         tokens *= 2
+    while own_data and tokens > 2048 and tokens * 100 > horizon:
+        tokens //= 2
     return -(-max(1, tokens // seq_len) // env.world_size) * env.world_size
+
+
+def own_passes(n_tokens):
+    """Passes over a user's own conversations: as many as make 100 steps of 2,048 tokens, from 1 to 10."""
+    return min(10.0, max(1.0, 100 * 2048 / n_tokens))
 
 
 def micro_batch_rows(batch_size, model, rows_per_step, env):

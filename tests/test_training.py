@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from common import Env
 from toy import merged_tokenizer, tiny_model
-from training import Optimizer, StopSignal, evaluate_loss, largest_batch, orthogonalize, rows_for_step
+from training import Optimizer, StopSignal, evaluate_loss, largest_batch, orthogonalize, own_passes, rows_for_step
 
 torch.set_num_threads(1)
 ENV = Env(torch.device("cpu"), torch.float32)
@@ -146,6 +146,15 @@ def test_a_step_grows_with_the_horizon_and_leaves_it_400_steps(seq_len, world_si
         assert rows % world_size == 0 and rows >= before and rows * seq_len <= 524288 + world_size * seq_len
         assert rows - world_size < 8192 // seq_len or (rows - world_size) * seq_len * 400 <= horizon
         before = rows
+
+
+def test_a_users_few_rows_make_more_and_smaller_steps():
+    for n_tokens, passes, step in [(5_000, 10, 2048), (20_480, 10, 2048), (102_400, 2, 2048), (300_000, 1, 2048), (500_000, 1, 4096),
+                                   (2 ** 20, 1, 8192), (2 ** 30, 1, 524288)]:
+        horizon = round(own_passes(n_tokens) * n_tokens)
+        assert own_passes(n_tokens) == passes
+        assert rows_for_step(horizon, 512, ENV, own_data=True) * 512 == step
+        assert rows_for_step(horizon, 512, ENV) * 512 == max(8192, step)
 
 
 @pytest.mark.parametrize("rows_per_step, seq_len, world_size", [(8, 1024, 1), (256, 2048, 2), (7, 64, 1),
