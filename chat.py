@@ -25,6 +25,7 @@ import torch
 from common import load_checkpoint, parse_config, run, setup
 from decode import make_decoder
 from tool import run_python
+from training import trained_anew
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Sampling
@@ -362,6 +363,8 @@ def find_checkpoint(out, stage):
         return Path(stage)
     for name in [stage] if stage else reversed(STAGES):
         if (Path(out) / name / "meta.json").exists():
+            if base := not stage and trained_anew(out, name):
+                print(f"note       {out}/{name} is older than {out}/{base}; for that: --stage {base}", file=sys.stderr)
             return Path(out) / name
     missing = f"no {stage} checkpoint" if stage else f"no checkpoint of any stage ({', '.join(STAGES)})"
     raise FileNotFoundError(f"{missing} in {out}: train one first (bash run.sh), or name another folder with --out")

@@ -22,7 +22,8 @@ from common import load_checkpoint, parse_config, run, save_checkpoint, setup
 from data.rows import describe_sources, micro_batches, pack_conversations, read_ahead
 from data.sources import choose_mixture, conversations
 from training import (Optimizer, StopSignal, can_compile, check_finite, decisive_settings, digest, evaluate_loss,
-                      finish_run, micro_batch_rows, own_passes, rows_for_step, start_or_resume)
+                      finish_run, micro_batch_rows, own_passes, rows_for_step, start_or_resume,
+                      trained_anew)
 
 DEMO_MIXTURE = "spelling_bee:700,simple_spelling:700,arithmetic:700,python_questions,identity:700"
 
@@ -68,6 +69,8 @@ def teacher_answers(cfg, env, out, made_from, read):
     made is replaced.
     """
     teacher, tok, meta = load_checkpoint(out / "dpo", env.device, f"run python dpo.py --out {out} first")
+    if base := trained_anew(out, "dpo"):
+        raise ValueError(f"{out}/dpo, the teacher, is older than {out}/{base}: run python dpo.py --out {out} again")
     teacher.compute_dtype = env.dtype
     source = digest([meta, made_from, cfg.seed])
     path = out / "distill_answers.jsonl"
@@ -199,7 +202,7 @@ def main():
                   f"{tok_per_sec:9,.0f} tok/s | {left // 60:.0f}:{left % 60:02.0f} left")
         metrics.append(dict(step=step, loss=loss, lr=scale, grad_norm=norm, ms=dt * 1e3, tok_per_sec=tok_per_sec))
 
-    finish_run(out, "distill", stop, env, f"python chat.py --out {out}")
+    finish_run(out, "distill", stop, env, "chat.py")
 
 
 if __name__ == "__main__":

@@ -230,7 +230,7 @@ def main():
                   f"{tok_per_sec:9,.0f} tok/s | {left // 60:.0f}:{left % 60:02.0f} left")
         metrics.append(dict(step=step, **log_step, lr=scale, grad_norm=norm, ms=dt * 1e3, tok_per_sec=tok_per_sec))
 
-    finish_run(out, "dpo", stop, env, f"python distill.py --out {out}")
+    finish_run(out, "dpo", stop, env, "distill.py", "prompts.jsonl" if cfg.data else "")
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ import torch
 import torch.distributed as dist
 
 from chat import Engine, find_checkpoint, parse_answer
-from common import load_checkpoint, parse_config, run, setup, versions
+from common import load_checkpoint, parse_config, read_meta, run, setup, versions
 from compare_options import block_states, choose, core_question, letter_question
 from data.core_tasks import TASKS as CORE_TASKS
 from data.core_tasks import CoreTask
@@ -293,8 +293,8 @@ def main():
     names = task_names(cfg.tasks)
     if not cfg.report:
         path = find_checkpoint(cfg.out, cfg.stage)
-        if path.name == "pretrain" and cfg.tasks == Config.tasks:            # it has not learned to answer
-            names = []
+        if cfg.tasks == Config.tasks and (path.name == "pretrain" or read_meta(path).get("config", {}).get("data")):
+            names = []                                                       # the demo's skills it has not learned
     tasks = {name: open_task(name, cfg.items or None) for name in names}     # what is not on disk shows now
     if cfg.report:
         return write_report(cfg, tasks, env)

@@ -133,7 +133,7 @@ def main():
                   f"{tok_per_sec:9,.0f} tok/s | {left // 60:.0f}:{left % 60:02.0f} left")
         metrics.append(dict(step=step, loss=loss, lr=scale, grad_norm=norm, ms=dt * 1e3, tok_per_sec=tok_per_sec))
 
-    finish_run(out, "sft", stop, env, f"python dpo.py --out {out}")
+    finish_run(out, "sft", stop, env, "dpo.py", "pairs.jsonl" if cfg.data else "")
 
 
 if __name__ == "__main__":

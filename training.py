@@ -261,6 +261,19 @@ def digest(data):
     return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]
 
 
+BASES = {"midtrain": "pretrain", "sft": "midtrain", "dpo": "sft", "distill": "sft"}       # what each stage starts from
+
+
+def trained_anew(out, stage):
+    """The stage below `stage` in out that was trained again since `stage` or one in between was made from it, or ""."""
+    while (base := BASES.get(stage, "")) and Path(out, base, "meta.json").exists():
+        start = read_meta(Path(out, stage)).get("settings", {}).get("start")
+        if start and start != digest(read_meta(Path(out, base))):
+            return base
+        stage = base
+    return ""
+
+
 RECIPE = ("seed", "beta", "matrix_lr", "embed_lr", "head_lr", "weight_decay", "warmup", "warmdown")
 
 
@@ -294,6 +307,9 @@ def start_or_resume(out, stage, settings, resume, model, optimizer, env):
         return 0, []
     meta = read_meta(path)
     for key, value in json.loads(json.dumps(settings)).items():
+        if key == "data" and meta["settings"].get(key) != value:
+            raise ValueError(f"--resume: {path} was begun with other data: --data, --mixture, --skip_bad_rows, the "
+                             f"files or the code that reads them have changed. Start afresh without --resume")
         if meta["settings"].get(key) != value:
             raise ValueError(f"--resume: {path} was trained with {key} = {meta['settings'].get(key)}, now it is "
                              f"{value}. Give the same flags again, or start afresh without --resume")
@@ -304,8 +320,11 @@ def start_or_resume(out, stage, settings, resume, model, optimizer, env):
     return meta["step"], [m for m in metrics if m["step"] < meta["step"]]    # an evaluation at this step comes again
 
 
-def finish_run(out, stage, stop, env, then):
-    """The end of a training stage: put out/<stage>.part in its place, or after a signal leave it there for --resume."""
+def finish_run(out, stage, stop, env, then, data=""):
+    """The end of a training stage: put out/<stage>.part in its place, or after a signal leave it there for --resume.
+
+    then, data: the next script, and what to give it as --data if this stage had the user's own.
+    """
     part, path = Path(out, stage + ".part"), Path(out, stage)
     if stop.number:
         env.print(f"stopped by {signal.Signals(stop.number).name}; {part} is saved, go on with --resume")
@@ -313,4 +332,5 @@ def finish_run(out, stage, stop, env, then):
     if env.rank == 0:
         finish_replace(path)
         replace_folder(part, path)
-    env.print(f"done       {path}. Next: {then}")
+    flags = (f" --out {out}" if out != Path("out") else "") + (f" --data {data}" if data else "")
+    env.print(f"done       {path}. Next: python {then}{flags}")

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from chat import find_checkpoint
 from toy import (ROOT, chat, fails_with_one_line, read_folder, run_script, succeed, write_data, write_jsonl,
                  write_tokenizer)
 
@@ -202,6 +203,22 @@ def test_resume_refuses_other_settings_and_another_previous_stage(toy, tmp_path)
     shutil.copytree(toy.out / "pretrain", out / "midtrain")
     fails_with_one_line(toy("sft", "--resume", out=out), "--resume")
     assert read_folder(out / "sft.part") == part
+
+
+def test_what_was_made_before_an_earlier_stage_was_trained_anew_is_named(toy, tmp_path, capsys):
+    assert find_checkpoint(toy.out, "") == toy.out / "distill" and not capsys.readouterr().err
+    out = copy_of(toy, tmp_path / "out", ["pretrain", "midtrain", "dpo", "distill"])
+    assert toy("sft", "--seed", 1, out=out).status == 0
+    assert find_checkpoint(out, "") == out / "distill"
+    assert capsys.readouterr().err == f"note       {out}/distill is older than {out}/sft; for that: --stage sft\n"
+    assert find_checkpoint(out, "dpo") == out / "dpo" and not capsys.readouterr().err
+    fails_with_one_line(toy("distill", out=out), f"{out}/dpo, the teacher, is older than {out}/sft", "dpo.py")
+
+
+def test_what_comes_next_is_said_with_the_flags_that_it_needs(toy):
+    for stage, then in dict(pretrain="midtrain.py --out {} --data chats.jsonl", dpo="distill.py --out {} --data prompts"
+                            ".jsonl", distill="chat.py --out {}").items():
+        assert f"Next: python {then.format(toy.out)}\n" in toy.output[stage].stdout
 
 
 # ---- what cannot work ends in one line, and harms nothing ----
