@@ -7,7 +7,7 @@ Look at your own data before you train on it.
 Says what it recognised, counts rows, tokens and supervised tokens (those that the model learns to say), how long the
 rows are and how many would be cut or skipped, shows samples as the model will see them, and lists the bad rows with the
 reason.
-Exit status: 0 all rows are good, 1 some are bad, 2 wrong usage.
+Exit status: 0 all rows are good, 1 some are bad or a file has none, 2 wrong usage.
 """
 import argparse
 import array
@@ -23,13 +23,13 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))        # so that it runs as python data/check.py
 from common import Tokenizer, fail, read_meta, run
 from data.conversations import read_row, scan
-from data.formats import to_conversation, to_preference
+from data.formats import is_spoken, to_conversation, to_preference
 from data.text import check_text, list_files
 from dpo import render_pair
 
 STAGES = {"messages": "conversations, for midtrain.py and sft.py", "chosen": "preference pairs, for dpo.py",
           "prompt": "prompts, for distill.py", "text": "documents, for tokenizer.py and pretrain.py"}
-ANSWERED = {"messages", "conversations", "instruction", "completion"}    # fields of rows that are more than a prompt
+ANSWERED = {"messages", "conversations", "instruction", "completion", "response"}   # fields of more than a prompt
 GREEN, GREY, PLAIN = "\033[32m", "\033[90m", "\033[0m"
 
 
@@ -40,7 +40,7 @@ def recognise(row, purpose=None):
     """
     if isinstance(row, dict) and "chosen" in row and "rejected" in row:
         return to_preference(row)
-    if isinstance(row, dict) and isinstance(row.get("text"), str) and "messages" not in row:
+    if isinstance(row, dict) and isinstance(row.get("text"), str) and not is_spoken(row) and "prompt" not in row:
         if not row["text"].strip():
             raise ValueError("the text is empty")
         return "text", {"text": check_text(row["text"])}
@@ -84,7 +84,7 @@ def show(ids, mask, tok, color, limit=400):
 
 
 def check(path, tok, unit, seq_len, n_samples, n_bad_shown, color):
-    """Print the report of one file; return how many rows are bad."""
+    """Print the report of one file; return how many rows are good and how many bad."""
     kinds, bad, n_bad, purpose, shown_at = {}, [], 0, None, time.time()
     places, lengths, supervised, n_cut, n_skipped = array.array("q"), array.array("q"), array.array("q"), 0, 0
     row_len = (seq_len if unit == "tokens" else 4 * seq_len) + 1
@@ -109,7 +109,8 @@ def check(path, tok, unit, seq_len, n_samples, n_bad_shown, color):
         print("\r\033[K", end="", file=sys.stderr)
 
     print(f"{path}")
-    print(f"  rows        {len(lengths) + n_bad:,}: {len(lengths):,} good, {n_bad:,} bad")
+    print(f"  rows        {len(lengths) + n_bad:,}: {len(lengths):,} good, {n_bad:,} bad" if lengths or n_bad else
+          "  rows        no rows: there is nothing to train on")
     if lengths:
         lengths, supervised = np.array(lengths), np.array(supervised)
         found = ", ".join(f"{n:,} {kind}" for kind, n in sorted(kinds.items(), key=lambda item: -item[1]))
@@ -136,7 +137,7 @@ def check(path, tok, unit, seq_len, n_samples, n_bad_shown, color):
     if bad:
         print("\n" + "\n".join(bad) + (f"\n  ... and {n_bad - len(bad):,} more" if n_bad > len(bad) else ""))
     print()
-    return n_bad
+    return len(lengths), n_bad
 
 
 def find_tokenizer(out):
@@ -169,10 +170,11 @@ def main():
     tok, unit = find_tokenizer(out)
     trained = (out / "pretrain" / "meta.json").exists()
     seq_len = args.seq_len or (read_meta(out / "pretrain")["model"]["seq_len"] if trained else 1024)
-    n_bad = [check(path, tok, unit, seq_len, args.samples, args.bad, args.color) for path in files]
-    if any(n_bad):
-        print(f"{sum(n_bad):,} bad rows in {sum(map(bool, n_bad))} of {len(files)} files. Repair them, or train "
-              f"without them: --skip_bad_rows")
+    good, bad = zip(*(check(path, tok, unit, seq_len, args.samples, args.bad, args.color) for path in files))
+    if any(bad):
+        print(f"{sum(bad):,} bad rows in {sum(map(bool, bad))} of {len(files)} files. Repair them"
+              + (", or train without them: --skip_bad_rows" if any(good) else ": no row is good"))
+    if any(bad) or not all(good):
         sys.exit(1)
 
 

@@ -6,7 +6,7 @@ Conversations and preference pairs from people's files in the formats that they 
 
 A file has one JSON value a line, or it is one JSON array, as Alpaca's and ShareGPT's were published. data/formats.py
 lists the formats; every row is recognised by itself.
-The first pass over a file checks every row and keeps its place, 28 bytes; rows[i] then reads that one row again.
+The first pass over a file checks every row and keeps its place, 20 bytes; rows[i] then reads that one row again.
 """
 import array
 import functools
@@ -19,7 +19,8 @@ from data.formats import to_conversation, to_preference
 from data.mixture import Lazy
 from data.text import list_files, parse_json_line
 
-JSON_TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[][{}]|[^][{}",:\s]+', re.S)   # string, bracket, number or word
+JSON_TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?|[][{}]|[^][{}",:\s]+', re.S)   # string, bracket, number or word
+NOT_BLANK = re.compile(rb"\S")
 
 
 def read_conversations(paths, skip_bad_rows=False, need_answer=True):
@@ -38,7 +39,7 @@ class Rows(Lazy):
 
     def __init__(self, paths, convert, noun, skip_bad_rows=False):
         self.files, self.convert, self.kinds, self.bad = list_files(paths, (".jsonl", ".json")), convert, {}, []
-        self.file_of, self.line_of, self.places = array.array("i"), array.array("q"), array.array("q")
+        self.file_of, self.places = array.array("i"), array.array("q")
         for k, path in enumerate(self.files):
             for line, place, kind, _, reason in scan(path, convert):
                 if reason and not skip_bad_rows:
@@ -49,7 +50,6 @@ class Rows(Lazy):
                     continue
                 self.kinds[kind] = self.kinds.get(kind, 0) + 1
                 self.file_of.append(k)
-                self.line_of.append(line)
                 self.places.extend(place)
         if self.bad:
             print(f"skipped {len(self.bad)} bad rows of {len(self.bad) + len(self)}:", file=sys.stderr)
@@ -69,8 +69,8 @@ class Rows(Lazy):
         try:
             return self.convert(read_row(path, self.places[2 * i:2 * i + 2]))[1]
         except ValueError as e:
-            raise ValueError(f"{path}:{self.line_of[i]}: the file has changed since it was checked ({e}). "
-                             f"Run again") from None
+            raise ValueError(f"{path}: the file has changed since it was checked (at byte {self.places[2 * i]:,}: "
+                             f"{e}). Run again") from None
 
 
 def read_row(path, place):
@@ -81,7 +81,8 @@ def read_row(path, place):
 
 
 def scan(path, convert):
-    """Yield (line number, place, kind, record, None) of good rows, (line, place, None, None, reason) of bad ones."""
+    """Yield (line, place, kind, record, None) of good rows, (line, place, None, None, reason) of bad ones; the line is
+    a str: its number, and in an array on one line "1 (element 7)"."""
     for line, offset, raw in raw_rows(path):
         place = offset, len(raw)
         try:
@@ -94,28 +95,41 @@ def scan(path, convert):
 
 
 def raw_rows(path):
-    """Yield (line number, byte offset, bytes) of the rows of a file: its lines, or the elements of its one array."""
+    """Yield (line, byte offset, bytes) of the rows of a file: its lines, or the elements of its one array."""
     line = offset = 0
     with open(path, "rb") as file:
         if file.read(1 << 16).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"["):
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                if not is_message(data[slice(*next(array_elements(data), (0, 0)))]):
-                    for start, end in array_elements(data):
+                begin = data.find(b"[")
+                end = data.find(b"\n", begin) % (len(data) + 1)                # -1, there is none: the end of the file
+                one_line = not NOT_BLANK.search(data, end)
+                as_lines = is_message(data[slice(*next(array_elements(data), (0, 0)))])
+                if not as_lines and (one_line or not is_whole(data[begin:end])):
+                    for number, (start, end) in enumerate(array_elements(data), 1):
                         line, offset = line + data[offset:start].count(b"\n"), start
-                        yield line + 1, start, data[start:end]
+                        yield f"{line + 1} (element {number})" if one_line else str(line + 1), start, data[start:end]
                     return
         file.seek(0)
         for line, raw in enumerate(file, 1):
             if raw.strip():
-                yield line, offset, raw
+                yield str(line), offset, raw
             offset += len(raw)
 
 
 def is_message(raw):
     """A line that is a conversation is an array, too, but of messages."""
     try:
-        return not {"role", "from"}.isdisjoint(json.loads(raw))
-    except (ValueError, TypeError, RecursionError):
+        keys = json.loads(raw).keys()
+        return {"role", "content"} <= keys or {"from", "value"} <= keys
+    except (ValueError, AttributeError, RecursionError):
+        return False
+
+
+def is_whole(raw):
+    """A first line that is a whole array, and not the only line: the file has one value a line."""
+    try:
+        return raw.rstrip().endswith(b"]") and json.loads(raw) is not None
+    except (ValueError, RecursionError):
         return False
 
 

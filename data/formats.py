@@ -2,13 +2,14 @@
 The formats in which people have conversations and preference pairs, each row recognised by itself and normalised.
 
 `messages` stands for a list of role/content or from/value objects. Conversations:
-  {"messages": messages}  ·  messages alone  ·  {"conversations": messages} (ShareGPT; optional "system")
+  {"messages": messages}  ·  messages alone  ·  {"conversations": messages} (ShareGPT), each with an optional "system"
   {"instruction", "output", optional "input", "system", "history"} (Alpaca)
-  {"prompt", "completion"}, each a string or messages
+  {"prompt", "completion" or "response"}, each a string or messages
 Preference pairs:
   {"chosen": messages, "rejected": messages}, whole conversations, or continuations of "prompt" (string or messages)
   {"prompt" or "instruction", "chosen": text, "rejected": text}, optional "system"
   {"chosen": transcript, "rejected": transcript} of Anthropic HH ("\\n\\nHuman: ... \\n\\nAssistant: ...")
+Text only: rows with images, videos or audios are bad, and so is an answer marked as unwanted ("label": false of KTO).
 """
 import re
 
@@ -16,6 +17,8 @@ from data.text import check_text
 
 ROLES = {"system": "system", "user": "user", "human": "user", "assistant": "assistant", "gpt": "assistant"}
 PART_TYPES = ("text", "python", "python_output")
+SPOKEN = ({"messages"}, {"conversations"}, {"instruction", "output"},                  # fields that make a conversation
+          {"prompt", "completion"}, {"prompt", "response"})
 
 
 def to_conversation(row, need_answer=True):
@@ -24,22 +27,26 @@ def to_conversation(row, need_answer=True):
         kind, messages = "messages (bare list)", read_messages(row)
     elif not isinstance(row, dict):
         raise ValueError(f"expected an object or a list of messages, got {type(row).__name__}")
-    elif "messages" in row:
-        kind, messages = "messages", read_messages(row["messages"])
-    elif "conversations" in row:
-        kind, messages = "conversations (ShareGPT)", system_of(row) + read_messages(row["conversations"])
     elif "chosen" in row and "rejected" in row:
         raise ValueError("a preference pair (chosen, rejected), not a conversation: it belongs to dpo.py")
+    elif row.get("label") is False and need_answer:
+        raise ValueError("label is false: the answer is an unwanted one (KTO), not one to learn")
+    elif "messages" in row:
+        kind, messages = "messages", with_system(row, read_messages(row["messages"]))
+    elif "conversations" in row:
+        kind, messages = "conversations (ShareGPT)", with_system(row, read_messages(row["conversations"]))
     elif "instruction" in row and "output" in row:
         kind, messages = "instruction/output (Alpaca)", alpaca_prompt(row) + said("assistant", row["output"])
-    elif "prompt" in row and "completion" in row:
-        kind = "prompt/completion"
-        messages = system_of(row) + speech("user", row["prompt"]) + speech("assistant", row["completion"])
+    elif "prompt" in row and ("completion" in row or "response" in row):
+        answer = "completion" if "completion" in row else "response"
+        kind, messages = f"prompt/{answer}", speech("user", row["prompt"]) + speech("assistant", row[answer])
+        messages = with_system(row, messages)
     elif "prompt" in row and not need_answer:
-        kind, messages = "prompt", system_of(row) + speech("user", row["prompt"])
+        kind, messages = "prompt", with_system(row, speech("user", row["prompt"]))
     else:
         raise ValueError(f"not recognised: the row has {fields(row)}; expected messages, conversations, instruction "
-                         f"and output, or prompt and completion")
+                         f"and output, or prompt and completion{other_stage(row)}")
+    check_media(row)
     record = {"messages": messages}
     validate_conversation(record, need_answer)
     return kind, record
@@ -49,7 +56,8 @@ def to_preference(row):
     """A parsed JSON row -> (name of the format, {"chosen": conversation, "rejected": conversation}); ValueError."""
     if not isinstance(row, dict) or "chosen" not in row or "rejected" not in row:
         got = fields(row) if isinstance(row, dict) else f"a {type(row).__name__}"
-        raise ValueError(f"expected an object with the fields chosen and rejected, got {got}")
+        raise ValueError(f"expected an object with the fields chosen and rejected, got {got}{other_stage(row)}")
+    check_media(row)
     kinds, pair = [], {}
     for side in "chosen", "rejected":
         answer = row[side]
@@ -58,19 +66,17 @@ def to_preference(row):
             kind, messages = "chosen/rejected (messages)", read_messages(answer)
             if messages and messages[0]["role"] == "assistant":
                 kind, messages = "chosen/rejected (messages after a prompt)", prompt_of(row) + messages
-        elif isinstance(answer, str) and ("prompt" in row or "instruction" in row):
+        elif isinstance(answer, str) and ("prompt" in row or "instruction" in row) and not is_transcript(answer):
             kind, messages = "prompt, chosen/rejected (strings)", prompt_of(row) + said("assistant", answer)
         elif isinstance(answer, str):
             kind, messages = "chosen/rejected (HH transcripts)", read_transcript(answer)
         else:
             raise ValueError(f"{side} must be a string or a list of messages, got {type(answer).__name__}")
-        if messages and messages[0]["role"] != "system":
-            messages = system_of(row) + messages
         kinds.append(kind)
-        pair[side] = {"messages": messages}
+        pair[side] = {"messages": with_system(row, messages)}
         try:
             validate_conversation(pair[side])
-            if messages[-1]["role"] != "assistant":
+            if pair[side]["messages"][-1]["role"] != "assistant":
                 raise ValueError("the last message is not the assistant's: there is no answer to compare")
         except ValueError as e:
             raise ValueError(f"{side}: {e}") from None
@@ -143,6 +149,9 @@ def read_messages(items):
         if not isinstance(role, str) or role not in ROLES:
             raise ValueError(f"message {i} has role {role!r}, expected one of {', '.join(ROLES)}")
         role = ROLES[role]
+        if isinstance(content, list):                       # LLaMA-Factory has {"type": "text", "value": ...}
+            content = [{"type": part["type"], "text": part["value"]}
+                       if isinstance(part, dict) and part.keys() == {"type", "value"} else part for part in content]
         if role != "assistant" and isinstance(content, list):           # [{"type": "text", "text": ...}] of chat APIs
             if not all(isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str)
                        for part in content):
@@ -166,10 +175,16 @@ def system_of(row):
     return said("system", row.get("system"))
 
 
+def with_system(row, messages):
+    """The messages, behind the row's field system unless they have a system message of their own."""
+    return messages if messages and messages[0]["role"] == "system" else system_of(row) + messages
+
+
 def alpaca_prompt(row):
     """The field history (pairs of user and assistant), then instruction and input with a blank line between."""
     messages = system_of(row)
-    for turn in row.get("history") or []:
+    history = row.get("history") or []
+    for turn in history if isinstance(history, list) else [history]:
         if not isinstance(turn, list) or len(turn) != 2:
             raise ValueError("history must be a list of [user, assistant] pairs")
         messages += said("user", turn[0]) + said("assistant", turn[1])
@@ -206,6 +221,25 @@ def read_transcript(text):
     messages = [{"role": "user" if who == "Human" else "assistant", "content": content.strip()}
                 for who, content in zip(turns[::2], turns[1::2])]
     return messages[:-1] if messages[-1] == {"role": "assistant", "content": ""} else messages
+
+
+def check_media(row):
+    for name in "images", "videos", "audios":
+        if isinstance(row, dict) and row.get(name):
+            raise ValueError(f"the row has {name}: a model here reads text only")
+
+
+def is_spoken(row):
+    return isinstance(row, dict) and any(need <= row.keys() for need in SPOKEN)
+
+
+def other_stage(row):
+    """The end of a reason: which scripts a row of another kind is for, "" if it is of no kind."""
+    if isinstance(row, list) or is_spoken(row):
+        return ". These are conversations: they belong to midtrain.py and sft.py"
+    if isinstance(row, dict) and isinstance(row.get("text"), str):
+        return ". This is text: it belongs to tokenizer.py and pretrain.py"
+    return ""
 
 
 def fields(row):

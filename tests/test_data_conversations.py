@@ -4,6 +4,7 @@ import pickle
 import re
 import subprocess
 import sys
+import time
 import tracemalloc
 from pathlib import Path
 from random import Random
@@ -45,6 +46,13 @@ def write(path, *rows):
     ({"messages": [{"role": "user", "content": [{"type": "text", "text": "H"}, {"type": "text", "text": "i"}]}, A]},
      [U, A]),
     ({"messages": [U, A, U]}, [U, A, U]),
+    ({"messages": [U, A], "system": "Be kind"}, [S, U, A]),
+    ({"conversations": [S, U, A], "system": "Be rude"}, [S, U, A]),
+    ({"messages": [U, A], "system": ""}, [U, A]),
+    ({"prompt": [S, U], "completion": "Hello", "system": "Be rude"}, [S, U, A]),
+    ({"prompt": "Hi", "response": "Hello", "label": True, "images": []}, [U, A]),
+    ({"messages": [{"role": role, "content": [{"type": "text", "value": "Hi"}]} for role in ("user", "assistant")]},
+     [U, {"role": "assistant", "content": [{"type": "text", "text": "Hi"}]}]),
 ])
 def test_conversation_formats(row, messages):
     assert to_conversation(row)[1] == {"messages": messages}
@@ -73,6 +81,7 @@ HH = "\n\nHuman: Hi\n\nAssistant: Hello\n\nHuman: Hi\n\nAssistant: "
       "rejected": {"from": "gpt", "value": "Go"}}, [U]),
     ({"chosen": HH + "Hello", "rejected": HH + "Go"}, [U, A, U]),
     ({"prompt": HH, "chosen": "Hello", "rejected": "Go"}, [U, A, U]),
+    ({"prompt": HH, "chosen": HH + "Hello", "rejected": HH + "Go"}, [U, A, U]),
     ({"chosen": [S, U, A], "rejected": [S, U, {"role": "assistant", "content": "Go"}]}, [S, U]),
 ])
 def test_preference_formats(row, before):
@@ -87,7 +96,11 @@ def test_preference_formats(row, before):
     (5, "expected an object or a list of messages, got int"),
     ({}, "not recognised: the row has no fields; expected messages"),
     ({"text": "x"}, "not recognised: the row has the fields text; expected messages"),
+    ({"text": "x"}, "This is text: it belongs to tokenizer.py and pretrain.py"),
     ({"chosen": "a", "rejected": "b"}, "belongs to dpo.py"),
+    ({"chosen": A, "rejected": A, "conversations": [U]}, "a preference pair (chosen, rejected), not a conversation"),
+    ({"messages": [U, A], "label": False}, "label is false: the answer is an unwanted one"),
+    ({"messages": [U, A], "images": ["a.png"]}, "the row has images: a model here reads text only"),
     ({"messages": []}, "expected a non-empty list of messages"),
     ({"messages": "Hi"}, "expected a list of messages, got str"),
     ({"messages": ["Hi"]}, "message 1 is a str"),
@@ -117,6 +130,7 @@ def test_preference_formats(row, before):
     ({"instruction": "Hi", "input": 5, "output": "x"}, "instruction and input must be strings"),
     ({"instruction": "Hi", "output": ""}, "message 2 (assistant): the content is empty"),
     ({"instruction": "Hi", "output": "x", "history": ["a"]}, "history must be a list of [user, assistant] pairs"),
+    ({"instruction": "Hi", "output": "x", "history": 5}, "history must be a list of [user, assistant] pairs"),
     ({"prompt": None, "completion": "x"}, "message 1 (user): content is NoneType"),
 ])
 def test_bad_conversations(row, reason):
@@ -126,7 +140,10 @@ def test_bad_conversations(row, reason):
 
 @pytest.mark.parametrize("row, reason", [
     ({"messages": [U, A]}, "expected an object with the fields chosen and rejected, got the fields messages"),
-    ([U, A], "got a list"),
+    ([U, A], "got a list. These are conversations: they belong to midtrain.py and sft.py"),
+    ({"prompt": "Hi", "response": "x"}, "These are conversations: they belong to midtrain.py and sft.py"),
+    ({"text": "x"}, "got the fields text. This is text: it belongs to tokenizer.py and pretrain.py"),
+    ({"prompt": "Hi", "chosen": "a", "rejected": "b", "audios": ["a.wav"]}, "the row has audios"),
     ({"chosen": "a", "rejected": "b"}, "strings without a prompt"),
     ({"chosen": [A], "rejected": [A]}, "the field prompt is missing"),
     ({"prompt": "Hi", "chosen": "a", "rejected": "a"}, "chosen and rejected are equal"),
@@ -163,7 +180,7 @@ def test_files_are_read_lazily_in_order(tmp_path):
     with pytest.raises(IndexError):
         rows[7]
     write(tmp_path / "a.jsonl", "{}")
-    with pytest.raises(ValueError, match="a.jsonl:1: the file has changed"):
+    with pytest.raises(ValueError, match="a.jsonl: the file has changed since it was checked .at byte 0: not"):
         rows[0]
 
 
@@ -210,7 +227,7 @@ def test_a_broken_array_says_where_and_keeps_the_rows_before(tmp_path):
     whole = json.dumps(rows, indent=1)
     for end in range(3, len(whole)):                                     # cut off anywhere
         (tmp_path / "x.json").write_text(whole[:end])
-        with pytest.raises(ValueError, match=r"x.json:\d+: (the array's brackets|(broken|unreadable) JSON)"):
+        with pytest.raises(ValueError, match=r"x.json:\d+( .element 1.)?: (the array's|(broken|unreadable) J)"):
             read_conversations(tmp_path / "x.json")
         if (good := whole[:end].count("}\n") + whole[:end].count("},") + whole[:end].endswith(" }")) > 1:
             assert len(read_conversations(tmp_path / "x.json", skip_bad_rows=True)) == good
@@ -223,13 +240,44 @@ def test_a_broken_array_says_where_and_keeps_the_rows_before(tmp_path):
             read_conversations(tmp_path / "x.json")
 
 
+def test_lines_that_begin_with_a_bracket_are_lines_whatever_the_first_says(tmp_path):
+    for first in "[]", "[1, 2]", '["Hi", "Hello"]', '[{"rol": "user"}]', '[{"prompt": "a", "completion": "b"}]':
+        path = write(tmp_path / "x.jsonl", "", first, [U, A], "", [U, A])
+        with pytest.raises(ValueError, match="x.jsonl:2: "):
+            read_conversations(path)
+        rows = read_conversations(path, skip_bad_rows=True)
+        assert list(rows) == [{"messages": [U, A]}] * 2 and len(rows.bad) == 1
+    row = {"role": "tutor", "from": "a book", "messages": [U, A]}               # no messages though it has their fields
+    for layout in dict(), dict(indent=1):
+        (tmp_path / "x.json").write_text(json.dumps([row] * 3, **layout))
+        assert list(read_conversations(tmp_path / "x.json")) == [{"messages": [U, A]}] * 3
+
+
+def test_a_bad_row_of_an_array_on_one_line_is_named(tmp_path):
+    rows = [{"prompt": f"a {i}", "completion": "x\n"} for i in range(900)]
+    rows[700] = {}
+    (tmp_path / "x.json").write_text("\n" + json.dumps(rows) + "\n\n")
+    with pytest.raises(ValueError, match=r"x.json:2 \(element 701\): not recognised"):
+        read_conversations(tmp_path / "x.json")
+    (tmp_path / "x.json").write_text(json.dumps(rows[:2])[:-1])
+    assert read_conversations(tmp_path / "x.json", skip_bad_rows=True).bad[0][0].endswith("x.json:1 (element 3)")
+
+
+def test_a_string_without_an_end_takes_no_longer_than_the_file(tmp_path):
+    (tmp_path / "x.json").write_text('[{"prompt": "' + '\\"' * 1_000_000)      # 2 MB: a minute if each quote read on
+    start = time.process_time()
+    with pytest.raises(ValueError, match=r"x.json:1 \(element 1\): broken JSON"):
+        read_conversations(tmp_path / "x.json")
+    assert time.process_time() - start < 10
+
+
 def test_the_index_is_small(tmp_path):
     path = write(tmp_path / "x.jsonl", *[{"prompt": "Hi", "completion": "word " * 200}] * 5000)
     tracemalloc.start()
     rows = read_conversations(path)
     held = tracemalloc.get_traced_memory()[0]
     tracemalloc.stop()
-    assert len(rows) == 5000 and held < 40 * 5000                       # the file has 1,000 bytes a row
+    assert len(rows) == 5000 and held < 30 * 5000                       # the file has 1,000 bytes a row
 
 
 # ---- mixtures ----
@@ -327,6 +375,27 @@ def test_check_knows_prompts(tmp_path):
         assert line in report.stdout, report.stdout
     report = check(tmp_path, mixed)
     assert report.returncode == 1 and "mixed.jsonl:2: prompts, for distill.py, in a file that begins" in report.stdout
+
+
+def test_check_takes_rows_for_what_training_takes_them_for(tmp_path):
+    rows = write(tmp_path / "rows.jsonl", *[dict(row, text="a copy of it all") for row in (
+        {"instruction": "Hi", "output": "Hello"}, {"prompt": "Hi", "completion": "Hello"},
+        {"prompt": "Hi", "response": "Hello"}, {"conversations": [U, A]}, {"messages": [U, A]})])
+    report = check(tmp_path, rows)
+    assert report.returncode == 0 and "conversations, for midtrain.py and sft.py: 1 " in report.stdout
+    report = check(tmp_path, write(tmp_path / "texts.jsonl", {"text": "x", "instruction": "a field of its own"}))
+    assert report.returncode == 0 and "documents, for tokenizer.py and pretrain.py: 1 text" in report.stdout
+
+
+def test_check_of_files_without_a_good_row(tmp_path):
+    for i, content in enumerate(("", "\n \n", "[]", "{}\n5\n")):
+        (tmp_path / f"{i}.json").write_text(content)
+    report = check(tmp_path, *tmp_path.glob("*.json"))
+    assert report.returncode == 1 and report.stdout.count("no rows") == 3 and "skip_bad_rows" not in report.stdout
+    assert "2 bad rows in 1 of 4 files. Repair them: no row is good\n" in report.stdout
+    assert check(tmp_path, tmp_path / "0.json").returncode == 1
+    report = check(tmp_path, tmp_path / "3.json", write(tmp_path / "good.jsonl", [U, A]))
+    assert report.returncode == 1 and "train without them: --skip_bad_rows" in report.stdout
 
 
 def test_check_counts_what_the_tokenizer_renders(tmp_path):
