@@ -8,10 +8,10 @@ import re
 from decimal import Decimal
 
 # What may follow "####" on its line: signs and a currency before the digits ("$18", "-$18", "$-18"), commas between
-# groups of three, a decimal part, bold type. "1/2", "1:30", "10,20" and "1e5" are other kinds of answer and are not
-# read as 1 or 10.
+# groups of three, a decimal part, bold type. "1/2", "1 1/2", "1:30", "10,20", "0x10", "1e5" and "5 + 3 = 8" are other
+# kinds of answer and are not read as 1, 10, 0 or 5.
 NUMBER = re.compile(r"[ \t*]*([-+]?)[$€£]?[ ]?([-+]?)((?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|\.\d+)"
-                    r"(?![\d/]|[.,:]\d|[eE][-+]?\d)")
+                    r"(?![\d/]|[.,:]\d|[eE][-+]?\d|[xX][\da-fA-F]|[ \t]*[-+*/=×÷^][ \t]*[$€£]?\d|[ \t]+\d+/\d)")
 
 
 def spoken_text(answer):

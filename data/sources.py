@@ -40,6 +40,7 @@ DOWNLOADED = {"smoltalk": SmolTalk, "mmlu": MMLU, "arc_easy": ARCEasy, "arc_chal
 PROMPTS = {"smoltalk": 50, "gsm8k": 20,                                                 # every n-th training row
            "mmlu": "validation", "arc_easy": "validation", "arc_challenge": "validation"}   # a split for nothing else
 NAMES = [*MADE_HERE, *DOWNLOADED]
+OWN = (".jsonl", ".json")       # how the name of a user's own file ends
 
 SPLITS = {"midtrain": "train", "sft": "train", "dpo": "pairs", "distill": "prompts"}
 
@@ -113,13 +114,16 @@ def parse_mixture(spec):
     entries = []
     for entry in filter(None, (e.strip() for e in spec.split(","))):
         match = re.fullmatch(r"(.+?)(?::([1-9]\d*))?(?:\*([1-9]\d*))?", entry)
-        if not match or match[1] not in NAMES and not match[1].endswith(".jsonl"):
+        if not match or match[1] not in NAMES and not match[1].endswith(OWN):
             raise ValueError(f"--mixture: cannot read {entry!r}; expected demo, downloads, or a list of name, "
-                             f"name:size or name*times; names are {', '.join(NAMES)} and files that end in .jsonl")
+                             f"name:size or name*times; names are {', '.join(NAMES)} and files that end in .jsonl "
+                             f"or .json")
         name, size, times = match.groups()
+        if int(size or 1) > 10 ** 9 or int(times or 1) > 10 ** 4:
+            raise ValueError(f"--mixture: {entry!r} asks for more than 1,000,000,000 rows or 10,000 times all of them")
         entries += [(name, int(size) if size else None)] * int(times or 1)
     if not entries:
-        raise ValueError(f"--mixture is empty; names are {', '.join(NAMES)} and files that end in .jsonl")
+        raise ValueError(f"--mixture is empty; names are {', '.join(NAMES)} and files that end in .jsonl or .json")
     return entries
 
 
@@ -153,8 +157,8 @@ def describe_files(spec, dest=DOWNLOADS):
     """16 hex digits for path, size and time of all files that a specification reads: other files are packed anew."""
     names, files = dict.fromkeys(name for name, _ in parse_mixture(spec)), []
     for name in names:
-        if name.endswith(".jsonl"):
-            files += list_files([name])
+        if name.endswith(OWN):
+            files += list_files([name], OWN)
         elif name in DOWNLOADED:
             found = Path(dest, DOWNLOADED[name].name).rglob("*")
             files += sorted(f for f in found if f.name.endswith(ROW_SUFFIXES) and f.parent.name != "prepared")
@@ -182,7 +186,7 @@ def conversations(spec, split, paths=(), skip_bad_rows=False, dest=DOWNLOADS):
 
     if paths:
         return own(*paths)
-    return Mixture([(own(name), size or 1 << 62) if name.endswith(".jsonl") else open_source(name, split, size, dest)
+    return Mixture([(own(name), size or 1 << 62) if name.endswith(OWN) else open_source(name, split, size, dest)
                     for name, size in parse_mixture(spec)])
 
 
@@ -193,7 +197,7 @@ def preferences(spec, split, paths=(), skip_bad_rows=False, dest=DOWNLOADS):
 
     if paths:
         return own(*paths)
-    return Mixture([(own(name), size or 1 << 62) if name.endswith(".jsonl") else
+    return Mixture([(own(name), size or 1 << 62) if name.endswith(OWN) else
                     Pairs(open_source(name, split, size, dest)) for name, size in parse_mixture(spec)])
 
 

@@ -1,5 +1,6 @@
 """data/sources.py: which rows of which source a stage sees, the mixtures by name, own files in them, and bad rows."""
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -76,9 +77,16 @@ def test_a_mixture_reads_names_sizes_epochs_and_own_files(disk, tmp_path):
     for spec in "", ",", "spelling", "mmlu:0", "mmlu:x", "mmlu*0", "mmlu*-1", "notes.txt", "downloads,mmlu":
         with pytest.raises(ValueError, match="--mixture.*mmlu"):
             parse_mixture(spec)
+    for entry in "identity:1000000001", "identity:9" + "9" * 30, "a.jsonl*10001":
+        with pytest.raises(ValueError, match="--mixture: '" + re.escape(entry) + "' asks for more than 1,000,000,000"):
+            parse_mixture(f"mmlu,{entry}")
     own = write_jsonl(tmp_path / "me.jsonl", [chat(f"own {i}", "yes") for i in range(10)])
     rows = conversations(f"{own}*2,{own}:3,gsm8k:4,arithmetic:5", "train", dest=disk)
     assert len(rows) == 9 + 9 + 3 + 4 + 5 and sum("own" in text for text in said(rows)) == 21
+    array = tmp_path / "me.json"
+    array.write_text(json.dumps([json.loads(line) for line in own.read_text().splitlines()]))
+    assert said(conversations(f"{array}:3,arithmetic:1", "train"))[-3:] == said(conversations(f"{own}:3", "train"))
+    assert describe_files(str(array)) not in ("", describe_files(str(own)))
     assert said(conversations(str(own), "test")) == ["own 9"] and len(conversations(str(own), "prompts")) == 10
     pairs = preferences("ultrafeedback:3,hh,spelling_bee:2", "pairs", dest=disk)
     assert len(pairs) == 3 + 6 + 2 and all(pair["chosen"] != pair["rejected"] for pair in pairs)

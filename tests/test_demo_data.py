@@ -140,6 +140,9 @@ def test_python_outputs_are_what_python_computes(task):
     ("first #### 3\nno, #### 4", "4"), ("#### 007", "7"), ("18", None), ("", None), ("####", None), ("#### none", None),
     ("#### 4\n#### unsure", None), ("####\n18", None), ("#### 1/2", None), ("#### 10,20", None), ("#### 1:30", None),
     ("#### 1e5", None), ("#### 1.2.3", None), ("#### -$-18", None), ("#### 1,31", None), ("#### 1,3190", None),
+    ("#### 5 + 3 = 8", None), ("#### 12 / 4", None), ("#### 1 1/2", None), ("#### 0x10", None), ("#### $12/$4", None),
+    ("#### 12.50 = 25 / 2", None), ("#### 1,200-1,300", None), ("#### 5 - it is", "5"), ("#### 5x", "5"),
+    ("#### **42** 1 of 2", "42"),
 ])
 def test_final_number(text, number):
     assert grading.final_number(text) == (None if number is None else Decimal(number))
