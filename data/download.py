@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))        # so that it runs as python data/download.py
+from data.core_tasks import TASKS as CORE_TASKS
 from data.fetch import Remote, Retry, fetch, open_url, with_retries
 from data.source import DOWNLOADS
 
@@ -118,7 +119,9 @@ def download(name, shards, dest):
     folder, source = Path(dest) / name, SOURCES[name]
     at_hand = [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".part"
                and path.parent != folder / "prepared"] if folder.exists() else []
-    if source.repo.startswith("http") and at_hand:
+    names = {path.name for path in at_hand}
+    if source.repo.startswith("http") and (source.files[0] in names
+                                           or all(f"{task.file}.jsonl" in names for task in CORE_TASKS.values())):
         print(f"{name}: {len(at_hand)} files in {folder}, nothing to do")
         return
     try:

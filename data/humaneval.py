@@ -30,9 +30,10 @@ class HumanEval(Source):
 
 
 def extract_program(said):
-    """The first ``` block of an answer, or all of it if there is none; a block that never ends goes to the end."""
-    block = re.search(r"```[ \t]*(?:python|py)?[ \t]*\r?\n(.*?)(?:\n[ \t]*```|\Z)", said, re.S | re.I)
-    return block[1] if block else said
+    """The first ``` block of an answer that defines a function, else the first, or all of it if there is none; a block
+    that never ends goes to the end."""
+    blocks = re.findall(r"(?<!\S)```[^\n`]*\n(.*?)(?:^[ \t]*```[ \t\r]*$|\Z)", said, re.S | re.M)
+    return next((block for block in blocks if re.search(r"^[ \t]*def ", block, re.M)), blocks[0] if blocks else said)
 
 
 def program_with_tests(conversation, program):
@@ -45,4 +46,6 @@ def program_with_tests(conversation, program):
         program = prompt + program                           # only the body
     else:
         program = prompt[:re.search(rf"^def {re.escape(entry_point)}\b", prompt, re.M).start()] + program
+    future = r"^from __future__ import .*\n"                 # Python wants these first
+    program = "".join(re.findall(future, program, re.M)) + re.sub(future, "", program, flags=re.M)
     return f"{program}\n\n{conversation['test']}\n\ncheck({entry_point})\n"

@@ -254,6 +254,10 @@ def write_rows(path, make_rows, vocab_size, seq_len, made_from):
                     shown = time.time()
                     print(f"\rpacking {path.name}: {n_rows:,} rows, {stats['bytes'] / 1e6:,.0f} MB of text, "
                           f"{stats['tokens'] / (shown - start) / 1e6:.2f} M tokens/s", end="", file=sys.stderr)
+            if n_rows == 0 and stats["without_target"]:
+                raise ValueError(f"{path.name}: of {stats['without_target']:,} conversations none has an answer left "
+                                 f"in a row of {seq_len + 1} tokens. Shorten what comes before the answers, give more "
+                                 f"with --data, or pretrain with a longer --seq_len")
             if n_rows == 0:
                 raise ValueError(f"{path.name}: {stats['tokens']:,} tokens of {made_from['kind']} do not fill one row "
                                  f"of {seq_len + 1}. Give more with --data (6 KB of text are enough for rows of 512), "

@@ -1,10 +1,11 @@
 """
 What all downloaded sources share: find the files, prepare them once, read single rows.
 
-A source's files (.parquet, .jsonl, .jsonl.gz, .jsonl.xz) are read once and written as NAME/prepared/CLASS-SPLIT.jsonl,
-one clean record a line; rows that the source's own rules call bad are left out there, counted, and the first is named.
-From then on only an index of line offsets stands in memory, 12 bytes a row.
+A source's files (.parquet, .jsonl, .jsonl.gz, .jsonl.xz) are read once and written as one clean record a line to
+NAME/prepared/CLASS-SPLIT-HASH.jsonl; rows that the source's own rules call bad are left out there, counted, and the
+first is named. From then on only an index of line offsets stands in memory, 12 bytes a row.
 """
+import hashlib
 import json
 import os
 import sys
@@ -47,11 +48,14 @@ class Source(Lazy):
             return json.loads(file.readline())
 
     def prepare(self, split, dest):
-        """Write NAME/prepared/SPLIT.jsonl unless it is newer than the files it is made of; return its path."""
+        """Write NAME/prepared/CLASS-SPLIT-HASH.jsonl unless it is there; return its path. The hash is over path, size
+        and time of all it is made of; a file made of others before is removed."""
         paths = source_files(self.name, self.files[split], dest)
-        prepared = dest / self.name / "prepared" / f"{type(self).__name__}-{split}.jsonl"
         made_of = [*paths, Path(__file__), Path(sys.modules[type(self).__module__].__file__)]
-        if prepared.exists() and prepared.stat().st_mtime > max(path.stat().st_mtime for path in made_of):
+        listing = [[str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns] for path in made_of]
+        state = hashlib.sha256(json.dumps(listing).encode()).hexdigest()[:12]
+        prepared = dest / self.name / "prepared" / f"{type(self).__name__}-{split}-{state}.jsonl"
+        if prepared.exists():
             return prepared
         prepared.parent.mkdir(exist_ok=True)
         temporary = prepared.with_name(f"{prepared.name}.{os.getpid()}.tmp")     # several ranks may get here at once
@@ -74,6 +78,8 @@ class Source(Lazy):
                 raise ValueError(f"{paths[0]}: no usable row for {self.name} {split}"
                                  + (f"; the first is bad: {bad[0]}" if bad else ""))
             os.replace(temporary, prepared)
+            for outdated in set(prepared.parent.glob(f"{type(self).__name__}-{split}-*.jsonl")) - {prepared}:
+                outdated.unlink(missing_ok=True)
         finally:
             temporary.unlink(missing_ok=True)
         if bad:

@@ -37,8 +37,11 @@ def gone(pid, seconds=2.0):
 def test_a_good_program(run):
     outcome = run("import math, typing, collections, hashlib, re\nprint(math.floor(2.5), 'é')")
     assert outcome.ok and outcome.reason == "ok" and outcome.output == "2 é\n"
-    assert run("if __name__ == '__main__': open('x', 'w').write('y'); assert open('x').read() == 'y'").ok
-    assert not run("if __name__ == '__main__': raise KeyError('reached')").ok
+    assert run("open('x', 'w').write('y'); assert open('x').read() == 'y'").ok
+    assert run("if __name__ == '__main__': n = int(input())").ok              # what is not asked for is not run
+    assert run("import asyncio, multiprocessing, sqlite3\nsqlite3.connect(':memory:'), sqlite3.connect('x.db')").ok
+    assert run("from __future__ import annotations\nimport dataclasses\n@dataclasses.dataclass\nclass P:\n    x: int\n"
+               "assert P(1) == P(1)").ok
 
 
 @pytest.mark.parametrize("code, reason", [
@@ -68,6 +71,10 @@ def test_bad_programs_fail_with_their_reason(code, reason):
 @pytest.mark.parametrize("change", [
     "open({!r}, 'w')", "open({!r}, 'a')", "import os; os.remove({!r})", "import os; os.rename({!r}, 'x')",
     "import os; os.open({!r}, os.O_TRUNC | os.O_WRONLY)", "import pathlib; pathlib.Path({!r}).unlink()",
+    "import sqlite3; sqlite3.connect({!r} + '.db').execute('create table t (x)')", "import os; os.mkfifo({!r} + 'f')",
+    "import os; os.mknod({!r} + 'n')",
+    "import multiprocessing as m; p = m.get_context('spawn').Process(target=open, args=({!r}, 'w'))\n"
+    "p.start(), p.join()",
     "import os; os.symlink({!r}, 'l'); open('l', 'w')", "import shutil; shutil.move({!r}, 'x')"])
 def test_files_outside_stay_as_they_are(run, tmp_path, change):
     (tmp_path / "keep.txt").write_text("keep")
@@ -106,7 +113,8 @@ time.sleep(60)
 """
     outcome = run_program(f"""
 from multiprocessing.util import spawnv_passfds
-import os, sys, time
+import _posixsubprocess, os, subprocess, sys, time
+_posixsubprocess.fork_exec = subprocess._fork_exec                             # the refused one, from where it is, too
 spawnv_passfds(sys.executable.encode(), [b"python", b"-I", b"-S", b"-c", {script.encode()!r}], [1, 2])
 time.sleep(1)
 print(os.listdir("."))
@@ -152,7 +160,10 @@ def test_humaneval_takes_the_forms_in_which_models_answer():
     assert graded("    return helper(numbers)") and graded("def add_up(numbers):\n    return helper(numbers)")
     assert not graded("def add_up(numbers):\n    return 3") and not graded("Sorry.") and not graded("")
     assert not graded("import os\nos._exit(0)") and not graded("def add_up(n):\n    raise SystemExit(0)")
-    assert extract_program("a\n```py\nx\n```\nb\n```\ny\n```") == "x"
+    assert extract_program("a\n```py\nx\n```\nb\n```\ny\n```") == "x\n" and extract_program("```\n```") == ""
+    for before in "```bash\npip install x\n```\n", "```\n>>> add_up([1])\n1\n```\nis met by ", "Use ```sum```\n":
+        assert graded(f"{before}```python3 title=x\n{whole}\n  ``` \nDone.")
+    assert graded(f"from __future__ import annotations\n{whole}\n\nif __name__ == '__main__':\n    input()\n")
 
 
 def test_humaneval_rows(tmp_path):

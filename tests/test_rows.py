@@ -195,6 +195,13 @@ def test_an_error_while_packing_leaves_no_file(tok, tmp_path):
     assert not list((tmp_path / "rows").iterdir())
 
 
+def test_conversations_without_an_answer_in_the_row_are_told_as_that(tok, tmp_path):
+    with pytest.raises(ValueError, match=r"x.rows: of 3 conversations none has an answer left in a row of 16 tokens. .*"
+                                         r"longer --seq_len$"):
+        pack_chats(tmp_path / "x.rows", [chat("q" * 100, "lost")] * 3, tok, 15, need_target=True)
+    assert not list(tmp_path.iterdir())
+
+
 def test_sources_are_described_by_what_can_change_them(tmp_path):
     a, b = tmp_path / "a.txt", tmp_path / "b.txt"
     a.write_text("one"), b.write_text("two")

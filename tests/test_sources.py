@@ -5,6 +5,7 @@ import http.server
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -184,6 +185,18 @@ def test_offline_says_what_to_do_and_takes_a_folder_copied_by_hand(tmp_path, mon
     (tmp_path / "gsm8k/train.jsonl").write_text("{}")
     download("gsm8k", 8, tmp_path)
     assert "Using the 1 files" in capsys.readouterr().out
+    (tmp_path / "core/some").mkdir(parents=True)
+    monkeypatch.setitem(data.download.SOURCES, "core", SOURCES["core"]._replace(repo="http://127.0.0.1:9/x.zip"))
+    for file in {task.file for task in TASKS.values()} - {"squad"}:           # all but one: not the whole of it
+        (tmp_path / f"core/some/{file}.jsonl").write_text("{}")
+    with pytest.raises(ConnectionError):
+        download("core", 8, tmp_path)
+    (tmp_path / "core/some/squad.jsonl").write_text("{}")
+    download("core", 8, tmp_path)
+    shutil.rmtree(tmp_path / "core/some")
+    (tmp_path / "core/eval_bundle.zip").write_text("")
+    download("core", 8, tmp_path)
+    assert re.findall(r"core: (\d+) files in .*, nothing to do", capsys.readouterr().out) == ["21", "1"]
     monkeypatch.setenv("HF_ENDPOINT", "mirror.example")
     with pytest.raises(ValueError, match="HF_ENDPOINT is 'mirror.example', expected an address"):
         download("gsm8k", 8, tmp_path)
@@ -247,9 +260,12 @@ def test_files_copied_again_are_prepared_again(tmp_path):
     row = {"question": "1+1?", "answer": "It is <<1+1=2>>2.\n#### 2"}
     put(tmp_path, "gsm8k/train.jsonl", [row])
     assert len(GSM8K("train", dest=tmp_path)) == 1
-    put(tmp_path, "gsm8k/train.jsonl", [row, row])
-    os.utime(tmp_path / "gsm8k/train.jsonl", (2e9, 2e9))
-    assert len(GSM8K("train", dest=tmp_path)) == 2
+    for n, (path, when) in enumerate([("train.jsonl", 2e9), ("train-2.jsonl", 1e9), ("train.jsonl", 1e9)], 2):
+        put(tmp_path, "gsm8k/" + path, [row] * (n - n // 3))               # 2, 2 + 2, 3 + 2 rows; older ones, too
+        os.utime(tmp_path / "gsm8k" / path, (when, when))
+        assert len(GSM8K("train", dest=tmp_path)) == (2, 4, 5)[n - 2]
+    (tmp_path / "gsm8k/train-2.jsonl").unlink()
+    assert len(GSM8K("train", dest=tmp_path)) == 3 and len(list(tmp_path.glob("gsm8k/prepared/*"))) == 1
 
 
 def test_mmlu_prompt_letters_and_subject(tmp_path):
