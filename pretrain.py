@@ -64,9 +64,6 @@ def peak_flops(device, tflops=0.0):
     return 1e12 * (tflops or (PEAK_TFLOPS[max(known, key=len)] if known else 0))
 
 
-PROMPTS = ["The ", "Return the ", "import os\n", "def main("]                # for the samples
-
-
 def lr_scale(step, cfg, steps):
     """Trapezoid: up in the first share of the steps, flat, down to 0 in the last (Zhai et al. 2022, sec. 3.5)."""
     return min(1.0, (step + 1) / max(1, cfg.warmup * steps), (steps - step) / max(1, cfg.warmdown * steps))
@@ -201,10 +198,12 @@ def main():
             metrics.append(dict(step=step, val_loss=log["loss"], val_bpb=log["bpb"]))
             env.print(f"step {step:5d} | val loss {log['loss']:.4f} | val bits per byte {log['bpb']:.4f}")
         if (done or step % cfg.sample_every == 0 and step > 0) and env.rank == 0:
-            prompts = [([tok.special("<|bos|>")] + tok.encode(prompt))[:seq_len // 2] for prompt in PROMPTS]
+            rows, _ = val_rows.batch(slice(0, 64))
+            begins = (rows[:, :-8] == tok.special("<|bos|>")).nonzero()[:4]  # of held-out documents, to be gone on with
+            prompts = [rows[b, t:t + 8].tolist() for b, t in begins]
             samples = Engine(model, tok).generate(prompts, 32, raw=True, temperature=0.8, seed=step)
-            for prompt, ids in zip(PROMPTS, samples):
-                print(f"    {prompt + tok.decode(ids)!r}")
+            for prompt, ids in zip(prompts, samples):
+                print(f"    {tok.decode(prompt[1:])!r} -> {tok.decode(ids)!r}")
         stopping = stop.requested(env)
         if done or stopping or step > first and step % cfg.save_every == 0:
             meta = dict(stage="pretrain", step=step, steps=steps, settings=settings, config=asdict(cfg),
