@@ -302,8 +302,10 @@ def start_or_resume(out, stage, settings, resume, model, optimizer, env):
     finish_replace(part)
     path = part if part.exists() else done
     if not resume or not path.exists():
-        if part.exists():
-            env.print(f"note       {part} holds an interrupted run; without --resume this one replaces it")
+        if path.exists():
+            what = "holds an interrupted run; without --resume this one replaces it" if path == part else \
+                "is there from before; this run replaces it when it is done"
+            env.print(f"note       {path} {what}")
         return 0, []
     meta = read_meta(path)
     for key, value in json.loads(json.dumps(settings)).items():

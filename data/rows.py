@@ -286,6 +286,9 @@ def write_rows(path, make_rows, vocab_size, seq_len, made_from):
     print(f"rows       {path}: {n_rows:,} rows of {seq_len + 1} from {stats[what]:,} {what}, "
           f"{stats['tokens']:,} tokens, {100 * stats['padded']:.2f} % padded, "
           f"{100 * cropped / (stats['tokens'] + cropped):.2f} % cropped{extra} ({seconds:.1f} s{rate})", flush=True)
+    if (share := cropped / (stats["tokens"] + cropped)) > 0.05:
+        print(f"WARNING    {100 * share:.0f} % of the tokens do not fit into rows of {seq_len} and are not learned: "
+              f"pretrain with a longer --seq_len, or shorten them (python data/check.py tells the lengths)", flush=True)
 
 
 def record_type(header):

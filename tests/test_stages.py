@@ -188,6 +188,7 @@ def test_a_finished_stage_run_again_replaces_its_checkpoint_only_when_the_new_on
     before = read_folder(out / "sft")
     result = toy("sft", "--seed", 1, out=out, before=functools.partial(interrupt, "step", 12))
     assert result.status == -signal.SIGKILL and read_folder(out / "sft") == before
+    assert f"note       {out}/sft is there from before" in result.stdout
     result = toy("sft", "--seed", 1, out=out)                                # without --resume it starts afresh
     assert result.status == 0 and "step     0/20" in result.stdout and "interrupted run" in result.stdout, result.stderr
     assert read_folder(out / "sft")["model.pt"] != before["model.pt"] and not (out / "sft.part").exists()
@@ -285,6 +286,8 @@ def test_conversations_longer_than_a_row_are_cut_and_those_without_a_target_left
     result = toy("sft", "--data", write_jsonl(tmp_path / "long.jsonl", rows), "--steps", 2, out=out)
     assert result.status == 0 and "20 cut to the row" not in result.stdout, result.stderr
     assert "cut to the row" in result.stdout and "left out: nothing to learn in them" in result.stdout
+    assert re.search(r"WARNING +[5-9]\d % of the tokens do not fit into rows of 64 and are not learned", result.stdout)
+    assert "WARNING" not in toy.output["sft"].stdout
     path = write_jsonl(tmp_path / "only_long.jsonl", [chat("a" * 200, "b")] * 10)
     fails_with_one_line(toy("sft", "--data", path, out=out), "row of 65")
 
