@@ -373,7 +373,8 @@ def find_checkpoint(out, stage):
 def main():
     argv = sys.argv[1:]
     if "-p" in argv[:-1]:                                            # one token, so that a prompt may begin with a dash
-        argv[(i := argv.index("-p")):i + 2] = [f"--prompt={argv[i + 1]}"]
+        i = argv.index("-p")
+        argv[i:i + 2] = [f"--prompt={argv[i + 1]}"]
     cfg = parse_config(Config, __doc__, argv)
     path = find_checkpoint(cfg.out, cfg.stage)
     sampling = Sampling(**{f.name: getattr(cfg, f.name) for f in fields(Sampling)})
