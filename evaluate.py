@@ -122,13 +122,16 @@ def evaluate_choices(model, tok, task, cfg, env, name, forward=block_states):
     questions = [question(i) for i in range(env.rank, n, env.world_size)]    # threads would only wait for each other
     right = gather(choose(model, questions, cfg.batch_tokens, forward,
                           lambda done: progress(name, done, len(questions), start, env)), n, env)
+    whole = lambda options: all(ids[0] == tok.special("<|bos|>") for ids, _ in options)
+    cut = sum(gather([not whole(options) for options, _ in questions], n, env))
+    more = dict(cut=cut) if cut else {}
     if name.startswith("core:"):
-        return score(right, task.info.chance, start)
+        return score(right, task.info.chance, start, **more)
     by_subject, items = {}, [task[i] for i in range(n)]
     for item, ok in zip(items, right):
         by_subject.setdefault(item["subject"], []).append(ok)
     subjects = {name: dict(items=len(oks), accuracy=sum(oks) / len(oks)) for name, oks in sorted(by_subject.items())}
-    return score(right, sum(1 / len(item["letters"]) for item in items) / n, start, subjects=subjects)
+    return score(right, sum(1 / len(item["letters"]) for item in items) / n, start, subjects=subjects, **more)
 
 
 def evaluate_answers(engine, tok, task, cfg, env, name):
@@ -226,6 +229,7 @@ def describe(name, r):
     more = "".join(f", pass@{k} {100 * p:.1f} %" for k, p in r.get("pass_at", {}).items() if k > 1)
     more += f", chance {100 * r['chance']:.1f} %, centred {100 * r['centred']:.1f} %" if r["chance"] else ""
     more += f", {100 * r['ended']:.1f} % ended by themselves" if "ended" in r else ""
+    more += f", {r['cut']:,} prompts lost their beginning to fit into the model's row" if "cut" in r else ""
     more += f", {r['too_long']} did not fit into the model's row: wrong" if "too_long" in r else ""
     width = 37 if name.startswith("core:") else 16
     return (f"{name:{width}} {100 * r['accuracy']:5.1f} % right [{100 * r['low']:.1f}, {100 * r['high']:.1f}]{more}, "

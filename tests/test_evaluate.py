@@ -187,6 +187,10 @@ def test_core_answers_are_those_of_each_option_alone(tok, disk, name, max_tokens
     cfg = evaluate.Config(batch_tokens=700)
     result = evaluate_choices(model, tok, task, cfg, ENV, f"core:{name}")
     assert result["accuracy"] == sum(expected) / len(task) and result["chance"] == TASKS[name].chance
+    size = lambda prompt: 1 + sum(len(tok.encode(text)) for text in prompt)                  # <|bos|>, context, ending
+    cut = sum(max(map(size, task.prompts(i)[0])) > max_tokens for i in range(len(task)))
+    assert result.get("cut", 0) == cut and (cut > 0) == (max_tokens < 512)
+    assert ("prompts lost their beginning" in evaluate.describe(name, result)) == (cut > 0)
 
 
 def test_options_that_are_cut_keep_a_common_beginning(tok, disk):
