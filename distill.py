@@ -22,8 +22,7 @@ from common import load_checkpoint, parse_config, run, save_checkpoint, setup
 from data.rows import describe_sources, micro_batches, pack_conversations, read_ahead
 from data.sources import choose_mixture, conversations
 from training import (Optimizer, StopSignal, can_compile, check_finite, decisive_settings, digest, evaluate_loss,
-                      finish_run, micro_batch_rows, own_passes, rows_for_step, start_or_resume,
-                      trained_anew)
+                      finish_run, micro_batch_rows, own_passes, rows_for_step, start_or_resume, trained_anew)
 
 DEMO_MIXTURE = "spelling_bee:700,simple_spelling:700,arithmetic:700,python_questions,identity:700"
 
@@ -69,8 +68,8 @@ def teacher_answers(cfg, env, out, made_from, read):
     made is replaced.
     """
     teacher, tok, meta = load_checkpoint(out / "dpo", env.device, f"run python dpo.py --out {out} first")
-    if base := trained_anew(out, "dpo"):
-        raise ValueError(f"{out}/dpo, the teacher, is older than {out}/{base}: run python dpo.py --out {out} again")
+    if trained_anew(out, "dpo") == "sft":
+        raise ValueError(f"{out}/dpo, the teacher, is older than {out}/sft: run python dpo.py --out {out} again")
     teacher.compute_dtype = env.dtype
     source = digest([meta, made_from, cfg.seed])
     path = out / "distill_answers.jsonl"

@@ -29,7 +29,6 @@ from dpo import render_pair
 
 STAGES = {"messages": "conversations, for midtrain.py and sft.py", "chosen": "preference pairs, for dpo.py",
           "prompt": "prompts, for distill.py", "text": "documents, for tokenizer.py and pretrain.py"}
-ANSWERED = {"messages", "conversations", "instruction", "completion", "response"}   # fields of more than a prompt
 GREEN, GREY, PLAIN = "\033[32m", "\033[90m", "\033[0m"
 
 
@@ -44,7 +43,7 @@ def recognise(row, purpose=None):
         if not row["text"].strip():
             raise ValueError("the text is empty")
         return "text", {"text": check_text(row["text"])}
-    if purpose == "prompt" or isinstance(row, dict) and "prompt" in row and not ANSWERED & set(row):
+    if purpose == "prompt" or isinstance(row, dict) and "prompt" in row and not is_spoken(row):
         kind, record = to_conversation(row, need_answer=False)
         return kind, {"prompt": record["messages"]}
     return to_conversation(row)

@@ -214,6 +214,11 @@ def test_what_was_made_before_an_earlier_stage_was_trained_anew_is_named(toy, tm
     assert capsys.readouterr().err == f"note       {out}/distill is older than {out}/sft; for that: --stage sft\n"
     assert find_checkpoint(out, "dpo") == out / "dpo" and not capsys.readouterr().err
     fails_with_one_line(toy("distill", out=out), f"{out}/dpo, the teacher, is older than {out}/sft", "dpo.py")
+    out = copy_of(toy, tmp_path / "other", ["pretrain", "midtrain", "sft", "dpo"])
+    meta = json.loads((out / "pretrain/meta.json").read_text())
+    (out / "pretrain/meta.json").write_text(json.dumps(dict(meta, step=21)))      # dpo.py again would not mend that
+    assert find_checkpoint(out, "") == out / "dpo" and f"older than {out}/pretrain" in capsys.readouterr().err
+    assert toy("distill", out=out).status == 0
 
 
 def test_what_comes_next_is_said_with_the_flags_that_it_needs(toy):
