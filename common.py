@@ -442,7 +442,10 @@ def bfloat16_is_faster(device):
     """True where the hardware multiplies bfloat16 faster than float32: on a CPU, AVX512-BF16 or AMX."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
-    if device.type == "cpu" and Path("/proc/cpuinfo").exists():
+    if device.type != "cpu":
+        return False
+    # PyTorch's kernels may be held to an older instruction set than the processor has, with ATEN_CPU_CAPABILITY.
+    if torch.backends.cpu.get_cpu_capability().startswith("AVX512") and Path("/proc/cpuinfo").exists():
         return bool(re.search(r"\b(avx512_bf16|amx_bf16)\b", Path("/proc/cpuinfo").read_text()))
     return False
 

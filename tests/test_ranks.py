@@ -36,7 +36,7 @@ def gradients(model, rows, step, batch_size, env):
 def new_optimizer(model, env):
     """Muon's bfloat16 products blow up rounding in the small singular values; a plain update shows the sharding."""
     optimizer = Optimizer(model, env, 0.05, 0.3, 0.01, 0.1)
-    optimizer.orthogonalize = lambda g: g / g.norm(dim=(1, 2), keepdim=True)
+    optimizer.orthogonalize = lambda g, dtype: g / g.norm(dim=(1, 2), keepdim=True)
     return optimizer
 
 

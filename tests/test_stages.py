@@ -1,5 +1,5 @@
 """The five training stages as processes: they learn, hand over, go on after any kill, and refuse what cannot work."""
-import functools, importlib.util, inspect, json, math, os, re, resource, shlex, shutil, signal, sys
+import functools, importlib.util, inspect, json, math, os, re, resource, shlex, shutil, signal, subprocess, sys
 from pathlib import Path
 
 import pytest
@@ -483,3 +483,67 @@ def test_help_names_every_flag_with_its_default(toy, script):
     expected = "out data seed device compile resume steps batch_size eval_every save_every"
     assert set(expected.split()) <= set(flags)
     assert result.stdout.count("(default:") == len(flags)
+
+
+# ---- no matrix product in another dtype than the run's ----
+
+PRODUCTS = {"mm", "addmm", "bmm", "baddbmm", "addbmm", "mv", "addmv", "dot", "matmul", "linear",
+            "_scaled_dot_product_flash_attention_for_cpu", "_scaled_dot_product_attention_math", "convolution"}
+
+
+def watch_products(path):
+    """Note in the file `path` the dtype of every kind of matrix product in this process, and where it was called:
+    "engine" for the decoder of generation, which has a dtype of its own, "run" for everything else."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+    seen = set()
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            if func.overloadpacket.__name__ in PRODUCTS:
+                frame, where = sys._getframe(), "run"
+                while frame:
+                    if frame.f_code.co_filename.endswith("decode.py"):
+                        where = "engine"
+                    frame = frame.f_back
+                dtypes = {str(t.dtype).removeprefix("torch.") for t in args if isinstance(t, torch.Tensor)}
+                for line in {f"{where} {dtype}\n" for dtype in dtypes} - seen:
+                    seen.add(line)
+                    with open(path, "a") as file:
+                        file.write(line)
+            return func(*args, **(kwargs or {}))
+
+    os.environ["PATH"] = ""                                  # no C compiler: the engine's products are PyTorch's too
+    Watch().__enter__()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("what", [*STAGES, "evaluate", "chat"])
+def test_every_matrix_product_is_in_the_dtype_of_the_run(toy, tmp_path, what, dtype):
+    """On a CPU without the instruction a bfloat16 product takes 45 to 500 times as long as in float32
+    (pytorch#146508): one that hid in the optimizer made a step of pretraining take 44 seconds instead of 3."""
+    seen = tmp_path / "seen"
+    before = functools.partial(watch_products, seen)
+    if what in STAGES:
+        out = copy_of(toy, tmp_path / "out", NEEDS[what])
+        result = toy(what, "--steps", 1, "--dtype", dtype, out=out, before=before)
+    else:
+        flags = ["-p", "red blue?", "--max_tokens", 4] if what == "chat" else ["--tasks", "simple_spelling", "--items", 2]
+        result = run_script(f"{what}.py", "--out", toy.out, "--stage", "distill", "--dtype", dtype, *flags,
+                            log=tmp_path / what, before=before)
+    assert result.status == 0, result.stderr
+    lines = set(seen.read_text().splitlines())
+    assert {line for line in lines if line.startswith("run")} == ({f"run {dtype}"} if what != "chat" else set())
+    # On a CPU the engine computes in float32, which every machine is fast in; chat.py --dtype changes that.
+    engine = {f"engine {dtype if what == 'chat' else 'float32'}"}
+    assert {line for line in lines if line.startswith("engine")} == (
+        engine if what in ("pretrain", "distill", "evaluate", "chat") else set())
+
+
+def test_a_product_of_another_dtype_would_be_seen(tmp_path):
+    """The watch of the test above sees products forwards and backwards."""
+    code = (f"import sys; sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / 'tests')!r}]; import torch, test_stages\n"
+            f"test_stages.watch_products({str(tmp_path / 'seen')!r})\n"
+            f"x = torch.ones(4, 4, requires_grad=True)\n"
+            f"(x.bfloat16() @ torch.ones(4, 4).bfloat16()).sum().backward(); torch.nn.functional.linear(x, x)")
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert set((tmp_path / "seen").read_text().splitlines()) == {"run bfloat16", "run float32"}

@@ -30,11 +30,12 @@ def polynomial(g):
     return u @ torch.diag(s) @ vh
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("shape", [(64, 64), (128, 32), (32, 128)])
-def test_orthogonalize_keeps_the_subspace_and_sets_singular_values_near_1(shape):
+def test_orthogonalize_keeps_the_subspace_and_sets_singular_values_near_1(shape, dtype):
     g = torch.randn(3, *shape, generator=torch.Generator().manual_seed(0))
     g *= torch.tensor([1e-6, 1.0, 1e4])[:, None, None]
-    x = orthogonalize(g)
+    x = orthogonalize(g, dtype)
     assert x.dtype == torch.float32
     s = torch.linalg.svdvals(x)
     assert s[:, :-3].min() > 0.6 and s.max() < 1.25                          # a square Gaussian has a few values near 0
@@ -42,14 +43,15 @@ def test_orthogonalize_keeps_the_subspace_and_sets_singular_values_near_1(shape)
     cosine = (x * (u @ vh)).sum((1, 2)) / x.norm(dim=(1, 2)) / (u @ vh).norm(dim=(1, 2))
     assert cosine.min() > 0.97
     for matrix, exact in zip(x, map(polynomial, g)):
-        assert (matrix - exact).norm() < 0.06 * exact.norm()                 # bfloat16 products
-    assert orthogonalize(torch.zeros(1, *shape)).abs().max() == 0
+        # In float32 the difference is the 1e-7 beside the norm, which the first of the matrices feels.
+        assert (matrix - exact).norm() < (0.06 if dtype == torch.bfloat16 else 0.01) * exact.norm()
+    assert orthogonalize(torch.zeros(1, *shape), dtype).abs().max() == 0
 
 
 def test_muon_and_adamw_equal_plain_references():
     model = tiny_model(n_head=2, n_kv_head=1)
     optimizer = Optimizer(model, ENV, matrix_lr=0.05, embed_lr=0.3, head_lr=0.01, weight_decay=0.1)
-    optimizer.orthogonalize = lambda g: torch.stack([polynomial(matrix) for matrix in g]).float()
+    optimizer.orthogonalize = lambda g, dtype: torch.stack([polynomial(matrix) for matrix in g]).float()
     start = {name: p.detach().clone() for name, p in model.named_parameters()}
     embed, head = (torch.nn.Parameter(start[name].clone()) for name in ("embed", "head"))
     adamw = torch.optim.AdamW([dict(params=[embed], lr=0.3), dict(params=[head], lr=0.01)], betas=(0.8, 0.95),
