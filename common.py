@@ -4,32 +4,23 @@ The one file that every script shares: special tokens, Tokenizer with render/mas
 Read it once from top to bottom, then training.py for the optimizer; the stage scripts then hold no secrets.
 Sizes in shape comments: B batch, T time, C channels (n_embd), H heads, D head size, V vocabulary, N = B*T.
 """
-import argparse
 import base64
-import ctypes
-import datetime
 import hashlib
-import inspect
 import json
 import math
 import os
-import platform
-import re
-import shutil
-import subprocess
 import sys
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import tiktoken
 import torch
-import torch.distributed as dist
 import torch.nn as nn
 import torch.nn.functional as F
 from torch.utils.checkpoint import checkpoint
 
-from files import finish_replace, new_folder, write_synced
+from machine import finish_replace, new_folder, versions, write_synced
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Tokenizer: text <-> ids, and conversations -> ids with a mask
@@ -120,6 +111,19 @@ class Tokenizer:
             messages = messages[:-1]
         ids, _ = self.render_conversation({"messages": messages})
         return ids + [self.special("<|assistant_start|>")]
+
+
+def render_pair(pair, tok, row_len):
+    """-> ids and mask of chosen and rejected, one behind the other in at most row_len tokens; how many were cropped.
+
+    Where both do not fit, the longer one loses its end. A pair of which an answer is gone altogether gets mask 0.
+    """
+    sides = [tok.render_conversation(pair[side]) for side in ("chosen", "rejected")]
+    room = [max(row_len // 2, row_len - len(other[0])) for other in reversed(sides)]
+    (ids, mask), (ids_2, mask_2) = [(ids[:n], mask[:n]) for (ids, mask), n in zip(sides, room)]
+    if not (any(mask) and any(mask_2)):
+        mask, mask_2 = [0] * len(mask), [0] * len(mask_2)
+    return ids + ids_2, mask + mask_2, max(0, sum(len(side[0]) for side in sides) - row_len)
 
 
 def merge_system(messages):
@@ -375,116 +379,33 @@ def load_tensors(path):
         raise ValueError(f"{path} cannot be read ({type(e).__name__}): train that stage again") from None
 
 
-def versions():
-    commit = None
-    if shutil.which("git"):                                                  # a machine without git trains as well
-        commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True,
-                                cwd=Path(__file__).parent).stdout.strip() or None
-    return dict(commit=commit, torch=torch.__version__, python=platform.python_version())
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Set-up: device, ranks, compile, flags, errors
-
-@dataclass
-class Env:
-    device: torch.device
-    dtype: torch.dtype            # of the compute; the weights are always float32
-    rank: int = 0
-    world_size: int = 1
-
-    def all_sum(self, tensor):
-        """The sum over all ranks, in place."""
-        if self.world_size > 1:
-            dist.all_reduce(tensor)
-        return tensor
-
-    def all_max(self, tensor):
-        if self.world_size > 1:
-            dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
-        return tensor
-
-    def barrier(self):
-        self.all_sum(torch.zeros(1, device=self.device))
-
-    def print(self, *args, **kwargs):
-        if self.rank == 0:
-            print(*args, **kwargs, flush=True)
+def digest(data):
+    """16 hex digits that name plain data, such as the meta of the checkpoint that a stage starts from."""
+    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def setup(device="auto", dtype="auto"):
-    """Join the ranks that torchrun started (or be the only one) and choose device and compute dtype. Returns an Env."""
-    available = dict(cuda=torch.cuda.is_available(), mps=torch.backends.mps.is_available(), cpu=True)
-    if device == "auto":
-        device = next(name for name in available if available[name])
-    if not available.get(device):
-        raise ValueError(f"--device {device}: expected auto, cpu, cuda or mps, and this machine must have it")
-    rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))      # set by torchrun
-    dev = torch.device(device, int(os.environ.get("LOCAL_RANK", 0)) if device == "cuda" else None)
-    if device == "cuda":
-        torch.cuda.set_device(dev)
-    if device == "cpu":
-        if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
-            libc.mallopt(-4, 0), libc.mallopt(-1, -1)   # M_MMAP_MAX, M_TRIM_THRESHOLD: saves 100,000 page faults a step
-        torch.set_flush_denormal(True)                                       # else tiny values in Adam cost 100x
-        torch.use_deterministic_algorithms(True)    # else compiled threads add up the embedding's gradient in any order
-        torch.utils.deterministic.fill_uninitialized_memory = False
-    if world_size > 1:
-        dist.init_process_group("nccl" if device == "cuda" else "gloo", device_id=dev if device == "cuda" else None,
-                                timeout=datetime.timedelta(days=1))          # ranks wait while rank 0 packs the corpus
-    if dtype == "auto":
-        dtype = "bfloat16" if bfloat16_is_faster(dev) else "float32"
-    if dtype not in ("float32", "bfloat16"):
-        raise ValueError(f"--dtype {dtype}: expected auto, float32 or bfloat16")
-    return Env(dev, getattr(torch, dtype), rank, world_size)
+STAGES = ["pretrain", "midtrain", "sft", "dpo", "distill"]
+BASES = {"midtrain": "pretrain", "sft": "midtrain", "dpo": "sft", "distill": "sft"}       # what each stage starts from
 
 
-def bfloat16_is_faster(device):
-    """True where the hardware multiplies bfloat16 faster than float32: on a CPU, AVX512-BF16 or AMX."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_capability(device) >= (8, 0)
-    if device.type != "cpu":
-        return False
-    # PyTorch's kernels may be held to an older instruction set than the processor has, with ATEN_CPU_CAPABILITY.
-    if torch.backends.cpu.get_cpu_capability().startswith("AVX512") and Path("/proc/cpuinfo").exists():
-        return bool(re.search(r"\b(avx512_bf16|amx_bf16)\b", Path("/proc/cpuinfo").read_text()))
-    return False
+def find_checkpoint(out, stage):
+    """The folder of the stage, or of the last stage that exists in out."""
+    if stage and stage not in STAGES:
+        return Path(stage)
+    for name in [stage] if stage else reversed(STAGES):
+        if (Path(out) / name / "meta.json").exists():
+            if base := not stage and trained_anew(out, name):
+                print(f"note       {out}/{name} is older than {out}/{base}; for that: --stage {base}", file=sys.stderr)
+            return Path(out) / name
+    missing = f"no {stage} checkpoint" if stage else f"no checkpoint of any stage ({', '.join(STAGES)})"
+    raise FileNotFoundError(f"{missing} in {out}: train one first (bash run.sh), or name another folder with --out")
 
 
-def parse_config(cls, description, argv=None):
-    """One --flag per field of the dataclass; the trailing comment is its help text. Errors: one line, exit status 2."""
-    notes = dict(re.findall(r"^    (\w+):.*?#\s*(.+)$", inspect.getsource(cls), re.M))
-    cli = argparse.ArgumentParser(description=description, allow_abbrev=False,
-                                  formatter_class=argparse.RawDescriptionHelpFormatter)
-    cli.error = lambda message: fail(f"{message} (see python {Path(sys.argv[0]).name} --help)")
-    for f in fields(cls):
-        kind = dict(action=argparse.BooleanOptionalAction) if f.type is bool else \
-            dict(nargs="+", metavar="PATH") if f.type is tuple else dict(type=f.type, metavar=f.type.__name__.upper())
-        note = f"{notes[f.name]} (default: {f.default if f.default != () else 'none'})"
-        cli.add_argument(f"--{f.name}", default=f.default, help=note.replace("%", "%%"), **kind)
-    cfg = cls(**vars(cli.parse_args(argv)))
-    for name, value in vars(cfg).items():
-        least = int(name.endswith("_every"))
-        if type(value) in (int, float) and not least <= value < math.inf:    # nan neither
-            cli.error(f"--{name} {value}: expected {least} or more")
-    return cfg
-
-
-def fail(message):
-    print("error: " + " ".join(str(message).split()), file=sys.stderr, flush=True)
-    sys.exit(2)
-
-
-def run(main):
-    """Run a script's main(); whatever a user can cause ends in one line on stderr and exit status 2."""
-    try:
-        main()
-    except (ValueError, OSError) as e:
-        fail(e)
-    except torch.OutOfMemoryError as e:                                      # of a GPU
-        fail(f"{str(e).split('. ')[0]}. Choose a smaller --batch_size or --depth")
-    except KeyboardInterrupt:                                                # while training, StopSignal takes it
-        print("\nstopped by Ctrl-C", file=sys.stderr, flush=True)
-        sys.exit(130)
-    finally:
-        if dist.is_initialized():
-            dist.destroy_process_group()
+def trained_anew(out, stage):
+    """The stage below `stage` in out that was trained again since `stage` or one in between was made from it, or ""."""
+    while (base := BASES.get(stage, "")) and Path(out, base, "meta.json").exists():
+        start = read_meta(Path(out, stage)).get("settings", {}).get("start")
+        if start and start != digest(read_meta(Path(out, base))):
+            return base
+        stage = base
+    return ""

@@ -16,11 +16,19 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from common import load_checkpoint, parse_config, run, save_checkpoint, setup
-from data.rows import describe_sources, my_share, pack_conversations, read_ahead, step_indices
-from data.sources import choose_mixture, preferences
-from training import (Optimizer, StopSignal, can_compile, check_finite, decisive_settings, digest, finish_run,
-                      micro_batch_rows, rows_for_step, start_or_resume)
+from common import digest, load_checkpoint, render_pair, save_checkpoint
+from data.mixtures import choose_mixture, preferences
+from machine import StopSignal, can_compile, parse_config, run, setup
+from train.optimizer import Optimizer
+from train.rows import describe_sources, my_share, pack_conversations, read_ahead, step_indices
+from train.run import (
+    check_finite,
+    decisive_settings,
+    finish_run,
+    micro_batch_rows,
+    rows_for_step,
+    start_or_resume,
+)
 
 DEMO_MIXTURE = "spelling_bee:1000,simple_spelling:1000,arithmetic:1000,identity:1500"
 
@@ -87,19 +95,6 @@ def answer_logps(model, ids, targets):
     conversation = (ids == ids[:, :1]).cumsum(1) - 1                         # every row starts with <|bos|>
     losses = model(ids, targets, reduction="none", isolate=True)             # (B, T) float32, 0 without a target
     return per_conversation(-losses), (per_conversation((targets >= 0).float()) > 0).all(-1)
-
-
-def render_pair(pair, tok, row_len):
-    """-> ids and mask of chosen and rejected, one behind the other in at most row_len tokens; how many were cropped.
-
-    Where both do not fit, the longer one loses its end. A pair of which an answer is gone altogether gets mask 0.
-    """
-    sides = [tok.render_conversation(pair[side]) for side in ("chosen", "rejected")]
-    room = [max(row_len // 2, row_len - len(other[0])) for other in reversed(sides)]
-    (ids, mask), (ids_2, mask_2) = [(ids[:n], mask[:n]) for (ids, mask), n in zip(sides, room)]
-    if not (any(mask) and any(mask_2)):
-        mask, mask_2 = [0] * len(mask), [0] * len(mask_2)
-    return ids + ids_2, mask + mask_2, max(0, sum(len(side[0]) for side in sides) - row_len)
 
 
 @torch.no_grad()

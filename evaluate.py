@@ -11,6 +11,7 @@ python evaluate.py --report                              the table at the end of
 Three kinds of tasks: answers are generated, with the Python tool, and graded; options (MMLU, ARC) are chosen by the
 logits of their letters; CORE compares the losses of whole endings. The last two need no sampling: compare_options.py.
 """
+import functools
 import itertools
 import json
 import math
@@ -24,17 +25,17 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from chat import Engine, find_checkpoint, parse_answer
-from common import load_checkpoint, parse_config, read_meta, run, setup, versions
-from compare_options import block_states, choose, core_question, letter_question
-from data.core_tasks import TASKS as CORE_TASKS
-from data.core_tasks import CoreTask
-from data.identity import Identity
-from data.rows import Rows, describe_sources, pack_documents
-from data.sources import open_source
-from data.text import list_files, read_documents
-from files import write_synced
-from training import can_compile, evaluate_loss
+from common import find_checkpoint, load_checkpoint, read_meta
+from data.demo.identity import Identity
+from data.documents import list_files, read_documents
+from data.mixtures import open_source
+from data.published.core_tasks import TASKS as CORE_TASKS
+from data.published.core_tasks import CoreTask, encode_prompt
+from machine import can_compile, parse_config, run, setup, versions, write_synced
+from talk.engine import Engine, parse_answer
+from talk.options import block_states, choose
+from train.rows import Rows, describe_sources, pack_documents
+from train.run import evaluate_loss
 
 IDENTITY = {"identity": "identity", "small_talk": "small talk", "unknown": "unknown"}    # task -> group of its wordings
 ANSWERED = ["spelling_bee", "simple_spelling", "arithmetic", *IDENTITY, "gsm8k", "humaneval"]
@@ -110,6 +111,24 @@ def task_names(spec):
     if unknown := set(names) - {*ANSWERED, *CHOSEN, *(f"core:{task}" for task in CORE_TASKS)}:
         raise ValueError(f"--tasks {min(unknown)}: expected {', '.join(ANSWERED + CHOSEN)}, core or core:NAME")
     return list(dict.fromkeys(names))
+
+
+def letter_question(tok, item, max_tokens):
+    """A record of MMLU or ARC -> options: the same prompt before each letter. Too long a prompt loses its beginning."""
+    prompt = tok.render_for_completion(item)[-(max_tokens - 1):]
+    options = [(prompt + tok.encode(letter), len(prompt)) for letter in item["letters"]]
+    return options, item["letters"].index(item["messages"][-1]["content"])
+
+
+def core_question(tok, task, i, max_tokens):
+    """Row i of a task of CORE -> options. Where they do not all fit, they all lose as many tokens at the front."""
+    prompts, gold = task.prompts(i)
+    encode = functools.cache(tok.encode)                                     # options mostly share all of their context
+    options = [encode_prompt(tok, context, ending, max_tokens, encode) for context, ending in prompts]
+    if any(len(ids) == max_tokens for ids, _ in options):
+        shortest = min(start for _, start in options)
+        options = [(ids[start - shortest:], shortest) for ids, start in options]
+    return options, gold
 
 
 def evaluate_choices(model, tok, task, cfg, env, name, forward=block_states):

@@ -21,9 +21,8 @@ from pathlib import Path
 
 import torch
 
-from chat import find_checkpoint
-from common import load_checkpoint, parse_config, rms_norm, run
-from files import new_folder, write_synced
+from common import find_checkpoint, load_checkpoint, rms_norm
+from machine import new_folder, parse_config, run, write_synced
 from tokenizer import PATTERNS
 
 # Jinja, the same tokens as Tokenizer.render_conversation. Other tools parse special tokens out of the text of messages,

@@ -13,14 +13,22 @@ from pathlib import Path
 
 import torch
 
-from chat import Engine
-from common import GPT, GPTConfig, Tokenizer, parse_config, rotary_table, rotate, run, save_checkpoint, setup
-from data import python_corpus
-from data.rows import describe_sources, micro_batches, pack_documents, read_ahead
-from data.sources import choose_documents
-from data.text import list_files, read_documents
-from training import (Optimizer, StopSignal, can_compile, check_finite, decisive_settings, evaluate_loss, finish_run,
-                      micro_batch_rows, rows_for_step, start_or_resume)
+from common import GPT, GPTConfig, Tokenizer, rotary_table, rotate, save_checkpoint
+from data.demo import python_corpus
+from data.documents import choose_documents, list_files, read_documents
+from machine import StopSignal, can_compile, parse_config, run, setup
+from talk.engine import Engine
+from train.optimizer import Optimizer
+from train.rows import describe_sources, micro_batches, pack_documents, read_ahead
+from train.run import (
+    check_finite,
+    decisive_settings,
+    evaluate_loss,
+    finish_run,
+    micro_batch_rows,
+    rows_for_step,
+    start_or_resume,
+)
 
 
 @dataclass

@@ -13,11 +13,21 @@ from pathlib import Path
 
 import torch
 
-from common import load_checkpoint, parse_config, run, save_checkpoint, setup
-from data.rows import describe_sources, micro_batches, pack_conversations, read_ahead
-from data.sources import choose_mixture, conversations
-from training import (Optimizer, StopSignal, can_compile, check_finite, decisive_settings, digest, evaluate_loss,
-                      finish_run, micro_batch_rows, own_passes, rows_for_step, start_or_resume)
+from common import digest, load_checkpoint, save_checkpoint
+from data.mixtures import choose_mixture, conversations
+from machine import StopSignal, can_compile, parse_config, run, setup
+from train.optimizer import Optimizer
+from train.rows import describe_sources, micro_batches, pack_conversations, read_ahead
+from train.run import (
+    check_finite,
+    decisive_settings,
+    evaluate_loss,
+    finish_run,
+    micro_batch_rows,
+    own_passes,
+    rows_for_step,
+    start_or_resume,
+)
 
 DEMO_MIXTURE = "spelling_bee:3000,simple_spelling:12000,arithmetic:4000,python_questions:1500,identity:30000"
 

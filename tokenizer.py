@@ -28,7 +28,7 @@ from pathlib import Path
 
 import regex
 
-from bpe import MAX_TOKENS, count_chunks, merge_chunks
+from train.bpe import MAX_TOKENS, count_chunks, merge_chunks
 
 # ---------------------------------------------------------------------------------------------------------------------
 # What BPE is
@@ -122,7 +122,7 @@ def meter(what, unit, total, show):
 
 def save_tokenizer(path, merges, tok, trained_on):
     """Write merges.tiktoken, of which tok was made, and tokenizer.json as a folder that is replaced as a whole."""
-    from files import new_folder, write_synced
+    from machine import new_folder, write_synced
     info = {"pattern": tok.pattern, "special_tokens": list(tok.specials), "vocab_size": tok.vocab_size,
             "trained_on": trained_on, "fingerprint": tok.fingerprint}
     with new_folder(path) as new:
@@ -152,12 +152,13 @@ OTHER_SCRIPTS = """Привет, как дела? Сегодня мы пойдё
 
 def training_texts(cfg, seen):
     """The documents to train on, within max_chars and doc_cap; counts them in the dict `seen`."""
-    from data import python_corpus, sources, text
-    conversations = () if cfg.data or not cfg.mixture else sources.conversations(cfg.mixture, "train")
+    from data import documents, mixtures
+    from data.demo import python_corpus
+    conversations = () if cfg.data or not cfg.mixture else mixtures.conversations(cfg.mixture, "train")
     contents = (message["content"] for conversation in conversations for message in conversation["messages"])
     spoken = (part["text"] for content in contents
               for part in ([{"text": content}] if isinstance(content, str) else content))
-    texts = text.read_documents(cfg.data, "train") if cfg.data else chain(python_corpus.documents("train"), spoken)
+    texts = documents.read_documents(cfg.data, "train") if cfg.data else chain(python_corpus.documents("train"), spoken)
     for document in texts:
         document = document[:cfg.doc_cap or None]
         document = document[:cfg.max_chars - seen["characters"]] if cfg.max_chars else document
@@ -181,10 +182,11 @@ def cached_encodings():
 
 def report(tok, tokens, cfg):
     """Print bytes per token on text not trained on, and a look at the vocabulary; ValueError if a text gets altered."""
-    from data import python_corpus, text
+    from data import documents
+    from data.demo import python_corpus
     if cfg.data:
         from pydoc_data.topics import topics
-        samples = {"your held-out text": text.read_documents(cfg.data, "val"), "English prose": topics.values(),
+        samples = {"your held-out text": documents.read_documents(cfg.data, "val"), "English prose": topics.values(),
                    "Python code": (Path(module.__file__).read_text("utf-8") for module in (os, json, shutil, tempfile))}
     else:
         samples = {"held-out prose": python_corpus.documents("val", code=0),
@@ -205,10 +207,11 @@ def report(tok, tokens, cfg):
 
 
 def main():
-    import torch                                                     # train_bpe does without
-    from common import SPECIAL_TOKENS, Tokenizer, parse_config
-    from data.sources import choose_documents
-    from data.text import list_files
+    import torch  # train_bpe does without
+
+    from common import SPECIAL_TOKENS, Tokenizer
+    from data.documents import choose_documents, list_files
+    from machine import parse_config
     cfg = parse_config(Config, __doc__)
     paths = choose_documents(cfg.data, torch.cuda.is_available())
     if paths and not cfg.data:
@@ -245,5 +248,5 @@ def main():
 
 
 if __name__ == "__main__":
-    from common import run
+    from machine import run
     run(main)

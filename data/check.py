@@ -21,11 +21,11 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))        # so that it runs as python data/check.py
-from common import Tokenizer, fail, read_meta, run
+from common import Tokenizer, read_meta, render_pair
 from data.conversations import read_row, scan
+from data.documents import check_text, list_files
 from data.formats import is_spoken, to_conversation, to_preference
-from data.text import check_text, list_files
-from dpo import render_pair
+from machine import fail, run
 
 STAGES = {"messages": "conversations, for midtrain.py and sft.py", "chosen": "preference pairs, for dpo.py",
           "prompt": "prompts, for distill.py", "text": "documents, for tokenizer.py and pretrain.py"}

@@ -15,9 +15,9 @@ import mmap
 import re
 import sys
 
+from data.documents import list_files, parse_json_line
 from data.formats import to_conversation, to_preference
-from data.mixture import Lazy
-from data.text import list_files, parse_json_line
+from data.lazy import Lazy
 
 JSON_TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?|[][{}]|[^][{}",:\s]+', re.S)   # string, bracket, number or word
 NOT_BLANK = re.compile(rb"\S")

@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))        # so that it runs as python data/download.py
-from data.core_tasks import TASKS as CORE_TASKS
+from data.documents import DOWNLOADS
 from data.fetch import Remote, Retry, fetch, open_url, with_retries
-from data.source import DOWNLOADS
+from data.published.core_tasks import TASKS as CORE_TASKS
 
 HUB = "https://huggingface.co"
 
@@ -158,7 +158,7 @@ def web_page(source):
 
 
 def main():
-    from common import fail
+    from machine import fail
     cli = argparse.ArgumentParser(description=__doc__, allow_abbrev=False,
                                   formatter_class=argparse.RawDescriptionHelpFormatter)
     cli.error = lambda message: fail(f"{message} (see python data/download.py --help)")
@@ -182,5 +182,5 @@ def main():
 
 
 if __name__ == "__main__":
-    from common import run
+    from machine import run
     run(main)

@@ -13,7 +13,7 @@ Text only: rows with images, videos or audios are bad, and so is an answer marke
 """
 import re
 
-from data.text import check_text
+from data.documents import check_text
 
 ROLES = {"system": "system", "user": "user", "human": "user", "assistant": "assistant", "gpt": "assistant"}
 PART_TYPES = ("text", "python", "python_output")

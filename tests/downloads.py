@@ -1,7 +1,7 @@
 """Downloads in small: every source in the form in which it is published, where data/download.py would put it."""
 from pathlib import Path
 
-from data.core_tasks import TASKS
+from data.published.core_tasks import TASKS
 from toy import write_jsonl
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"

@@ -8,9 +8,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from chat import Engine, Generation, PartStream, Sampling, parse_answer, sample
-from common import GPT, GPTConfig, Tokenizer, save_checkpoint, setup
-from decode import Decoder, make_decoder
+from common import GPT, GPTConfig, Tokenizer, save_checkpoint
+from machine import setup
+from talk.decode import Decoder, make_decoder
+from talk.engine import Engine, Generation, PartStream, Sampling, parse_answer, sample
 from toy import write_tokenizer
 
 torch.set_num_threads(1)

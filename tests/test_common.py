@@ -16,10 +16,20 @@ import torch
 import torch.nn.functional as F
 
 import common
-from common import (CHUNK, SPECIAL_TOKENS, Env, LinearCrossEntropy, Tokenizer, load_checkpoint,
-                    parse_config, rms_norm, save_checkpoint, setup, token_losses)
+import machine
+from common import (
+    CHUNK,
+    SPECIAL_TOKENS,
+    LinearCrossEntropy,
+    Tokenizer,
+    load_checkpoint,
+    rms_norm,
+    save_checkpoint,
+    token_losses,
+)
+from machine import Env, can_compile, parse_config, setup
 from toy import chat, merged_tokenizer, random_ids, read_folder, tiny_model, write_tokenizer
-from training import Optimizer, can_compile
+from train.optimizer import Optimizer
 
 torch.set_num_threads(1)
 ENV = Env(torch.device("cpu"), torch.float32)
@@ -528,10 +538,10 @@ def test_what_a_user_can_cause_ends_without_a_traceback(error, status, text, cap
     def main():
         raise error
     with pytest.raises(SystemExit) as e:
-        common.run(main)
+        machine.run(main)
     assert e.value.code == status and capsys.readouterr().err == text
     with pytest.raises(ZeroDivisionError):                                   # our own mistakes keep theirs
-        common.run(lambda: 1 / 0)
+        machine.run(lambda: 1 / 0)
 
 
 @pytest.mark.parametrize("device, dtype, word", [("tpu", "auto", "--device tpu"),

@@ -14,7 +14,7 @@ import pytest
 from data.check import find_tokenizer, render
 from data.conversations import read_conversations, read_preferences
 from data.formats import to_conversation, to_preference, validate_conversation
-from data.mixture import Mixture, Sequence
+from data.lazy import Mixture, Sequence
 
 ROOT = Path(__file__).resolve().parent.parent
 U, A = {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}

@@ -9,14 +9,31 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-import distill, dpo, midtrain, sft
-from common import GPT, Env, save_checkpoint
+import distill
+import dpo
+import midtrain
+import sft
+from common import GPT, save_checkpoint
+from data.documents import PRETRAINING, choose_documents
 from data.download import SOURCES
-from data.mixture import Lazy
-from data.sources import (DOWNLOADED, DOWNLOADS_MIXTURE, MADE_HERE, NAMES, PRETRAINING, SPLITS, choose_documents,
-                          choose_mixture, conversations, describe_files, every_nth, held_out, open_source,
-                          parse_mixture, preferences)
+from data.lazy import Lazy
+from data.mixtures import (
+    DOWNLOADED,
+    DOWNLOADS_MIXTURE,
+    MADE_HERE,
+    NAMES,
+    SPLITS,
+    choose_mixture,
+    conversations,
+    describe_files,
+    every_nth,
+    held_out,
+    open_source,
+    parse_mixture,
+    preferences,
+)
 from downloads import FILES, write_downloads
+from machine import Env
 from pretrain import init_weights, model_config
 from toy import ROOT, chat, fails_with_one_line, run_script, write_jsonl, write_tokenizer
 
@@ -239,7 +256,7 @@ def test_a_bad_row_stops_a_stage_unless_it_is_to_be_skipped(stage, tmp_path):
 
 def test_downloads_flow_into_a_stages_rows(tmp_path):
     """In a copy of the project, since downloads have one place in it."""
-    for path in [*ROOT.glob("*.py"), *ROOT.glob("data/*.py")]:
+    for path in [*ROOT.glob("*.py"), *(f for room in ("train", "talk", "data") for f in ROOT.glob(f"{room}/**/*.[pt]*"))]:
         copy = tmp_path / path.relative_to(ROOT)
         copy.parent.mkdir(exist_ok=True)
         shutil.copy(path, copy)

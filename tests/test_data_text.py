@@ -8,7 +8,7 @@ import tracemalloc
 
 import pytest
 
-from data.text import read_documents
+from data.documents import read_documents
 
 
 def write_jsonl(path, texts):

@@ -13,11 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from data import grading, identity, python_corpus, python_questions, spelling, splits
-from data.arithmetic import Arithmetic, item_of
-from data.identity import Identity
-from data.python_questions import PythonQuestions
-from data.spelling import SimpleSpelling, SpellingBee
+from data import grading
+from data.demo import identity, python_corpus, python_questions, spelling, splits
+from data.demo.arithmetic import Arithmetic, item_of
+from data.demo.identity import Identity
+from data.demo.python_questions import PythonQuestions
+from data.demo.spelling import SimpleSpelling, SpellingBee
 
 ROOT = Path(__file__).resolve().parent.parent
 TASKS = [PythonQuestions, SimpleSpelling, SpellingBee, Arithmetic, Identity]
@@ -114,7 +115,7 @@ def evaluate(code):
 
 @pytest.mark.parametrize("task", [SpellingBee, Arithmetic, Identity])
 def test_python_outputs_are_what_python_computes(task):
-    from tool import run_python             # the tool that answers at chat time must print the same text
+    from talk.tool import run_python  # the tool that answers at chat time must print the same text
     train, pairs, checked = task("train", 1000), task("pairs", 500), 0
     conversations = [train[i] for i in range(1000)] + [pairs.pair(i)["rejected"] for i in range(500)]
     for conversation in conversations:

@@ -4,11 +4,11 @@ import math
 import pytest
 import torch
 
-from common import Env
-from data.rows import pack_conversations
-from dpo import answer_logps, dpo_loss, evaluate_pairs, reference_logps, render_pair
+from common import digest, render_pair
+from dpo import answer_logps, dpo_loss, evaluate_pairs, reference_logps
+from machine import Env
 from toy import chat, tiny_model, write_tokenizer
-from training import digest
+from train.rows import pack_conversations
 
 torch.set_num_threads(1)
 ENV = Env(torch.device("cpu"), torch.float32)

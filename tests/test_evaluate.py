@@ -16,16 +16,30 @@ import torch
 import torch.nn.functional as F
 
 import evaluate
-from common import GPT, Env, save_checkpoint
-from compare_options import batches_by_length, core_question, letter_question, score_rows, tree_row
-from data.core_tasks import TASKS, CoreTask
-from data.rows import pack_documents
-from data.sources import open_source
+from common import GPT, save_checkpoint
+from data.mixtures import open_source
+from data.published.core_tasks import TASKS, CoreTask
 from downloads import write_downloads
-from evaluate import (describe, evaluate_answers, evaluate_choices, evaluate_stage, gather, mean_centred, open_task,
-                      pass_at_k, score, task_names, wilson)
+from evaluate import (
+    core_question,
+    describe,
+    evaluate_answers,
+    evaluate_choices,
+    evaluate_stage,
+    gather,
+    letter_question,
+    mean_centred,
+    open_task,
+    pass_at_k,
+    score,
+    task_names,
+    wilson,
+)
+from machine import Env
 from pretrain import model_config
+from talk.options import batches_by_length, score_rows, tree_row
 from toy import fails_with_one_line, run_script, write_tokenizer
+from train.rows import pack_documents
 
 ENV = Env(torch.device("cpu"), torch.float32)
 torch.set_num_threads(1)

@@ -11,9 +11,9 @@ import pytest
 import tiktoken
 import torch
 
-from chat import Engine
 from common import Tokenizer
 from export import export, export_gguf, hf_tokenizer_json
+from talk.engine import Engine
 from test_chat import byte_tokenizer, out, tiny_model
 from test_tokenizer import CLASSES, fuzz
 from tokenizer import PATTERNS, train_bpe

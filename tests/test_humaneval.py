@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from data.humaneval import HumanEval, extract_program
-from data.sandbox import run_program
+from data.published.humaneval import HumanEval, extract_program
+from data.published.sandbox import run_program
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the sandbox needs fork")
 

@@ -1,5 +1,10 @@
 """Several ranks: two gloo processes under torchrun on the CPU give what one gives. This file is also what they run."""
-import copy, json, os, signal, subprocess, sys
+import copy
+import json
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,10 +13,12 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]                              # as a script under torchrun
 
-from common import Env, save_checkpoint, setup
-from training import Optimizer, evaluate_loss, start_or_resume
-from data.rows import Rows, micro_batches, pack_conversations
+from common import save_checkpoint
+from machine import Env, setup
 from toy import chat, run_script, tiny_model, write_data, write_tokenizer
+from train.optimizer import Optimizer
+from train.rows import Rows, micro_batches, pack_conversations
+from train.run import evaluate_loss, start_or_resume
 
 ROWS_PER_STEP = 8
 

@@ -6,10 +6,21 @@ import numpy as np
 import pytest
 import torch
 
-from common import SPECIAL_TOKENS, Env
-from data.rows import (LEARN, PAD, Rows, describe_sources, micro_batches, my_share, pack_conversations, pack_documents,
-                       read_ahead, step_indices)
+from common import SPECIAL_TOKENS
+from machine import Env
 from toy import chat, write_tokenizer
+from train.rows import (
+    LEARN,
+    PAD,
+    Rows,
+    describe_sources,
+    micro_batches,
+    my_share,
+    pack_conversations,
+    pack_documents,
+    read_ahead,
+    step_indices,
+)
 
 ENV = Env(torch.device("cpu"), torch.float32)
 

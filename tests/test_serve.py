@@ -17,9 +17,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from chat import Config, Engine, add_text, parse_answer
-from openai_protocol import Choice, content_of
-from serve import Server
+from chat import Config
+from talk.engine import Engine, add_text, parse_answer
+from talk.openai_protocol import Choice, content_of
+from talk.server import Server
 from test_chat import Scripted, byte_tokenizer, out, prompt, tiny_model
 
 torch.set_num_threads(1)

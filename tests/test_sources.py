@@ -16,16 +16,16 @@ import pytest
 
 import data.download
 import data.fetch
-from data.arc import ARCChallenge, ARCEasy
-from data.formats import validate_conversation
-from data.core_tasks import TASKS, CoreTask, Task, build_prompts, encode_prompt
 from data.download import SOURCES, download
-from data.gsm8k import GSM8K, to_parts
-from data.hh import HH
-from data.mmlu import MMLU
-from data.smoltalk import SmolTalk
-from data.source import line_offsets
-from data.ultrafeedback import UltraFeedback
+from data.formats import validate_conversation
+from data.published.arc import ARCChallenge, ARCEasy
+from data.published.core_tasks import TASKS, CoreTask, Task, build_prompts, encode_prompt
+from data.published.gsm8k import GSM8K, to_parts
+from data.published.hh import HH
+from data.published.mmlu import MMLU
+from data.published.smoltalk import SmolTalk
+from data.published.source import line_offsets
+from data.published.ultrafeedback import UltraFeedback
 
 ROOT = Path(__file__).resolve().parent.parent
 U, A = {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}

@@ -8,11 +8,17 @@ import subprocess
 import pytest
 import torch
 
-import dpo, evaluate, midtrain, pretrain, sft, tokenizer
 import data.download
 import distill
-from common import GPT, parse_config
-from data.sources import DOWNLOADED, parse_mixture, DOWNLOADS_MIXTURE
+import dpo
+import evaluate
+import midtrain
+import pretrain
+import sft
+import tokenizer
+from common import GPT
+from data.mixtures import DOWNLOADED, DOWNLOADS_MIXTURE, parse_mixture
+from machine import parse_config
 from pretrain import model_config
 from toy import ROOT
 

@@ -1,13 +1,34 @@
 """The five training stages as processes: they learn, hand over, go on after any kill, and refuse what cannot work."""
-import functools, importlib.util, inspect, json, math, os, re, resource, shlex, shutil, signal, subprocess, sys
+import functools
+import importlib.util
+import inspect
+import json
+import math
+import os
+import re
+import resource
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-from chat import find_checkpoint
-from toy import (ROOT, chat, fails_with_one_line, read_folder, run_script, succeed, write_data, write_jsonl,
-                 write_tokenizer)
+from common import find_checkpoint
+from toy import (
+    ROOT,
+    chat,
+    fails_with_one_line,
+    read_folder,
+    run_script,
+    succeed,
+    write_data,
+    write_jsonl,
+    write_tokenizer,
+)
 
 STAGES = ["pretrain", "midtrain", "sft", "dpo", "distill"]
 COMMON = ["--steps", 20, "--tokens_per_step", 512, "--save_every", 5, "--eval_every", 5, "--dtype", "float32",
@@ -119,9 +140,11 @@ def copy_of(toy, out, stages):
 def interrupt(place, n, number=signal.SIGKILL):
     """Send this process a signal before the n-th optimizer step ("step"), file of a checkpoint, which is left torn
     ("write"), renaming of a folder ("rename") or batch of the teacher's answers ("generate")."""
-    import chat, common, training
-    owner, name = {"step": (training.Optimizer, "step"), "write": (common, "write_synced"), "rename": (Path, "rename"),
-                   "generate": (chat.Engine, "generate")}[place]
+    import common
+    from talk.engine import Engine
+    from train.optimizer import Optimizer
+    owner, name = {"step": (Optimizer, "step"), "write": (common, "write_synced"), "rename": (Path, "rename"),
+                   "generate": (Engine, "generate")}[place]
     original, calls = getattr(owner, name), []
 
     def counted(*args, **kwargs):
@@ -352,7 +375,7 @@ def test_an_out_that_cannot_be_written_and_a_full_disk(toy, tmp_path):
 
 def spoil_step(n):
     """Make the gradients of the n-th optimizer step not a number."""
-    from training import Optimizer
+    from train.optimizer import Optimizer
     step, calls = Optimizer.step, []
 
     def spoiled(self, *args, **kwargs):
@@ -381,7 +404,7 @@ def test_before_the_first_save_no_checkpoint_is_named(toy, tmp_path):
 
 def interrupt_packing():
     """Ctrl-C as soon as rows are written."""
-    from data import rows
+    from train import rows
     signal.signal(signal.SIGINT, signal.default_int_handler)                 # a shell's background jobs ignore it
     rows.conversation_rows = lambda *args: signal.raise_signal(signal.SIGINT)
 
@@ -408,10 +431,11 @@ def test_micro_batches_do_not_change_the_logged_loss_and_gradient(toy, tmp_path)
 def compile_without_a_compiler():
     """torch.compile as the stages call it, but what it traced runs as it is: tracing without a minute of C++."""
     import torch
-    import training
+
+    import machine
     compile = torch.compile
     torch.compile = lambda model, **kwargs: compile(model, backend="eager", **kwargs)
-    training.can_compile = lambda device: True
+    machine.can_compile = lambda device: True
 
 
 @pytest.mark.parametrize("stage", ["sft", "dpo"])
@@ -453,8 +477,8 @@ def load(script):
 
 
 def test_every_command_of_the_documentation_parses():
-    from common import parse_config
-    from data.sources import DOWNLOADED, SPLITS, parse_mixture, published_split
+    from data.mixtures import DOWNLOADED, SPLITS, parse_mixture, published_split
+    from machine import parse_config
     modules, found = {}, list(commands())
     assert {script for _, script, _ in found} >= {f"{name}.py" for name in ["tokenizer", *STAGES, "chat", "evaluate"]}
     for where, script, rest in found:

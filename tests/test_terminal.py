@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from chat import Config, Engine, Sampling
-from terminal import batch, fit, show, terminal
+from chat import Config
+from talk.engine import Engine, Sampling
+from talk.terminal import batch, fit, show, terminal
 from test_chat import TEXTS, Scripted, byte_tokenizer, out, tiny_engine, tiny_model
 
 torch.set_num_threads(1)
@@ -46,8 +47,8 @@ def test_errors_are_one_line(out, tmp_path):
 
 def test_the_program_loads_chat_once(out):
     result = run_chat(out, "-p", "hi", "--max_tokens", "2", python_flags=["-X", "importtime"])
-    imported = re.findall(r"\| +(\w+)$", result.stderr, re.M)
-    assert result.returncode == 0 and "terminal" in imported and "chat" not in imported
+    imported = re.findall(r"\| +([\w.]+)$", result.stderr, re.M)
+    assert result.returncode == 0 and "talk.terminal" in imported and "chat" not in imported
 
 
 # ---- the conversation ----

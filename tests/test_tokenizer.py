@@ -14,12 +14,12 @@ import regex
 import tiktoken
 import tiktoken.load
 
-import bpe
 import tokenizer
-from bpe import END, ByteStrings, find_segments
 from common import SPECIAL_TOKENS, Tokenizer
-from data.text import read_documents
+from data.documents import read_documents
 from tokenizer import CUT_RULES, PATTERNS, SPLIT_PATTERN, train_bpe, train_bpe_by_definition
+from train import bpe
+from train.bpe import END, ByteStrings, find_segments
 
 ROOT = Path(tokenizer.__file__).parent
 WHITE_SPACE = "\t\n\x0b\x0c\r \x85\xa0\u1680\u2000\u2003\u200a\u2028\u2029\u202f\u205f\u3000"
@@ -112,8 +112,9 @@ def test_equals_rustbpe():
 
 def test_order_of_documents_hash_seed_and_processes_change_nothing(tmp_path):
     """Same tokens from shuffled documents, other hash seeds, one to three processes, forked or spawned."""
-    script = tmp_path / "train.py"
-    script.write_text("""import bpe, hashlib, random, sys, tokenizer
+    script = tmp_path / "count.py"
+    script.write_text("""import hashlib, random, sys, tokenizer
+from train import bpe
 def main(shuffle, processes, start):
     if start == "spawn":
         sys.platform = "other"                           # what macOS and Windows do

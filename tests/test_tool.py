@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tool import run_python
+from talk.tool import run_python
 
 
 @pytest.mark.parametrize("code, result", [
@@ -48,7 +48,7 @@ def test_run_python_results_are_bounded():
 
 
 def test_the_tool_needs_the_standard_library_alone():
-    code = "import sys, tool; print(*{'torch', 'numpy', 'common', 'chat'} & set(sys.modules))"
+    code = "import sys, talk.tool; print(*{'torch', 'numpy', 'common', 'chat'} & set(sys.modules))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True,
                             cwd=Path(__file__).parent.parent)
     assert loaded.stdout == "\n", loaded.stderr

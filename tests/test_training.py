@@ -8,9 +8,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from common import Env
+from machine import Env, StopSignal
 from toy import merged_tokenizer, tiny_model
-from training import Optimizer, StopSignal, evaluate_loss, largest_batch, orthogonalize, own_passes, rows_for_step
+from train.optimizer import Optimizer, orthogonalize
+from train.run import evaluate_loss, largest_batch, own_passes, rows_for_step
 
 torch.set_num_threads(1)
 ENV = Env(torch.device("cpu"), torch.float32)

@@ -40,6 +40,7 @@ def merged_tokenizer(out):
 def tiny_model(seed=0, vocab_size=265, n_layer=2, n_head=4, n_kv_head=2, n_embd=32, n_ff=48, seq_len=32):
     """Random weights everywhere: the zeros of init_weights would hide half of the model from a test."""
     import torch
+
     from common import GPT, GPTConfig
     model = GPT(GPTConfig(vocab_size, seq_len, n_layer, n_head, n_kv_head, n_embd, n_ff))
     rng = torch.Generator().manual_seed(seed)

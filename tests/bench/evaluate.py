@@ -26,17 +26,18 @@ sys.path.insert(0, str(Path(__file__).parent.parent.parent))
 import torch
 import torch.nn.functional as F
 
-from chat import Engine
-from common import GPT, SPECIAL_TOKENS, Tokenizer, load_checkpoint, parse_config, run, setup, versions
-from compare_options import batches_by_length, block_states, choose, core_question, letter_question, tree_row
-from data import python_corpus
-from data.core_tasks import Task, build_prompts
-from data.python_questions import PythonQuestions
-from data.source import multiple_choice_record
-from data.spelling import SpellingBee
-from tokenizer import PATTERNS, train_bpe
+from common import GPT, SPECIAL_TOKENS, Tokenizer, load_checkpoint
+from data.demo import python_corpus
+from data.demo.python_questions import PythonQuestions
+from data.demo.spelling import SpellingBee
+from data.published.core_tasks import Task, build_prompts
+from data.published.source import multiple_choice_record
+from evaluate import core_question, letter_question
+from machine import can_compile, parse_config, run, setup, versions
 from pretrain import init_weights, model_config
-from training import can_compile
+from talk.engine import Engine
+from talk.options import batches_by_length, block_states, choose, tree_row
+from tokenizer import PATTERNS, train_bpe
 
 
 @dataclass

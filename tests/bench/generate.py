@@ -23,9 +23,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent.parent))
 import torch
 
-from chat import Engine
-from common import GPT, SPECIAL_TOKENS, fail, load_checkpoint, parse_config, run, setup, versions
+from common import GPT, SPECIAL_TOKENS, load_checkpoint
+from machine import fail, parse_config, run, setup, versions
 from pretrain import init_weights, model_config
+from talk.engine import Engine
 
 
 @dataclass

@@ -27,12 +27,14 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[2]))
 import torch
 
-from common import Tokenizer, parse_config, run, setup, versions
-from data import python_corpus
-from data.rows import Rows, micro_batches
-from data.text import read_documents
-from pretrain import Config as Recipe, matrix_weights, model_config
-from training import evaluate_loss
+from common import Tokenizer
+from data.demo import python_corpus
+from data.documents import read_documents
+from machine import parse_config, run, setup, versions
+from pretrain import Config as Recipe
+from pretrain import matrix_weights, model_config
+from train.rows import Rows, micro_batches
+from train.run import evaluate_loss
 
 ROOT = Path(__file__).parents[2]
 

@@ -18,12 +18,14 @@ from pathlib import Path
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
-from common import GPT, Tokenizer, parse_config, run, setup, versions
-from data import python_corpus
-from data.rows import micro_batches, pack_documents, read_ahead
-from data.text import read_documents
+from common import GPT, Tokenizer
+from data.demo import python_corpus
+from data.documents import read_documents
+from machine import can_compile, parse_config, run, setup, versions
 from pretrain import init_weights, model_config
-from training import Optimizer, can_compile, largest_batch
+from train.optimizer import Optimizer
+from train.rows import micro_batches, pack_documents, read_ahead
+from train.run import largest_batch
 
 
 @dataclass

@@ -17,9 +17,11 @@ from pathlib import Path
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
-from common import GPT, parse_config, run, setup, versions
+from common import GPT
+from machine import can_compile, parse_config, run, setup, versions
 from pretrain import flops_per_token, init_weights, model_config, peak_flops
-from training import Optimizer, can_compile, largest_batch
+from train.optimizer import Optimizer
+from train.run import largest_batch
 
 
 @dataclass

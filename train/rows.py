@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+DATA = Path(__file__).resolve().parent.parent / "data"
 MAGIC, VERSION, HEADER_BYTES = b"T2CROWS\0", 1, 4096
 CONTEXT, LEARN, PAD = 0, 1, 2
 
@@ -317,12 +318,14 @@ def batched(items, n):
 
 
 def describe_sources(paths=(), **settings):
-    """What rows are made from, as plain data: the files with size and time, or for the embedded data this Python and
-    the source files in data/. Anything different means packing again."""
+    """What rows are made from, as plain data: the files with size and time, or for the embedded data this Python, the
+    source files of data/ and this one. Anything different means packing again."""
     files = [f for path in map(Path, paths) for f in (sorted(path.rglob("*")) if path.is_dir() else [path])
              if f.is_file()]
     if not paths:
-        code = b"".join(f.read_bytes() for f in sorted(Path(__file__).parent.glob("*.py")))
+        made_by = [f for f in DATA.rglob("*") if f.suffix in (".py", ".toml") and "downloads" not in f.parts]
+        made_by.append(Path(__file__))
+        code = b"".join(f.read_bytes() for f in sorted(made_by))
         settings.update(python=sys.version, code=hashlib.sha256(code).hexdigest())
     listing = [[str(f.resolve()), f.stat().st_size, f.stat().st_mtime_ns] for f in files]
     return dict(settings, files=hashlib.sha256(json.dumps(listing).encode()).hexdigest(), n_files=len(files))

@@ -2,7 +2,7 @@
 UltraFeedback, binarized: 61K prompts, the best of four answers against another. Cui et al. 2024, arXiv:2310.01377.
 """
 from data.formats import to_preference
-from data.source import Source
+from data.published.source import Source
 
 
 class UltraFeedback(Source):

@@ -11,8 +11,8 @@ import time
 import uuid
 from dataclasses import dataclass
 
-from chat import PartStream, Sampling, add_text
 from common import merge_system
+from talk.engine import PartStream, Sampling, add_text
 
 
 class ApiError(Exception):

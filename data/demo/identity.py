@@ -11,10 +11,10 @@ import functools
 import itertools
 import re
 
-from data.arithmetic import Arithmetic
-from data.spelling import SimpleSpelling, record
-from data.splits import check_split, generator, item_index, split_of, stable_hash
-from data.wordings import CLAUSE_FRAMES, INTENTS, NOUN_FRAMES, PARAPHRASES, TOPICS
+from data.demo.arithmetic import Arithmetic
+from data.demo.spelling import SimpleSpelling, record
+from data.demo.splits import check_split, generator, item_index, split_of, stable_hash
+from data.demo.wordings import CLAUSE_FRAMES, INTENTS, NOUN_FRAMES, PARAPHRASES, TOPICS
 
 SHARES = {"train": 66, "pairs": 7, "prompts": 7, "test": 20}        # percent of the wordings
 PARAPHRASED = 0.7           # share of the conversations, outside the test, that ask in a paraphrase

@@ -5,9 +5,9 @@ The model need not calculate; it has to read the question, write the expression,
 addition, subtraction, multiplication or division on numbers of up to four digits, or two steps. The question's numbers
 decide the split, in either order (3+4 is 4+3). A quotient ends after at most three decimals.
 """
+from data.demo.spelling import record, run_on
+from data.demo.splits import check_split, generator, item_index, split_of
 from data.grading import same_final_number
-from data.spelling import record, run_on
-from data.splits import check_split, generator, item_index, split_of
 
 ASK = [                     # {e}: the expression, in symbols or in words
     "What is {e}?", "What is {e}", "What's {e}?", "what's {e}", "what is {e}?", "How much is {e}?", "how much is {e}",

@@ -1,7 +1,7 @@
 """
 MMLU: multiple choice in 57 subjects. Hendrycks et al. 2021, arXiv:2009.03300.
 """
-from data.source import Source, grade_letter, multiple_choice_record
+from data.published.source import Source, grade_letter, multiple_choice_record
 
 
 class MMLU(Source):

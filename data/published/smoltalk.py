@@ -2,7 +2,7 @@
 SmolTalk (smol-smoltalk): 460K conversations for small models, 24K for testing. Allal et al. 2025, arXiv:2502.02737.
 """
 from data.formats import to_conversation
-from data.source import Source
+from data.published.source import Source
 
 
 class SmolTalk(Source):

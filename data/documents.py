@@ -1,7 +1,7 @@
 """
 Documents: .txt, .jsonl, .jsonl.gz, .jsonl.xz and .parquet files, or folders of them, as one stream of strings.
 
-    from data.text import read_documents
+    from data.documents import read_documents
     for text in read_documents(["books/", "wiki.jsonl.xz"], "train"): ...
 
 Files are read in the order given (a folder's files sorted by path), a piece at a time, so memory stays flat however
@@ -38,6 +38,26 @@ SUFFIXES = (".txt", ".jsonl", ".jsonl.gz", ".jsonl.xz", ".parquet")
 READ_CHARS = 1 << 20            # a .txt without any line break is still read, and cut, in pieces of this size
 SMALL = 1 << 18                 # characters of a text of which val_share = 2 % is hardly enough to validate with
 VAL_CHARS = 3072                # characters of validation there should be: a row of 512 tokens, and some to spare
+
+
+DOWNLOADS = Path(__file__).resolve().parent / "downloads"
+PRETRAINING = ["climbmix", "fineweb", "tinystories"]     # the first that is on disk is what pretraining reads
+
+
+def choose_documents(paths, on_gpu, say=print, dest=DOWNLOADS):
+    """--data of tokenizer.py and pretrain.py -> the files or folders to read; none: the embedded Python corpus.
+
+    Without the flag it is what was downloaded where there is a GPU to train on it, as in choose_mixture; "demo" asks
+    for the embedded corpus.
+    """
+    if list(paths) == ["demo"]:
+        return ()
+    found = [Path(dest, name) for name in PRETRAINING
+             if any(f.name.endswith(SUFFIXES) for f in Path(dest, name).rglob("*"))]
+    if paths or not found or not on_gpu:
+        return tuple(paths)
+    say(f"text       {found[0]}, as this is a GPU and it is on disk (--data demo: the text that is on every machine)")
+    return (str(found[0]),)
 
 
 def read_documents(paths, split, val_share=0.02):

@@ -17,21 +17,21 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data.arc import ARCChallenge, ARCEasy
-from data.arithmetic import Arithmetic
 from data.conversations import read_conversations, read_preferences
-from data.gsm8k import GSM8K
-from data.hh import HH
-from data.humaneval import HumanEval
-from data.identity import Identity
-from data.mixture import Mixture, View
-from data.mmlu import MMLU
-from data.python_questions import PythonQuestions
-from data.smoltalk import SmolTalk
-from data.source import DOWNLOADS, ROW_SUFFIXES, source_files
-from data.spelling import SimpleSpelling, SpellingBee
-from data.text import SUFFIXES, list_files
-from data.ultrafeedback import UltraFeedback
+from data.demo.arithmetic import Arithmetic
+from data.demo.identity import Identity
+from data.demo.python_questions import PythonQuestions
+from data.demo.spelling import SimpleSpelling, SpellingBee
+from data.documents import DOWNLOADS, list_files
+from data.lazy import Mixture, View
+from data.published.arc import ARCChallenge, ARCEasy
+from data.published.gsm8k import GSM8K
+from data.published.hh import HH
+from data.published.humaneval import HumanEval
+from data.published.mmlu import MMLU
+from data.published.smoltalk import SmolTalk
+from data.published.source import ROW_SUFFIXES, source_files
+from data.published.ultrafeedback import UltraFeedback
 
 MADE_HERE = {"spelling_bee": SpellingBee, "simple_spelling": SimpleSpelling, "arithmetic": Arithmetic,
              "python_questions": PythonQuestions, "identity": Identity}
@@ -55,30 +55,11 @@ DOWNLOADS_VALIDATION = {"midtrain": "smoltalk,mmlu:5200,gsm8k:420", "sft": "smol
                         "dpo": "ultrafeedback,hh:2000", "distill": ""}   # distill.py validates with some of the answers
 
 
-PRETRAINING = ["climbmix", "fineweb", "tinystories"]     # the first that is on disk is what pretraining reads
-
-
 class Chosen(NamedTuple):
     """What --mixture came to. Rows on disk are made from it, so it is plain data."""
     train: str                  # specification of what to train on
     val: str                    # of what to validate with
     files: str                  # names the state of the files on disk that both read; "" if there are none
-
-
-def choose_documents(paths, on_gpu, say=print, dest=DOWNLOADS):
-    """--data of tokenizer.py and pretrain.py -> the files or folders to read; none: the embedded Python corpus.
-
-    Without the flag it is what was downloaded where there is a GPU to train on it, as in choose_mixture; "demo" asks
-    for the embedded corpus.
-    """
-    if list(paths) == ["demo"]:
-        return ()
-    found = [Path(dest, name) for name in PRETRAINING
-             if any(f.name.endswith(SUFFIXES) for f in Path(dest, name).rglob("*"))]
-    if paths or not found or not on_gpu:
-        return tuple(paths)
-    say(f"text       {found[0]}, as this is a GPU and it is on disk (--data demo: the text that is on every machine)")
-    return (str(found[0]),)
 
 
 def choose_mixture(stage, wanted, demo, paths, env, dest=DOWNLOADS):

@@ -14,7 +14,7 @@ from decimal import Decimal, InvalidOperation
 
 from data.formats import validate_conversation
 from data.grading import final_number, same_final_number
-from data.source import Source
+from data.published.source import Source
 
 MARK = re.compile(r"<<([^<>]*)>>")
 EXPRESSION_BEFORE = re.compile(r"(?:^|(?<=\s))([$\d(.][-$\d(),.+*/x×÷ ]*?) *= *\$?$")      # "... 0.2 x 50 = $"

@@ -8,7 +8,6 @@ one row, in which their common beginning stands once, and rows of about one leng
 Sizes in shape comments: B rows of the batch, T tokens, S scored places, C channels (n_embd), H heads, D head size.
 """
 import copy
-import functools
 import math
 import os
 
@@ -17,27 +16,6 @@ import torch
 import torch.nn.functional as F
 
 from common import CHUNK, linear, rms_norm, rotary_table, rotate
-from data.core_tasks import encode_prompt
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Questions: what is compared
-
-def letter_question(tok, item, max_tokens):
-    """A record of MMLU or ARC -> options: the same prompt before each letter. Too long a prompt loses its beginning."""
-    prompt = tok.render_for_completion(item)[-(max_tokens - 1):]
-    options = [(prompt + tok.encode(letter), len(prompt)) for letter in item["letters"]]
-    return options, item["letters"].index(item["messages"][-1]["content"])
-
-
-def core_question(tok, task, i, max_tokens):
-    """Row i of a task of CORE -> options. Where they do not all fit, they all lose as many tokens at the front."""
-    prompts, gold = task.prompts(i)
-    encode = functools.cache(tok.encode)                                     # options mostly share all of their context
-    options = [encode_prompt(tok, context, ending, max_tokens, encode) for context, ending in prompts]
-    if any(len(ids) == max_tokens for ids, _ in options):
-        shortest = min(start for _, start in options)
-        options = [(ids[start - shortest:], shortest) for ids, start in options]
-    return options, gold
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Rows, and the losses of what is scored in them

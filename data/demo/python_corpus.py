@@ -18,7 +18,7 @@ import sysconfig
 import warnings
 from collections import Counter
 
-from data.splits import stable_hash
+from data.demo.splits import stable_hash
 
 # Left out: test suites (17 of the 31 MB in CPython 3.11: asserts and tables of inputs, the least like documentation),
 # what pip has installed (the corpus follows from the Python version alone), and build settings full of local paths.

@@ -5,8 +5,8 @@ A generated program is run by data/sandbox.py: grade() never executes a model's 
 """
 import re
 
-from data.sandbox import run_program
-from data.source import Source
+from data.published.sandbox import run_program
+from data.published.source import Source
 
 TIMEOUT = 5.0                   # seconds for one program; the reference solutions take well under one
 

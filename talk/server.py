@@ -31,7 +31,7 @@ from pathlib import Path
 
 import torch
 
-from openai_protocol import Answer, ApiError, read_request
+from talk.openai_protocol import Answer, ApiError, read_request
 
 MAX_BODY = 1 << 20                # bytes of a request
 MAX_CONNECTIONS = 256             # threads, most of them idle browsers
@@ -318,7 +318,7 @@ class Server(ThreadingHTTPServer):
         except OSError as e:
             raise OSError(f"--host {cfg.host} --port {cfg.port}: {e.strerror or e}; choose another --port") from None
         self.tok, self.cfg, self.settings, self.model = tok, cfg, settings, model
-        self.page = Path(__file__).with_name("serve.html").read_bytes()
+        self.page = Path(__file__).with_name("page.html").read_bytes()
         self.page_headers = [("Content-Security-Policy", content_security_policy(self.page)),
                              ("Referrer-Policy", "no-referrer")]
         self.lock, self.requests, self.created = threading.Lock(), 0, int(time.time())

@@ -18,9 +18,8 @@ import zipfile
 from pathlib import Path
 from typing import NamedTuple
 
-from data.mixture import Lazy
-from data.source import DOWNLOADS
-from data.text import parse_json_line
+from data.documents import DOWNLOADS, parse_json_line
+from data.lazy import Lazy
 
 
 class Task(NamedTuple):

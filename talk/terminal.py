@@ -9,7 +9,7 @@ from collections import Counter, deque
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from chat import PartStream, Sampling, parse_answer
+from talk.engine import PartStream, Sampling, parse_answer
 
 HELP = """\
 /retry           answer the last question once more, differently       /undo      forget the last question and answer
@@ -90,7 +90,7 @@ class Conversation:
 def terminal(engine, tok, cfg, sampling, title):
     """Read a line, answer it or do what it commands, until Ctrl-D."""
     try:
-        import readline                                              # arrow keys and history in input(); not on Windows
+        import readline  # arrow keys and history in input(); not on Windows
     except ImportError:
         pass
     talk = Conversation(cfg.system, sampling)

@@ -11,9 +11,9 @@ import os
 import re
 from collections import Counter
 
+from data.demo.python_corpus import source_files, stdlib_folder
+from data.demo.splits import check_split, generator, item_index, split_of, stable_hash
 from data.grading import same_final_number, spoken_text
-from data.python_corpus import source_files, stdlib_folder
-from data.splits import check_split, generator, item_index, split_of, stable_hash
 
 PROSE_WORD = re.compile(r"(?<=[a-z,] )[a-z]{3,14}(?=[.,;:]? |[.,;:]?\n)")    # between words, not in the midst of code
 NAME_PART = re.compile(r"(?<![A-Z])[A-Z][a-z]{2,13}(?![a-z])|(?<![A-Za-z])[a-z]{3,14}(?![a-z])")    # of getDecoder

@@ -11,9 +11,15 @@ import importlib
 import inspect
 import re
 
-from data.python_corpus import definitions, module_name, read_source, source_files, stdlib_folder
-from data.spelling import record
-from data.splits import check_split, generator, item_index, split_of, stable_hash
+from data.demo.python_corpus import (
+    definitions,
+    module_name,
+    read_source,
+    source_files,
+    stdlib_folder,
+)
+from data.demo.spelling import record
+from data.demo.splits import check_split, generator, item_index, split_of, stable_hash
 
 # Modules written in C have no docstrings to parse, and importing these few does nothing but define functions.
 BUILT_IN = ["builtins", "math", "cmath", "itertools", "time", "sys", "gc", "array", "binascii", "zlib", "select",

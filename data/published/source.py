@@ -14,10 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from data.mixture import Lazy
-from data.text import read_json_lines, read_parquet
+from data.documents import DOWNLOADS, read_json_lines, read_parquet
+from data.lazy import Lazy
 
-DOWNLOADS = Path(__file__).resolve().parent / "downloads"
 ROW_SUFFIXES = (".parquet", ".jsonl", ".jsonl.gz", ".jsonl.xz")
 
 

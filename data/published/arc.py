@@ -1,7 +1,7 @@
 """
 ARC: science questions of school exams, in an easy and a challenge set. Clark et al. 2018, arXiv:1803.05457.
 """
-from data.source import Source, grade_letter, multiple_choice_record
+from data.published.source import Source, grade_letter, multiple_choice_record
 
 
 class ARCEasy(Source):

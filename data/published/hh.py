@@ -2,7 +2,7 @@
 Anthropic HH: pairs of answers, helpful and harmless, 161K and 8.5K for testing. Bai et al. 2022, arXiv:2204.05862.
 """
 from data.formats import to_preference
-from data.source import Source
+from data.published.source import Source
 
 
 class HH(Source):

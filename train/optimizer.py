@@ -1,0 +1,132 @@
+"""
+The optimizer: Muon for the matrices, AdamW for embedding and head; gradients summed and state sharded over the ranks.
+"""
+import torch
+import torch.distributed as dist
+
+POLAR_EXPRESS = [(8.28721, -23.59589, 17.30039), (4.10706, -2.94785, 0.54484), (3.94869, -2.90890, 0.55182),
+                 (3.31842, -2.48849, 0.51005), (2.30065, -1.66890, 0.41881)]
+
+
+def orthogonalize(g, dtype):
+    """(n, rows, cols) -> the nearest semi-orthogonal matrices, all singular values near 1, float32.
+
+    dtype: of the products, the run's: a CPU without bfloat16's instruction takes 45 times as long or more for them
+    in bfloat16 as in float32 (pytorch#146508).
+
+    Polar Express: Amsel et al. 2025, arXiv:2505.16932: the optimal quintics a x + b x^3 + c x^5 for singular values
+    from 1e-3, each but the last applied to x / 1.01, so that rounding pushes no value out of where they converge.
+    """
+    x = g.to(dtype)
+    tall = x.size(-2) > x.size(-1)
+    x = x.mT if tall else x
+    x = x / (x.norm(dim=(-2, -1), keepdim=True) * 1.01 + 1e-7)
+    for i, (a, b, c) in enumerate(POLAR_EXPRESS):
+        s = 1.01 if i < len(POLAR_EXPRESS) - 1 else 1.0
+        xx = x @ x.mT
+        polynomial = torch.baddbmm(xx, xx, xx, beta=b / s ** 3, alpha=c / s ** 5)
+        x = torch.baddbmm(x, polynomial, x, beta=a / s)
+    return (x.mT if tall else x).float()
+
+
+def balance_neurons(update, mean_square, count):
+    """NorMuon: Li et al. 2025, arXiv:2510.05491. Neurons whose updates stay small over time get larger ones and the
+    other way round; each matrix's update (n, rows, cols) keeps its norm. A neuron is a vector along the shorter side:
+    along the longer one orthogonal vectors are equally long. mean_square: its running average,
+    (n, rows, 1) or (n, 1, cols).
+    """
+    mean_square.lerp_(update.square().mean(neuron_dim(update), keepdim=True), 0.1)
+    balanced = update * (mean_square / (1 - 0.9 ** count)).clamp_min(1e-10).rsqrt()
+    norm, new_norm = (x.norm(dim=(-2, -1), keepdim=True) for x in (update, balanced))
+    return balanced * (norm / new_norm.clamp_min(1e-7))
+
+
+def neuron_dim(x):
+    return -1 if x.size(-2) >= x.size(-1) else -2
+
+
+class Optimizer:
+    """Muon (Jordan et al. 2024) for the matrices of the blocks, AdamW (Loshchilov and Hutter 2019, alg. 2) for
+    embedding and head.
+
+    Parameters of one shape are one group, updated together. Each rank sums, keeps the state of and updates its share of
+    every group (whole matrices for Muon, elements for AdamW), then all ranks gather the updates: ZeRO stage 1,
+    Rajbhandari et al. 2020. Needs no DistributedDataParallel: gradients are summed here, once a step, so the loss must
+    be divided by what the whole step counts. Every parameter is a float32 master.
+    """
+    def __init__(self, model, env, matrix_lr, embed_lr, head_lr, weight_decay, betas=(0.8, 0.95), compile=False):
+        self.env, self.weight_decay, self.betas, self.count, self.groups = env, weight_decay, betas, 0, {}
+        for p in model.blocks.parameters():
+            name = "x".join(map(str, p.shape))
+            self.groups.setdefault(name, dict(params=[], lr=matrix_lr, muon=True))["params"].append(p)
+        self.groups["embed"] = dict(params=[model.embed], lr=embed_lr, muon=False)
+        self.groups["head"] = dict(params=[model.head], lr=head_lr, muon=False)
+        for g in self.groups.values():
+            like = self.my_share(self.units(g, [torch.zeros_like(p) for p in g["params"]]))
+            second = like.mean(neuron_dim(like), keepdim=True) if g["muon"] else like
+            g["state"] = [torch.zeros_like(like), torch.zeros_like(second)]
+        self.orthogonalize = torch.compile(orthogonalize) if compile else orthogonalize
+
+    def units(self, g, tensors):
+        """What the ranks divide, with zeros up to a multiple of their number: (n, rows, cols) or (elements,)."""
+        units = torch.stack(tensors) if g["muon"] else tensors[0].flatten()
+        pad = -len(units) % self.env.world_size
+        return torch.cat([units, units.new_zeros(pad, *units.shape[1:])]) if pad else units
+
+    def my_share(self, units):
+        return units.chunk(self.env.world_size)[self.env.rank]
+
+    def gather(self, g, share):
+        """The shares of all ranks -> one tensor in the shape of each parameter of the group."""
+        units = share
+        if self.env.world_size > 1:
+            units = share.new_empty(len(share) * self.env.world_size, *share.shape[1:])
+            dist.all_gather_into_tensor(units, share.contiguous())
+        if g["muon"]:
+            return list(units[:len(g["params"])])
+        return [units[:g["params"][0].numel()].view_as(g["params"][0])]
+
+    @torch.no_grad()
+    def step(self, lr_scale, momentum):
+        """One update; the gradients are used up. Returns their global l2 norm (), without waiting for the device."""
+        shares = []
+        for g in self.groups.values():
+            units = self.units(g, [p.grad for p in g["params"]])
+            if self.env.world_size > 1:
+                share = torch.empty_like(self.my_share(units))
+                dist.reduce_scatter_tensor(share, units)
+                units = share
+            shares.append(units)
+        norm = self.env.all_sum(torch.stack([share.norm() for share in shares]).square().sum()).sqrt()
+        self.count += 1
+        for g, grad in zip(self.groups.values(), shares):
+            lr = g["lr"] * lr_scale
+            if g["muon"]:
+                buffer, mean_square = g["state"]
+                buffer.lerp_(grad, 1 - momentum)
+                rows, cols = grad.shape[1:]
+                update = self.orthogonalize(grad.lerp_(buffer, momentum), self.env.dtype)     # Nesterov
+                update = balance_neurons(update, mean_square, self.count) * max(1, rows / cols) ** 0.5
+            else:
+                (m, v), (b1, b2) = g["state"], self.betas
+                m.lerp_(grad, 1 - b1)
+                v.mul_(b2).addcmul_(grad, grad, value=1 - b2)
+                update = m / (v / (1 - b2 ** self.count)).sqrt_().add_(1e-10).mul_(1 - b1 ** self.count)
+            updates = self.gather(g, update)
+            if g["muon"]:
+                torch._foreach_mul_(g["params"], 1 - lr * self.weight_decay)
+            torch._foreach_add_(g["params"], updates, alpha=-lr)
+            for p in g["params"]:
+                p.grad = None
+        return norm
+
+    def state_dict(self):
+        """Whole tensors, gathered from all ranks: every world size can load them."""
+        return {"count": self.count, "state": {name: [[t.cpu() for t in self.gather(g, share)] for share in g["state"]]
+                                               for name, g in self.groups.items()}}
+
+    def load_state_dict(self, saved):
+        self.count = saved["count"]
+        for name, g in self.groups.items():
+            for share, tensors in zip(g["state"], saved["state"][name], strict=True):
+                share.copy_(self.my_share(self.units(g, tensors)))

@@ -1,0 +1,156 @@
+"""
+What only the training stages share, beyond common.py: the optimizer, the loss on held-out rows, the micro-batch that
+fits, and how a run stops, resumes and ends. The loop itself stands in each stage's script.
+"""
+import json
+import math
+import signal
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from common import CHUNK, load_tensors, read_meta
+from machine import finish_replace, replace_folder
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The optimizer: Muon for the matrices, AdamW for embedding and head; gradients summed and state sharded over the ranks
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Before, while and after a stage runs
+
+def rows_for_step(horizon, seq_len, env, own_data=False):
+    """Rows an optimizer step for a run over `horizon` tokens: the largest power of two from 8,192 to 524,288 tokens
+    that leaves 400 steps (small runs need many, large ones gain from big batches); a multiple of the ranks.
+
+    own_data: a user's rows may be few: steps go down to 2,048 tokens as long as there are fewer than 100 of them.
+    """
+    tokens = 8192
+    while tokens < 524288 and 2 * tokens * 400 <= horizon:
+        tokens *= 2
+    while own_data and tokens > 2048 and tokens * 100 > horizon:
+        tokens //= 2
+    return -(-max(1, tokens // seq_len) // env.world_size) * env.world_size
+
+
+def own_passes(n_tokens):
+    """Passes over a user's own conversations: as many as make 100 steps of 2,048 tokens, from 1 to 10."""
+    return min(10.0, max(1.0, 100 * 2048 / n_tokens))
+
+
+def micro_batch_rows(batch_size, model, rows_per_step, env):
+    """--batch_size, or if that is 0 what fits. ValueError if such micro-batches on all ranks do not make up a step."""
+    batch_size = batch_size or largest_batch(model, rows_per_step, env)
+    if rows_per_step % (batch_size * env.world_size):
+        unit = batch_size * env.world_size * model.config.seq_len
+        raise ValueError(f"{rows_per_step} rows a step cannot be cut into micro-batches of --batch_size {batch_size} "
+                         f"on {env.world_size} ranks: choose --tokens_per_step as a multiple of {unit}")
+    return batch_size
+
+
+def largest_batch(model, rows_per_step, env):
+    """Rows a micro-batch and rank: the largest divisor of the rank's share of a step that fits into device memory.
+
+    On a GPU the memory that a few and twice as many rows take is measured, with the mask of SFT and uncompiled, as both
+    need more, and nine tenths of what is free are used; on a CPU 8192 tokens at a time keep the activations small.
+    """
+    rows, seq_len = max(1, rows_per_step // env.world_size), model.config.seq_len
+    most = max(1, 8192 // seq_len)
+    if env.device.type == "cuda":
+        few, peaks = -(-2 * CHUNK // seq_len), []                            # fewer: logits would be a cost of each row
+        for n in (few, 2 * few):
+            torch.cuda.reset_peak_memory_stats()
+            before = torch.cuda.memory_allocated()
+            ids = torch.zeros(n, seq_len, dtype=torch.int64, device=env.device)
+            model(ids, ids, isolate=True).backward()
+            peaks.append(torch.cuda.max_memory_allocated() - before)
+            model.zero_grad(set_to_none=True)
+        torch.cuda.empty_cache()
+        state = 2 * 4 * model.num_params() / env.world_size                  # the optimizer's; gradients are in peaks
+        room = 0.9 * torch.cuda.mem_get_info()[0] - state - peaks[0]
+        most = max(1, few + few * room / max(1, peaks[1] - peaks[0]))
+        most = -env.all_max(torch.tensor(-most, device=env.device)).item()   # what fits on every rank
+    return max(n for n in range(1, rows + 1) if rows % n == 0 and n <= most)
+
+
+@torch.no_grad()
+def evaluate_loss(model, rows, tok, env, batch_size, max_rows, only_learned=False):
+    """-> {"loss": nats a target token, "bpb": bits a byte of text} over the first max_rows rows, shared by all ranks.
+
+    bpb counts the targets that stand for text: their nats over the bytes they stand for; special tokens in neither.
+    """
+    sums, token_bytes = torch.zeros(4, device=env.device), torch.from_numpy(tok.token_bytes).to(env.device)
+    indices = np.arange(min(max_rows, len(rows)))[env.rank::env.world_size]
+    for at in range(0, len(indices), batch_size):
+        ids, targets = (t.to(env.device) for t in rows.batch(indices[at:at + batch_size], only_learned))
+        losses = model(ids, targets, reduction="none", isolate=only_learned)
+        n_bytes = token_bytes[targets.clamp(min=0)] * (targets >= 0)
+        sums += torch.stack([losses.sum(), (targets >= 0).sum(), (losses * (n_bytes > 0)).sum(), n_bytes.sum()])
+    nats, n_target, text_nats, n_bytes = env.all_sum(sums).tolist()
+    return {"loss": nats / max(1, n_target), "bpb": text_nats / math.log(2) / max(1, n_bytes)}
+
+
+RECIPE = ("seed", "beta", "matrix_lr", "embed_lr", "head_lr", "weight_decay", "warmup", "warmdown")
+
+
+def decisive_settings(cfg, model, env, **derived):
+    """All that decides a run's numbers, for --resume to compare: the model's shape, what was derived, the recipe."""
+    return dict(asdict(model.config), dtype=str(env.dtype), **derived,
+                **{key: getattr(cfg, key) for key in RECIPE if hasattr(cfg, key)})
+
+
+def check_finite(step, loss, norm, part):
+    """Stop before what is not a number gets into a checkpoint. part: the run's own folder, not there before a save."""
+    if not math.isfinite(loss + norm):
+        go_on = f"The last good checkpoint is in {part}: go on from there with --resume, or" if part.exists() else \
+            "No checkpoint was saved yet:"
+        raise ValueError(f"step {step}: loss {loss}, gradient norm {norm}. {go_on} start afresh with smaller learning "
+                         f"rates")
+
+
+def start_or_resume(out, stage, settings, resume, model, optimizer, env):
+    """Load the last checkpoint of an interrupted run of this stage -> (step to go on at, metrics so far), or (0, []).
+
+    A running stage saves to out/<stage>.part, which becomes out/<stage> when it is done. settings: what decides the
+    numbers; going on under other settings would be neither the old run nor a new one, so it is an error.
+    """
+    part, done = Path(out, stage + ".part"), Path(out, stage)
+    finish_replace(part)
+    path = part if part.exists() else done
+    if not resume or not path.exists():
+        if path.exists():
+            what = "holds an interrupted run; without --resume this one replaces it" if path == part else \
+                "is there from before; this run replaces it when it is done"
+            env.print(f"note       {path} {what}")
+        return 0, []
+    meta = read_meta(path)
+    for key, value in json.loads(json.dumps(settings)).items():
+        if key == "data" and meta["settings"].get(key) != value:
+            raise ValueError(f"--resume: {path} was begun with other data: --data, --mixture, --skip_bad_rows, the "
+                             f"files or the code that reads them have changed. Start afresh without --resume")
+        if meta["settings"].get(key) != value:
+            raise ValueError(f"--resume: {path} was trained with {key} = {meta['settings'].get(key)}, now it is "
+                             f"{value}. Give the same flags again, or start afresh without --resume")
+    model.load_state_dict(load_tensors(path / "model.pt"))
+    optimizer.load_state_dict(load_tensors(path / "optim.pt"))
+    env.print(f"resume     {path} at step {meta['step']}")
+    metrics = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    return meta["step"], [m for m in metrics if m["step"] < meta["step"]]    # an evaluation at this step comes again
+
+
+def finish_run(out, stage, stop, env, then, data=""):
+    """The end of a training stage: put out/<stage>.part in its place, or after a signal leave it there for --resume.
+
+    then, data: the next script, and what to give it as --data if this stage had the user's own.
+    """
+    part, path = Path(out, stage + ".part"), Path(out, stage)
+    if stop.number:
+        env.print(f"stopped by {signal.Signals(stop.number).name}; {part} is saved, go on with --resume")
+        sys.exit(128 + stop.number)
+    if env.rank == 0:
+        finish_replace(path)
+        replace_folder(part, path)
+    flags = (f" --out {out}" if out != Path("out") else "") + (f" --data {data}" if data else "")
+    env.print(f"done       {path}. Next: python {then}{flags}")
