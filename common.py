@@ -321,6 +321,26 @@ def token_losses(x, head, targets):
     return torch.cat([checkpoint(chunk_losses, *chunk, use_reentrant=False, preserve_rng_state=False)
                       for chunk in chunks(x, targets)])
 
+# --------------------------------------------------------------------------------------------------
+# Generation, plainly: talk/engine.py does the same for many texts at once, with a cache and the tool
+
+@torch.no_grad()
+def generate(model, ids, n, temperature=0.0, seed=0, stop=()):
+    """Go on with a list of ids -> up to n new ones, each from the whole text through GPT.forward.
+
+    temperature: 0 takes the likeliest id, else one is drawn. stop: ids behind which nothing follows.
+    """
+    rng = torch.Generator().manual_seed(seed)
+    text = list(ids)
+    while len(text) < len(ids) + n and (len(text) == len(ids) or text[-1] not in stop):
+        logits = model(torch.tensor([text], device=model.embed.device))[0, -1].cpu()
+        if temperature == 0:
+            text.append(logits.argmax().item())
+        else:
+            probabilities = (logits / temperature).softmax(-1)
+            text.append(torch.multinomial(probabilities, 1, generator=rng).item())
+    return text[len(ids):]
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Checkpoints: a folder with model.pt, optim.pt, meta.json, metrics.jsonl that is replaced as a whole
 

@@ -19,17 +19,21 @@ import torch.nn.functional as F
 from common import digest, load_checkpoint, render_pair, save_checkpoint
 from data.mixtures import choose_mixture, preferences
 from machine import StopSignal, can_compile, parse_config, run, setup
-from train.optimizer import Optimizer
+from train.optimizer import make_optimizer
 from train.rows import describe_sources, my_share, pack_conversations, read_ahead, step_indices
 from train.run import (
+    banner,
     check_finite,
     decisive_settings,
     finish_run,
+    lr_scale,
     micro_batch_rows,
-    rows_for_step,
+    plan_steps,
+    progress_line,
     start_or_resume,
 )
 
+STAGE, BASE, NEXT = "dpo", "sft", "distill"
 DEMO_MIXTURE = "spelling_bee:1000,simple_spelling:1000,arithmetic:1000,identity:1500"
 
 
@@ -58,11 +62,6 @@ class Config:
     device: str = "auto"              # auto, cpu, cuda or mps
     dtype: str = "auto"               # compute dtype: auto, float32 or bfloat16 (the weights are always float32)
     compile: bool = True              # torch.compile the model
-
-
-def lr_scale(step, cfg, steps):
-    """Trapezoid: up in the first share of the steps, flat, down to 0 in the last (Zhai et al. 2022, sec. 3.5)."""
-    return min(1.0, (step + 1) / max(1, cfg.warmup * steps), (steps - step) / max(1, cfg.warmdown * steps))
 
 
 def dpo_loss(policy_logps, reference_logps, is_pair, beta):
@@ -145,61 +144,63 @@ def show(values):
 def main():
     cfg = parse_config(Config, __doc__)
     env = setup(cfg.device, cfg.dtype)
-    out, on_gpu = Path(cfg.out), env.device.type == "cuda"
-    model, tok, previous = load_checkpoint(out / "sft", env.device, f"run python sft.py --out {out} first")
+    out = Path(cfg.out)
+    model, tok, previous = load_checkpoint(out / BASE, env.device,
+                                           f"run python {BASE}.py --out {out} first")
 
     # ---- data: pairs -> rows on disk, once ----
     seq_len = model.config.seq_len
-    mixture = choose_mixture("dpo", cfg.mixture, Config.mixture, cfg.data, env)
+    mixture = choose_mixture(STAGE, cfg.mixture, Config.mixture, cfg.data, env)
     made_from = describe_sources(cfg.data, mixture=mixture, skip_bad_rows=cfg.skip_bad_rows)
-    read = lambda spec, split: preferences(spec, split, cfg.data, cfg.skip_bad_rows)
-    row_of = dict(tok=tok, seq_len=seq_len, env=env, made_from=made_from, need_target=True,
-                  render=lambda pair: render_pair(pair, tok, seq_len + 1))
-    train_rows = pack_conversations(out / "rows/dpo_train.rows", lambda: read(mixture.train, "pairs"), **row_of)
-    val_rows = pack_conversations(out / "rows/dpo_val.rows", lambda: read(mixture.val, "test"), **row_of)
 
-    # ---- model ----
+    def pack(spec, split, name):
+        read = lambda: preferences(spec, split, cfg.data, cfg.skip_bad_rows)
+        render = lambda pair: render_pair(pair, tok, seq_len + 1)
+        path = out / f"rows/{STAGE}_{name}.rows"
+        return pack_conversations(path, read, tok, seq_len, made_from, env, need_target=True,
+                                  render=render)
+
+    train_rows = pack(mixture.train, "pairs", "train")
+    val_rows = pack(mixture.val, "test", "val")
+
+    # ---- model, horizon, optimizer ----
     model.train().compute_dtype = env.dtype
-    compiled = torch.compile(model, dynamic=False) if cfg.compile and can_compile(env.device) else model
+    use_compile = cfg.compile and can_compile(env.device)
+    compiled = torch.compile(model, dynamic=False) if use_compile else model
     horizon = math.ceil(cfg.epochs * len(train_rows) * seq_len)
-    rows_per_step = (max(1, cfg.tokens_per_step // seq_len) if cfg.tokens_per_step
-                     else rows_for_step(horizon, seq_len, env, bool(cfg.data)))
-    steps = cfg.steps or math.ceil(horizon / (rows_per_step * seq_len))
+    steps, rows_per_step = plan_steps(cfg, horizon, seq_len, env, own_data=bool(cfg.data))
     batch_size = micro_batch_rows(cfg.batch_size, model, rows_per_step, env)
 
-    train_reference = reference_logps(compiled, train_rows, batch_size, env)    # of the SFT model, before it changes
+    # The reference is the SFT model before it changes.
+    train_reference = reference_logps(compiled, train_rows, batch_size, env)
     val_reference = reference_logps(compiled, val_rows, batch_size, env)
 
-    # ---- optimizer ----
-    width_scale = (model.config.n_embd / 256) ** -0.5
-    optimizer = Optimizer(model, env, cfg.matrix_lr, cfg.embed_lr * width_scale, cfg.head_lr * width_scale,
-                          cfg.weight_decay, compile=on_gpu and compiled is not model)
-    settings = decisive_settings(cfg, model, env, start=digest(previous), data=made_from, steps=steps,
-                                 rows_per_step=rows_per_step)
-    first, metrics = start_or_resume(out, "dpo", settings, cfg.resume, model, optimizer, env)
-    train_tokens = steps * rows_per_step * seq_len
-    env.print(f"machine    {env.device}, {env.world_size} rank(s), {env.dtype}, torch {torch.__version__}, "
-              f"{'compiled' if compiled is not model else 'not compiled'}\n"
-              f"model      {out}/sft, {model.num_params():,} parameters\n"
-              f"horizon    {steps} steps of {rows_per_step} rows of {seq_len} = {train_tokens:,} tokens "
-              f"({steps * rows_per_step / len(train_rows):.2f} epochs), micro-batches of {batch_size} rows\n"
-              f"config     {cfg}")
+    optimizer = make_optimizer(cfg, model, env, use_compile)
+    settings = decisive_settings(cfg, model, env, start=digest(previous), data=made_from,
+                                 steps=steps, rows_per_step=rows_per_step)
+    first, metrics = start_or_resume(out, STAGE, settings, cfg.resume, model, optimizer, env)
+    banner(cfg, env, f"{out}/{BASE}, {model.num_params():,} parameters", use_compile,
+           steps, rows_per_step, batch_size, train_rows)
 
     # ---- loop: evaluate, save, stop, then train ----
-    stop, log = StopSignal(), {}
-    batches_of = lambda step: pair_batches(train_rows, train_reference, step, rows_per_step, batch_size, env, cfg.seed)
+    stop = StopSignal()
+    log = {}
+    batches_of = lambda step: pair_batches(train_rows, train_reference, step, rows_per_step,
+                                           batch_size, env, cfg.seed)
     step_batches = read_ahead(batches_of, first, env.device)
-    for step in range(first, steps + 1):                                     # the extra pass only evaluates and saves
+    # The last pass only evaluates and saves.
+    for step in range(first, steps + 1):
         done = step == steps
         if done or step % cfg.eval_every == 0:
-            log = evaluate_pairs(compiled, val_rows, val_reference, batch_size, cfg.eval_rows, cfg.beta, env)
+            log = evaluate_pairs(compiled, val_rows, val_reference, batch_size, cfg.eval_rows,
+                                 cfg.beta, env)
             metrics.append(dict(step=step, **{"val_" + key: value for key, value in log.items()}))
             env.print(f"step {step:5d} | val {show(log)}")
         stopping = stop.requested(env)
-        if done or stopping or step > first and step % cfg.save_every == 0:
-            meta = dict(stage="dpo", step=step, steps=steps, settings=settings, config=asdict(cfg),
+        if done or stopping or (step > first and step % cfg.save_every == 0):
+            meta = dict(stage=STAGE, step=step, steps=steps, settings=settings, config=asdict(cfg),
                         tokenizer=tok.fingerprint, metrics=log)
-            save_checkpoint(out / "dpo.part", model, meta, metrics, optimizer, env)
+            save_checkpoint(out / f"{STAGE}.part", model, meta, metrics, optimizer, env)
         if done or stopping:
             break
 
@@ -210,22 +211,24 @@ def main():
         for ids, targets, reference in batches:
             logps, is_pair = answer_logps(compiled, ids, targets)
             loss, logged = dpo_loss(logps, reference, is_pair, cfg.beta)
-            (loss / n_pairs).backward()                                      # every pair of the step weighs the same
-            sums = {key: sums.get(key, 0) + value for key, value in logged.items()}
-        scale = lr_scale(step, cfg, steps)
-        norm = optimizer.step(scale, momentum=0.95)
-        sums = env.all_sum(torch.stack(list(sums.values()))).tolist()        # waits for the device
-        log_step = {key: value / n_pairs for key, value in zip(logged, sums)}
-        loss, norm = log_step["loss"], norm.item()
+            # Every pair of the step weighs the same.
+            (loss / n_pairs).backward()
+            for key, value in logged.items():
+                sums[key] = sums.get(key, 0) + value
+        lr = lr_scale(step, cfg, steps)
+        norm = optimizer.step(lr, momentum=0.95)
+        # Reading the numbers waits for the device, so that the time is that of the whole step.
+        totals = env.all_sum(torch.stack(list(sums.values()))).tolist()
+        means = {key: total / n_pairs for key, total in zip(sums, totals)}
+        norm = norm.item()
         dt = time.perf_counter() - t0
-        check_finite(step, loss, norm, out / "dpo.part")
+        check_finite(step, means["loss"], norm, out / f"{STAGE}.part")
         tok_per_sec = rows_per_step * seq_len / dt
-        left = (steps - step - 1) * dt
-        env.print(f"step {step:5d}/{steps} | {show(log_step)} | lr x {scale:.3f} | {dt * 1e3:7.1f} ms | "
-                  f"{tok_per_sec:9,.0f} tok/s | {left // 60:.0f}:{left % 60:02.0f} left")
-        metrics.append(dict(step=step, **log_step, lr=scale, grad_norm=norm, ms=dt * 1e3, tok_per_sec=tok_per_sec))
+        env.print(progress_line(step, steps, show(means), lr, dt, tok_per_sec))
+        metrics.append(dict(step=step, **means, lr=lr, grad_norm=norm, ms=dt * 1e3,
+                            tok_per_sec=tok_per_sec))
 
-    finish_run(out, "dpo", stop, env, "distill.py", "prompts.jsonl" if cfg.data else "")
+    finish_run(out, STAGE, stop, env, f"{NEXT}.py", "prompts.jsonl" if cfg.data else "")
 
 
 if __name__ == "__main__":

@@ -13,22 +13,26 @@ from pathlib import Path
 
 import torch
 
-from common import GPT, GPTConfig, Tokenizer, rotary_table, rotate, save_checkpoint
+from common import GPT, GPTConfig, Tokenizer, generate, rotary_table, rotate, save_checkpoint
 from data.demo import python_corpus
 from data.documents import choose_documents, list_files, read_documents
 from machine import StopSignal, can_compile, parse_config, run, setup
-from talk.engine import Engine
-from train.optimizer import Optimizer
+from train.optimizer import make_optimizer
 from train.rows import describe_sources, micro_batches, pack_documents, read_ahead
 from train.run import (
+    banner,
     check_finite,
     decisive_settings,
     evaluate_loss,
     finish_run,
+    lr_scale,
     micro_batch_rows,
-    rows_for_step,
+    plan_steps,
+    progress_line,
     start_or_resume,
 )
+
+STAGE, NEXT = "pretrain", "midtrain"
 
 
 @dataclass
@@ -70,11 +74,6 @@ def peak_flops(device, tflops=0.0):
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
     known = [chip for chip in PEAK_TFLOPS if chip in name]
     return 1e12 * (tflops or (PEAK_TFLOPS[max(known, key=len)] if known else 0))
-
-
-def lr_scale(step, cfg, steps):
-    """Trapezoid: up in the first share of the steps, flat, down to 0 in the last (Zhai et al. 2022, sec. 3.5)."""
-    return min(1.0, (step + 1) / max(1, cfg.warmup * steps), (steps - step) / max(1, cfg.warmdown * steps))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -146,77 +145,95 @@ def look_back(attn, head, distance, theta):
         weight[row:row + D, 0] = 2 / 3 * vector                              # 2 a pair, as channel 0 is about 3
 
 
+def print_samples(model, tok, rows, seed, n_samples=4, n_prompt=8, n_new=32):
+    """Go on with the first tokens of a few held-out documents, and print what comes."""
+    ids, _ = rows.batch(slice(0, 64))
+    begins = (ids[:, :-n_prompt] == tok.special("<|bos|>")).nonzero()
+    for b, t in begins[:n_samples]:
+        prompt = ids[b, t:t + n_prompt].tolist()
+        new = generate(model, prompt, n_new, temperature=0.8, seed=seed)
+        print(f"    {tok.decode(prompt[1:])!r} -> {tok.decode(new)!r}")
+
+
 def main():
     cfg = parse_config(Config, __doc__)
     env = setup(cfg.device, cfg.dtype)
-    out, on_gpu = Path(cfg.out), env.device.type == "cuda"
+    out = Path(cfg.out)
+    on_gpu = env.device.type == "cuda"
     tok = Tokenizer.load(out / "tokenizer")
 
     # ---- data: text -> rows on disk, once ----
     paths = choose_documents(cfg.data, on_gpu, env.print)
     seq_len = cfg.seq_len or choose_seq_len(paths, on_gpu)
-    read = (lambda split: read_documents(paths, split)) if paths else python_corpus.documents
     made_from = describe_sources(paths)
-    train_rows = pack_documents(out / "rows/pretrain_train.rows", lambda: read("train"), tok, seq_len, made_from, env)
-    val_rows = pack_documents(out / "rows/pretrain_val.rows", lambda: read("val"), tok, seq_len, made_from, env)
+
+    def pack(split):
+        read = lambda: read_documents(paths, split) if paths else python_corpus.documents(split)
+        path = out / f"rows/{STAGE}_{split}.rows"
+        return pack_documents(path, read, tok, seq_len, made_from, env)
+
+    train_rows = pack("train")
+    val_rows = pack("val")
 
     # ---- model: one dial, the rest follows ----
     n_tokens = len(train_rows) * seq_len
-    tokens_per_param = cfg.tokens_per_param or (12 if on_gpu else 0.65 if env.dtype == torch.bfloat16 else 0.26)
-    depth = cfg.depth or (choose_depth(n_tokens, tokens_per_param, tok.vocab_size, seq_len) if on_gpu else 4)
-    why = ("--depth" if cfg.depth else f"what {n_tokens:,} tokens feed" if on_gpu else
-           "the demo size, as there is no GPU")
+    tokens_per_param = cfg.tokens_per_param
+    if not tokens_per_param and on_gpu:
+        tokens_per_param = 12
+    elif not tokens_per_param:
+        tokens_per_param = 0.65 if env.dtype == torch.bfloat16 else 0.26
+    if cfg.depth:
+        depth, why = cfg.depth, "--depth"
+    elif on_gpu:
+        depth = choose_depth(n_tokens, tokens_per_param, tok.vocab_size, seq_len)
+        why = f"what {n_tokens:,} tokens feed"
+    else:
+        depth, why = 4, "the demo size, as there is no GPU"
     config = model_config(depth, tok.vocab_size, seq_len, cfg.n_kv_head)
-    horizon = math.ceil(tokens_per_param * matrix_weights(config))
-    rows_per_step = (max(1, cfg.tokens_per_step // seq_len) if cfg.tokens_per_step
-                     else rows_for_step(horizon, seq_len, env))
-    steps = cfg.steps or math.ceil(horizon / (rows_per_step * seq_len))
     model = GPT(config)
     init_weights(model, cfg.seed)
     model.to(env.device).compute_dtype = env.dtype
-    compiled = torch.compile(model, dynamic=False) if cfg.compile and can_compile(env.device) else model
-    batch_size = micro_batch_rows(cfg.batch_size, model, rows_per_step, env)
+    use_compile = cfg.compile and can_compile(env.device)
+    compiled = torch.compile(model, dynamic=False) if use_compile else model
 
-    # ---- optimizer ----
-    width_scale = (config.n_embd / 256) ** -0.5
-    optimizer = Optimizer(model, env, cfg.matrix_lr, cfg.embed_lr * width_scale, cfg.head_lr * width_scale,
-                          cfg.weight_decay, compile=on_gpu and compiled is not model)
-    settings = decisive_settings(cfg, model, env, data=made_from, steps=steps, rows_per_step=rows_per_step)
-    first, metrics = start_or_resume(out, "pretrain", settings, cfg.resume, model, optimizer, env)
-    peak, flops = peak_flops(env.device, cfg.peak_tflops), flops_per_token(config)
-    train_tokens = steps * rows_per_step * seq_len
-    env.print(f"machine    {env.device}, {env.world_size} rank(s), {env.dtype}, torch {torch.__version__}, "
-              f"{'compiled' if compiled is not model else 'not compiled'}\n"
-              f"model      depth {depth} ({why}), width {config.n_embd}, {config.n_head} heads, "
-              f"{model.num_params():,} parameters, vocabulary {config.vocab_size}\n"
-              f"horizon    {steps} steps of {rows_per_step} rows of {seq_len} = {train_tokens:,} tokens "
-              f"({steps * rows_per_step / len(train_rows):.2f} epochs, "
-              f"{train_tokens / matrix_weights(config):.1f} a matrix weight, "
-              f"{'--steps' if cfg.steps else '--tokens_per_param'}), micro-batches of {batch_size} rows\n"
-              f"config     {cfg}")
+    # ---- horizon, optimizer ----
+    horizon = math.ceil(tokens_per_param * matrix_weights(config))
+    steps, rows_per_step = plan_steps(cfg, horizon, seq_len, env)
+    batch_size = micro_batch_rows(cfg.batch_size, model, rows_per_step, env)
+    optimizer = make_optimizer(cfg, model, env, use_compile)
+    settings = decisive_settings(cfg, model, env, data=made_from,
+                                 steps=steps, rows_per_step=rows_per_step)
+    first, metrics = start_or_resume(out, STAGE, settings, cfg.resume, model, optimizer, env)
+    peak = peak_flops(env.device, cfg.peak_tflops)
+    per_weight = steps * rows_per_step * seq_len / matrix_weights(config)
+    why_so_long = "--steps" if cfg.steps else "--tokens_per_param"
+    banner(cfg, env,
+           f"depth {depth} ({why}), width {config.n_embd}, {config.n_head} heads, "
+           f"{model.num_params():,} parameters, vocabulary {config.vocab_size}", use_compile,
+           steps, rows_per_step, batch_size, train_rows,
+           more=f", {per_weight:.1f} a matrix weight, {why_so_long}")
 
     # ---- loop: evaluate, save, stop, then train ----
-    stop, log = StopSignal(), {}
-    batches_of = lambda step: micro_batches(train_rows, step, rows_per_step, batch_size, env, cfg.seed)
+    stop = StopSignal()
+    log = {}
+    batches_of = lambda step: micro_batches(train_rows, step, rows_per_step, batch_size, env,
+                                            cfg.seed)
     step_batches = read_ahead(batches_of, first, env.device)
-    for step in range(first, steps + 1):                                     # the extra pass only evaluates and saves
+    # The last pass only evaluates and saves.
+    for step in range(first, steps + 1):
         done = step == steps
         if done or step % cfg.eval_every == 0:
             log = evaluate_loss(model, val_rows, tok, env, batch_size, cfg.eval_rows)
             metrics.append(dict(step=step, val_loss=log["loss"], val_bpb=log["bpb"]))
-            env.print(f"step {step:5d} | val loss {log['loss']:.4f} | val bits per byte {log['bpb']:.4f}")
-        if (done or step % cfg.sample_every == 0 and step > 0) and env.rank == 0:
-            rows, _ = val_rows.batch(slice(0, 64))
-            begins = (rows[:, :-8] == tok.special("<|bos|>")).nonzero()[:4]  # of held-out documents, to be gone on with
-            prompts = [rows[b, t:t + 8].tolist() for b, t in begins]
-            samples = Engine(model, tok).generate(prompts, 32, raw=True, temperature=0.8, seed=step)
-            for prompt, ids in zip(prompts, samples):
-                print(f"    {tok.decode(prompt[1:])!r} -> {tok.decode(ids)!r}")
+            env.print(f"step {step:5d} | val loss {log['loss']:.4f} | "
+                      f"val bits per byte {log['bpb']:.4f}")
+        if env.rank == 0 and (done or (step > 0 and step % cfg.sample_every == 0)):
+            print_samples(model, tok, val_rows, seed=step)
         stopping = stop.requested(env)
-        if done or stopping or step > first and step % cfg.save_every == 0:
-            meta = dict(stage="pretrain", step=step, steps=steps, settings=settings, config=asdict(cfg),
+        if done or stopping or (step > first and step % cfg.save_every == 0):
+            meta = dict(stage=STAGE, step=step, steps=steps, settings=settings, config=asdict(cfg),
                         tokenizer=tok.fingerprint, metrics=log)
-            save_checkpoint(out / "pretrain.part", model, meta, metrics, optimizer, env)
+            save_checkpoint(out / f"{STAGE}.part", model, meta, metrics, optimizer, env)
         if done or stopping:
             break
 
@@ -225,22 +242,27 @@ def main():
         batches, n_target = next(step_batches)
         total = torch.zeros((), device=env.device)
         for ids, targets in batches:
-            loss = compiled(ids, targets) / n_target                         # every token of the step weighs the same
+            # Every token of the step weighs the same, in whatever micro-batch and rank it stands.
+            loss = compiled(ids, targets) / n_target
             loss.backward()
             total += loss.detach()
-        scale = lr_scale(step, cfg, steps)
-        norm = optimizer.step(scale, momentum=0.95 - 0.1 * max(0, 1 - step / 100))
-        loss, norm = env.all_sum(total).item(), norm.item()                  # waits for the device
+        lr = lr_scale(step, cfg, steps)
+        norm = optimizer.step(lr, momentum=0.95 - 0.1 * max(0, 1 - step / 100))
+        # Reading the numbers waits for the device, so that the time is that of the whole step.
+        loss = env.all_sum(total).item()
+        norm = norm.item()
         dt = time.perf_counter() - t0
-        check_finite(step, loss, norm, out / "pretrain.part")
+        check_finite(step, loss, norm, out / f"{STAGE}.part")
         tok_per_sec = rows_per_step * seq_len / dt
-        mfu = f"{100 * tok_per_sec * flops / peak / env.world_size:.1f} %" if peak else "n/a"
-        left = (steps - step - 1) * dt
-        env.print(f"step {step:5d}/{steps} | loss {loss:.4f} | lr x {scale:.3f} | {dt * 1e3:7.1f} ms | "
-                  f"{tok_per_sec:9,.0f} tok/s | MFU {mfu} | {left // 60:.0f}:{left % 60:02.0f} left")
-        metrics.append(dict(step=step, loss=loss, lr=scale, grad_norm=norm, ms=dt * 1e3, tok_per_sec=tok_per_sec))
+        mfu = "n/a"
+        if peak:
+            mfu = f"{100 * tok_per_sec * flops_per_token(config) / peak / env.world_size:.1f} %"
+        env.print(progress_line(step, steps, f"loss {loss:.4f}", lr, dt, tok_per_sec,
+                                more=f" | MFU {mfu}"))
+        metrics.append(dict(step=step, loss=loss, lr=lr, grad_norm=norm, ms=dt * 1e3,
+                            tok_per_sec=tok_per_sec))
 
-    finish_run(out, "pretrain", stop, env, "midtrain.py", "chats.jsonl" if cfg.data else "")
+    finish_run(out, STAGE, stop, env, f"{NEXT}.py", "chats.jsonl" if cfg.data else "")
 
 
 if __name__ == "__main__":

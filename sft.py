@@ -16,19 +16,23 @@ import torch
 from common import digest, load_checkpoint, save_checkpoint
 from data.mixtures import choose_mixture, conversations
 from machine import StopSignal, can_compile, parse_config, run, setup
-from train.optimizer import Optimizer
+from train.optimizer import make_optimizer
 from train.rows import describe_sources, micro_batches, pack_conversations, read_ahead
 from train.run import (
+    banner,
     check_finite,
     decisive_settings,
     evaluate_loss,
     finish_run,
+    lr_scale,
     micro_batch_rows,
     own_passes,
-    rows_for_step,
+    plan_steps,
+    progress_line,
     start_or_resume,
 )
 
+STAGE, BASE, NEXT = "sft", "midtrain", "dpo"
 DEMO_MIXTURE = "spelling_bee:3000,simple_spelling:12000,arithmetic:4000,python_questions:1500,identity:30000"
 
 
@@ -58,69 +62,65 @@ class Config:
     compile: bool = True              # torch.compile the model
 
 
-def lr_scale(step, cfg, steps):
-    """Trapezoid: up in the first share of the steps, flat, down to 0 in the last (Zhai et al. 2022, sec. 3.5)."""
-    return min(1.0, (step + 1) / max(1, cfg.warmup * steps), (steps - step) / max(1, cfg.warmdown * steps))
-
-
 def main():
     cfg = parse_config(Config, __doc__)
     env = setup(cfg.device, cfg.dtype)
-    out, on_gpu = Path(cfg.out), env.device.type == "cuda"
-    model, tok, previous = load_checkpoint(out / "midtrain", env.device, f"run python midtrain.py --out {out} first")
+    out = Path(cfg.out)
+    model, tok, previous = load_checkpoint(out / BASE, env.device,
+                                           f"run python {BASE}.py --out {out} first")
 
     # ---- data: conversations -> rows on disk, once ----
     seq_len = model.config.seq_len
-    mixture = choose_mixture("sft", cfg.mixture, Config.mixture, cfg.data, env)
+    mixture = choose_mixture(STAGE, cfg.mixture, Config.mixture, cfg.data, env)
     made_from = describe_sources(cfg.data, mixture=mixture, skip_bad_rows=cfg.skip_bad_rows)
-    read = lambda spec, split: conversations(spec, split, cfg.data, cfg.skip_bad_rows)
-    train_rows = pack_conversations(out / "rows/sft_train.rows", lambda: read(mixture.train, "train"),
-                                    tok, seq_len, made_from, env, need_target=True)
-    val_rows = pack_conversations(out / "rows/sft_val.rows", lambda: read(mixture.val, "test"),
-                                  tok, seq_len, made_from, env, need_target=True)
 
-    # ---- model ----
+    def pack(spec, split, name):
+        read = lambda: conversations(spec, split, cfg.data, cfg.skip_bad_rows)
+        path = out / f"rows/{STAGE}_{name}.rows"
+        return pack_conversations(path, read, tok, seq_len, made_from, env, need_target=True)
+
+    train_rows = pack(mixture.train, "train", "train")
+    val_rows = pack(mixture.val, "test", "val")
+
+    # ---- model, horizon, optimizer ----
     model.train().compute_dtype = env.dtype
-    compiled = torch.compile(model, dynamic=False) if cfg.compile and can_compile(env.device) else model
-    epochs = cfg.epochs or (own_passes(len(train_rows) * seq_len) if cfg.data else
-                            0.4 if env.device.type == "cpu" and env.dtype == torch.float32 else 1.0)
+    use_compile = cfg.compile and can_compile(env.device)
+    compiled = torch.compile(model, dynamic=False) if use_compile else model
+    epochs = cfg.epochs
+    if not epochs and cfg.data:
+        epochs = own_passes(len(train_rows) * seq_len)
+    elif not epochs:
+        epochs = 0.4 if env.device.type == "cpu" and env.dtype == torch.float32 else 1.0
     horizon = math.ceil(epochs * len(train_rows) * seq_len)
-    rows_per_step = (max(1, cfg.tokens_per_step // seq_len) if cfg.tokens_per_step
-                     else rows_for_step(horizon, seq_len, env, bool(cfg.data)))
-    steps = cfg.steps or math.ceil(horizon / (rows_per_step * seq_len))
+    steps, rows_per_step = plan_steps(cfg, horizon, seq_len, env, own_data=bool(cfg.data))
     batch_size = micro_batch_rows(cfg.batch_size, model, rows_per_step, env)
-
-    # ---- optimizer ----
-    width_scale = (model.config.n_embd / 256) ** -0.5
-    optimizer = Optimizer(model, env, cfg.matrix_lr, cfg.embed_lr * width_scale, cfg.head_lr * width_scale,
-                          cfg.weight_decay, compile=on_gpu and compiled is not model)
-    settings = decisive_settings(cfg, model, env, start=digest(previous), data=made_from, steps=steps,
-                                 rows_per_step=rows_per_step)
-    first, metrics = start_or_resume(out, "sft", settings, cfg.resume, model, optimizer, env)
-    train_tokens = steps * rows_per_step * seq_len
-    env.print(f"machine    {env.device}, {env.world_size} rank(s), {env.dtype}, torch {torch.__version__}, "
-              f"{'compiled' if compiled is not model else 'not compiled'}\n"
-              f"model      {out}/midtrain, {model.num_params():,} parameters\n"
-              f"horizon    {steps} steps of {rows_per_step} rows of {seq_len} = {train_tokens:,} tokens "
-              f"({steps * rows_per_step / len(train_rows):.2f} epochs), micro-batches of {batch_size} rows\n"
-              f"config     {cfg}")
+    optimizer = make_optimizer(cfg, model, env, use_compile)
+    settings = decisive_settings(cfg, model, env, start=digest(previous), data=made_from,
+                                 steps=steps, rows_per_step=rows_per_step)
+    first, metrics = start_or_resume(out, STAGE, settings, cfg.resume, model, optimizer, env)
+    banner(cfg, env, f"{out}/{BASE}, {model.num_params():,} parameters", use_compile,
+           steps, rows_per_step, batch_size, train_rows)
 
     # ---- loop: evaluate, save, stop, then train ----
-    stop, log = StopSignal(), {}
-    batches_of = lambda step: micro_batches(train_rows, step, rows_per_step, batch_size, env, cfg.seed,
-                                            only_learned=True)
+    stop = StopSignal()
+    log = {}
+    batches_of = lambda step: micro_batches(train_rows, step, rows_per_step, batch_size, env,
+                                            cfg.seed, only_learned=True)
     step_batches = read_ahead(batches_of, first, env.device)
-    for step in range(first, steps + 1):                                     # the extra pass only evaluates and saves
+    # The last pass only evaluates and saves.
+    for step in range(first, steps + 1):
         done = step == steps
         if done or step % cfg.eval_every == 0:
-            log = evaluate_loss(model, val_rows, tok, env, batch_size, cfg.eval_rows, only_learned=True)
+            log = evaluate_loss(model, val_rows, tok, env, batch_size, cfg.eval_rows,
+                                only_learned=True)
             metrics.append(dict(step=step, val_loss=log["loss"], val_bpb=log["bpb"]))
-            env.print(f"step {step:5d} | val loss {log['loss']:.4f} | val bits per byte {log['bpb']:.4f}")
+            env.print(f"step {step:5d} | val loss {log['loss']:.4f} | "
+                      f"val bits per byte {log['bpb']:.4f}")
         stopping = stop.requested(env)
-        if done or stopping or step > first and step % cfg.save_every == 0:
-            meta = dict(stage="sft", step=step, steps=steps, settings=settings, config=asdict(cfg),
+        if done or stopping or (step > first and step % cfg.save_every == 0):
+            meta = dict(stage=STAGE, step=step, steps=steps, settings=settings, config=asdict(cfg),
                         tokenizer=tok.fingerprint, metrics=log)
-            save_checkpoint(out / "sft.part", model, meta, metrics, optimizer, env)
+            save_checkpoint(out / f"{STAGE}.part", model, meta, metrics, optimizer, env)
         if done or stopping:
             break
 
@@ -129,21 +129,23 @@ def main():
         batches, n_target = next(step_batches)
         total = torch.zeros((), device=env.device)
         for ids, targets in batches:
-            loss = compiled(ids, targets, isolate=True) / n_target           # every supervised token weighs the same
+            # Every supervised token of the step weighs the same; none sees another conversation.
+            loss = compiled(ids, targets, isolate=True) / n_target
             loss.backward()
             total += loss.detach()
-        scale = lr_scale(step, cfg, steps)
-        norm = optimizer.step(scale, momentum=0.95)
-        loss, norm = env.all_sum(total).item(), norm.item()                  # waits for the device
+        lr = lr_scale(step, cfg, steps)
+        norm = optimizer.step(lr, momentum=0.95)
+        # Reading the numbers waits for the device, so that the time is that of the whole step.
+        loss = env.all_sum(total).item()
+        norm = norm.item()
         dt = time.perf_counter() - t0
-        check_finite(step, loss, norm, out / "sft.part")
+        check_finite(step, loss, norm, out / f"{STAGE}.part")
         tok_per_sec = rows_per_step * seq_len / dt
-        left = (steps - step - 1) * dt
-        env.print(f"step {step:5d}/{steps} | loss {loss:.4f} | lr x {scale:.3f} | {dt * 1e3:7.1f} ms | "
-                  f"{tok_per_sec:9,.0f} tok/s | {left // 60:.0f}:{left % 60:02.0f} left")
-        metrics.append(dict(step=step, loss=loss, lr=scale, grad_norm=norm, ms=dt * 1e3, tok_per_sec=tok_per_sec))
+        env.print(progress_line(step, steps, f"loss {loss:.4f}", lr, dt, tok_per_sec))
+        metrics.append(dict(step=step, loss=loss, lr=lr, grad_norm=norm, ms=dt * 1e3,
+                            tok_per_sec=tok_per_sec))
 
-    finish_run(out, "sft", stop, env, "dpo.py", "pairs.jsonl" if cfg.data else "")
+    finish_run(out, STAGE, stop, env, f"{NEXT}.py", "pairs.jsonl" if cfg.data else "")
 
 
 if __name__ == "__main__":

@@ -130,3 +130,14 @@ class Optimizer:
         for name, g in self.groups.items():
             for share, tensors in zip(g["state"], saved["state"][name], strict=True):
                 share.copy_(self.my_share(self.units(g, tensors)))
+
+
+def make_optimizer(cfg, model, env, compile=False):
+    """The optimizer of a stage: --embed_lr and --head_lr are for 256 channels and fall as 1/sqrt(width).
+
+    compile: on a GPU; on a CPU it would take longer than it saves.
+    """
+    width_scale = (model.config.n_embd / 256) ** -0.5
+    return Optimizer(model, env, cfg.matrix_lr, cfg.embed_lr * width_scale,
+                     cfg.head_lr * width_scale, cfg.weight_decay,
+                     compile=compile and env.device.type == "cuda")

@@ -1,6 +1,7 @@
 """
-What only the training stages share, beyond common.py: the optimizer, the loss on held-out rows, the micro-batch that
-fits, and how a run stops, resumes and ends. The loop itself stands in each stage's script.
+What the training stages share and a first reading may skip: the schedule, how many rows make a step and how many of
+them fit, what a run prints, the loss on held-out rows, and how a run resumes and ends. The loop itself stands in each
+stage's script.
 """
 import json
 import math
@@ -15,11 +16,27 @@ import torch
 from common import CHUNK, load_tensors, read_meta
 from machine import finish_replace, replace_folder
 
-# ---------------------------------------------------------------------------------------------------------------------
-# The optimizer: Muon for the matrices, AdamW for embedding and head; gradients summed and state sharded over the ranks
+# --------------------------------------------------------------------------------------------------
+# How long: the schedule, the horizon, the rows of a step
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Before, while and after a stage runs
+def lr_scale(step, cfg, steps):
+    """Trapezoid: up in the first share of the steps, flat, down to 0 in the last.
+
+    Zhai et al. 2022, arXiv:2106.04560, sec. 3.5.
+    """
+    up = (step + 1) / max(1, cfg.warmup * steps)
+    down = (steps - step) / max(1, cfg.warmdown * steps)
+    return min(1.0, up, down)
+
+
+def plan_steps(cfg, horizon, seq_len, env, own_data=False):
+    """-> optimizer steps and rows a step for a run over `horizon` tokens; own_data: see rows_for_step."""
+    if cfg.tokens_per_step:
+        rows_per_step = max(1, cfg.tokens_per_step // seq_len)
+    else:
+        rows_per_step = rows_for_step(horizon, seq_len, env, own_data)
+    return cfg.steps or math.ceil(horizon / (rows_per_step * seq_len)), rows_per_step
+
 
 def rows_for_step(horizon, seq_len, env, own_data=False):
     """Rows an optimizer step for a run over `horizon` tokens: the largest power of two from 8,192 to 524,288 tokens
@@ -74,6 +91,30 @@ def largest_batch(model, rows_per_step, env):
         most = -env.all_max(torch.tensor(-most, device=env.device)).item()   # what fits on every rank
     return max(n for n in range(1, rows + 1) if rows % n == 0 and n <= most)
 
+# --------------------------------------------------------------------------------------------------
+# What a run prints
+
+def banner(cfg, env, model_text, is_compiled, steps, rows_per_step, batch_size, rows, more=""):
+    """What will happen, before it happens. more: what else there is to say about the horizon."""
+    seq_len = rows.header["seq_len"]
+    epochs = steps * rows_per_step / len(rows)
+    env.print(f"machine    {env.device}, {env.world_size} rank(s), {env.dtype}, torch {torch.__version__}, "
+              f"{'compiled' if is_compiled else 'not compiled'}\n"
+              f"model      {model_text}\n"
+              f"horizon    {steps} steps of {rows_per_step} rows of {seq_len} = "
+              f"{steps * rows_per_step * seq_len:,} tokens ({epochs:.2f} epochs{more}), "
+              f"micro-batches of {batch_size} rows\n"
+              f"config     {cfg}")
+
+
+def progress_line(step, steps, shown, lr, seconds, tok_per_sec, more=""):
+    """One line for a step that took so many seconds. shown: its loss and the like."""
+    left = (steps - step - 1) * seconds
+    return (f"step {step:5d}/{steps} | {shown} | lr x {lr:.3f} | {seconds * 1e3:7.1f} ms | "
+            f"{tok_per_sec:9,.0f} tok/s{more} | {left // 60:.0f}:{left % 60:02.0f} left")
+
+# --------------------------------------------------------------------------------------------------
+# Held-out loss
 
 @torch.no_grad()
 def evaluate_loss(model, rows, tok, env, batch_size, max_rows, only_learned=False):
@@ -91,6 +132,8 @@ def evaluate_loss(model, rows, tok, env, batch_size, max_rows, only_learned=Fals
     nats, n_target, text_nats, n_bytes = env.all_sum(sums).tolist()
     return {"loss": nats / max(1, n_target), "bpb": text_nats / math.log(2) / max(1, n_bytes)}
 
+# --------------------------------------------------------------------------------------------------
+# How a run begins, resumes and ends
 
 RECIPE = ("seed", "beta", "matrix_lr", "embed_lr", "head_lr", "weight_decay", "warmup", "warmdown")
 
