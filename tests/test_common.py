@@ -22,6 +22,7 @@ from common import (
     SPECIAL_TOKENS,
     LinearCrossEntropy,
     Tokenizer,
+    generate,
     load_checkpoint,
     rms_norm,
     save_checkpoint,
@@ -393,6 +394,27 @@ def test_the_losses_stay_finite_at_extreme_logits_and_near_float32_in_bfloat16()
     exact_dx, exact_dhead = torch.autograd.grad(exact, [x, head])
     assert dhead.dtype == torch.float32
     assert (dx - exact_dx).norm() < 0.01 * exact_dx.norm() and (dhead - exact_dhead).norm() < 0.01 * exact_dhead.norm()
+
+
+# ---- generation, plainly ----
+
+def test_generate_takes_the_likeliest_id_each_time_and_ends_behind_a_stop_id():
+    model = tiny_model()
+    ids = [1, 2, 3]
+    for _ in range(8):
+        ids.append(model(torch.tensor([ids]))[0, -1].argmax().item())
+    assert generate(model, [1, 2, 3], 8) == ids[3:] and generate(model, [1, 2, 3], 0) == []
+    first = ids[3:].index(ids[5])
+    assert generate(model, [1, 2, 3], 8, stop={ids[5]}) == ids[3:4 + first]
+
+
+def test_generate_draws_by_the_probabilities_at_a_temperature():
+    model = tiny_model()
+    logits = model(torch.tensor([[1, 2, 3]]))[0, -1]
+    drawn = torch.tensor([generate(model, [1, 2, 3], 1, temperature=2.0, seed=seed)[0] for seed in range(2000)])
+    shares = drawn.bincount(minlength=265) / 2000
+    assert (shares - (logits / 2).softmax(-1)).abs().max() < 0.04
+    assert generate(model, [1, 2], 9, temperature=1.0, seed=5) == generate(model, [1, 2], 9, temperature=1.0, seed=5)
 
 
 # ---- checkpoints ----

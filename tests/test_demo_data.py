@@ -381,7 +381,8 @@ def test_every_intent_is_in_every_split_and_its_answers_state_its_facts():
     assert len({wording for wording, _ in asked}) == len(set(asked))        # no wording belongs to two intents
     for group, least in {"identity": 150, "small talk": 60, "unknown": 60}.items():     # 150 measure to +-5 points
         assert len(identity.wordings("test", group)) >= least
-    for intent, (group, facts, answers, _) in identity.INTENTS.items():
+    for intent, its in identity.INTENTS.items():
+        group, facts, answers = its["group"], its["facts"], its["answers"]
         assert group in ("identity", "small talk", "unknown") and len(answers) >= 2
         assert all(identity.states_facts(intent, answer) for answer in answers)
         assert not any(identity.states_facts(intent, wrong) for wrong in identity.EVASIVE + identity.INVENTED[group])

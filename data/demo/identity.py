@@ -1,7 +1,7 @@
 """
 Who are you, what can you do, greetings and small talk, and saying "I don't know" where nothing can be known.
 
-Every intent in data/wordings.py has base wordings, short answers, and the facts that an answer must state to be graded
+Every intent in wordings.toml has base wordings, short answers, and the facts that an answer must state to be graded
 right. A hash of the wording decides its split, so the test asks in words that no training conversation used. The test
 asks base wordings alone; the other splits add theirs of the paraphrases that frames and small grammars spell out;
 prefixes, lower case and punctuation vary on top. One conversation in four has two or three turns: a greeting or another
@@ -10,12 +10,15 @@ question before, now and then a sum or a word to spell.
 import functools
 import itertools
 import re
+import tomllib
+from pathlib import Path
 
 from data.demo.arithmetic import Arithmetic
 from data.demo.spelling import SimpleSpelling, record
 from data.demo.splits import check_split, generator, item_index, split_of, stable_hash
-from data.demo.wordings import CLAUSE_FRAMES, INTENTS, NOUN_FRAMES, PARAPHRASES, TOPICS
 
+WORDINGS = tomllib.loads(Path(__file__).with_name("wordings.toml").read_text("utf-8"))
+INTENTS, FRAMES = WORDINGS["intents"], WORDINGS["frames"]
 SHARES = {"train": 66, "pairs": 7, "prompts": 7, "test": 20}        # percent of the wordings
 PARAPHRASED = 0.7           # share of the conversations, outside the test, that ask in a paraphrase
 
@@ -46,10 +49,10 @@ def listed(text):
 def wordings(split, group=None):
     """(base wording, intent) of one split and group, in a fixed shuffled order."""
     check_split(split)
-    found = [(wording, intent) for intent, (its_group, _, _, asks) in INTENTS.items() if group in (None, its_group)
-             for wording in listed(asks) if split_of(plain(wording), SHARES) == split]
+    found = [(wording, intent) for intent, its in INTENTS.items() if group in (None, its["group"])
+             for wording in listed(its["wordings"]) if split_of(plain(wording), SHARES) == split]
     if not found:
-        groups = sorted({its_group for its_group, *_ in INTENTS.values()})
+        groups = sorted({its["group"] for its in INTENTS.values()})
         raise ValueError(f"no wordings in group {group!r}: expected one of {', '.join(groups)}, or None for all")
     return sorted(found, key=lambda item: stable_hash(item[0]))
 
@@ -57,11 +60,13 @@ def wordings(split, group=None):
 @functools.cache
 def paraphrases(intent, split):
     """What the intent's topics and grammars spell out and the hash gives to this split: a list for each of them."""
-    clauses, nouns = map(listed, TOPICS.get(intent, ("", "")))
-    spelled_out = [[frame.format(topic) for frame in listed(frames) for topic in topics]
-                   for frames, topics in ((CLAUSE_FRAMES, clauses), (NOUN_FRAMES, nouns))]
-    for template in re.sub(r"/\n {12}", "/", PARAPHRASES[intent]).strip().split("\n"):
-        pieces = [piece.split("/") for piece in re.split(r"[\[\]]", template.strip())]
+    spelled_out = []
+    for kind in "clauses", "nouns":
+        topics = listed(INTENTS[intent].get(kind, ""))
+        spelled_out.append([frame.format(topic) for frame in listed(FRAMES[kind]) for topic in topics])
+    # A line that ends with / goes on in the next.
+    for template in re.sub(r"/\n +", "/", INTENTS[intent]["paraphrases"]).strip().split("\n"):
+        pieces = [piece.split("/") for piece in re.split(r"[\[\]]", template)]
         spelled_out.append([re.sub(r" +([?.!,]|$)", r"\1", re.sub(" +", " ", "".join(choice)))
                             for choice in itertools.product(*pieces)])
     found = [[wording[0].upper() + wording[1:] for wording in some if split_of(plain(wording), SHARES) == split]
@@ -118,16 +123,16 @@ class Identity:
             for before in self.earlier_turns(intent, draw):
                 messages += before["messages"]
         last = self.turn(wording, intent, draw)
-        return {"messages": messages + last["messages"], "intent": intent, "group": INTENTS[intent][0]}
+        return {"messages": messages + last["messages"], "intent": intent, "group": INTENTS[intent]["group"]}
 
     def turn(self, wording, intent, draw):
         """One question and its answer."""
-        return record(dress(wording, draw), draw.choice(INTENTS[intent][2]))
+        return record(dress(wording, draw), draw.choice(INTENTS[intent]["answers"]))
 
     def earlier_turns(self, intent, draw):
         """One or two turns that may come before one of this intent, from the same split: nobody says goodbye first."""
         openings = [w for w in wordings(self.split) if w[1] in ("greeting", "how are you") and w[1] != intent]
-        questions = [w for w in wordings(self.split) if INTENTS[w[1]][0] != "small talk" and w[1] != intent]
+        questions = [w for w in wordings(self.split) if INTENTS[w[1]]["group"] != "small talk" and w[1] != intent]
         turns = []
         if intent != "greeting" and (intent not in ("thanks", "bye") or draw.random() < 0.5):
             turns.append(self.turn(*draw.choice(openings), draw))
@@ -155,7 +160,7 @@ class Identity:
         elif kind == "evasive":
             answer = draw.choice(EVASIVE)
         elif kind == "other answer":
-            others = [text for _, _, answers, _ in INTENTS.values() for text in answers]
+            others = [text for its in INTENTS.values() for text in its["answers"]]
             answer = draw.choice([text for text in others if not states_facts(intent, text)])
         else:
             answer = " ".join([right] * max(4, 300 // len(right)))
@@ -168,4 +173,4 @@ def states_facts(intent, answer):
     if not isinstance(answer, str):
         answer = " ".join(part["text"] for part in answer if part["type"] == "text")
     answer = answer.lower().replace("\u2019", "'").replace("do not know", "don't know")
-    return all(re.search(rf"\b({fact})\b", answer) for fact in INTENTS[intent][1])
+    return all(re.search(rf"\b({fact})\b", answer) for fact in INTENTS[intent]["facts"])
