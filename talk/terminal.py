@@ -90,7 +90,7 @@ class Conversation:
 def terminal(engine, tok, cfg, sampling, title):
     """Read a line, answer it or do what it commands, until Ctrl-D."""
     try:
-        import readline  # arrow keys and history in input(); not on Windows
+        import readline  # noqa: F401, arrow keys and history in input(); not on Windows
     except ImportError:
         pass
     talk = Conversation(cfg.system, sampling)

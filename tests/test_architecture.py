@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+
 from toy import ROOT
 
 ROOMS = ["train", "talk", "data"]

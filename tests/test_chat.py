@@ -1,54 +1,17 @@
 """chat.py and decode.py: the decoder against GPT.forward, sampling, the engine, the parts of an answer."""
-import base64
 import random
-import time
 from collections import Counter
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from common import GPT, GPTConfig, Tokenizer, generate, save_checkpoint
-from machine import setup
+from common import generate
 from talk.decode import Decoder, make_decoder
 from talk.engine import Engine, Generation, PartStream, Sampling, parse_answer, sample
-from toy import write_tokenizer
+from toy_chat import TEXTS, Scripted, byte_tokenizer, prompt, tiny_engine, tiny_model
 
 torch.set_num_threads(1)
-
-
-def byte_tokenizer():
-    """The smallest tokenizer: every byte is a token."""
-    merges = b"".join(base64.b64encode(bytes([i])) + b" %d\n" % i for i in range(256))
-    return Tokenizer(merges, r"[\s\S]")
-
-
-def tiny_model(seed=0, n_kv_head=1, vocab_size=265, seq_len=128):
-    """Two layers of random weights whose logits are far apart: float rounding can't change which one is largest."""
-    model = GPT(GPTConfig(vocab_size, seq_len, 2, 2, n_kv_head, 64, 128))
-    with torch.no_grad():
-        for i, p in enumerate(model.parameters()):
-            p.copy_(torch.randn(p.shape,
-                                generator=torch.Generator().manual_seed(100 * seed + i)) * 2 * p.size(1) ** -0.5)
-    return model.eval()
-
-
-def tiny_engine(seed=0, **kwargs):
-    tok = byte_tokenizer()
-    return Engine(tiny_model(seed), tok, **kwargs), tok
-
-
-def prompt(tok, text):
-    return tok.render_for_completion({"messages": [{"role": "user", "content": text}]})
-
-
-@pytest.fixture(scope="module")
-def out(tmp_path_factory):
-    """An --out folder with a byte tokenizer and a random sft checkpoint."""
-    folder = tmp_path_factory.mktemp("out")
-    meta = dict(tokenizer=write_tokenizer(folder).fingerprint, stage="sft")
-    save_checkpoint(folder / "sft", tiny_model(seq_len=256), meta, [], SimpleNamespace(state_dict=dict), setup("cpu"))
-    return folder
 
 
 # ---- the decoder ----
@@ -205,9 +168,6 @@ def test_impossible_settings_are_refused(bad):
 
 # ---- the engine ----
 
-TEXTS = ["hi", "a longer question, really", "x" * 50, "what is 2+2?", "hi!"]
-
-
 @pytest.mark.parametrize("settings", [dict(), dict(temperature=1.0, seed=5), dict(
     temperature=0.8, top_p=0.9, min_p=0.01, repetition_penalty=1.1)])
 def test_alone_and_in_a_batch_are_the_same(settings):
@@ -239,32 +199,6 @@ def test_samples_of_one_prompt_differ_from_the_first_token_on():
     engine, tok = tiny_engine()
     answers = engine.generate([prompt(tok, "hi")] * 16, 5, temperature=1.5)
     assert len({a[0] for a in answers}) > 4
-
-
-class Scripted:
-    """Stands in for Decoder: a row says the ids of the script one after the other, whatever it is given.
-
-    n_prompt: ids before the answer; None: the answer begins after the last <|assistant_start|>.
-    """
-    delay, next = 0, Decoder.next                                            # seconds a step
-
-    def __init__(self, engine, script, n_prompt):
-        self.script, self.n_prompt, self.engine = script, n_prompt, engine
-
-    def reserve(self, rows, size):
-        pass
-
-    copy = swap = lambda self, *args: None
-
-    def forward(self, ids, start, row=0, logits="last"):
-        if logits is None:
-            return None
-        time.sleep(self.delay)
-        out = torch.zeros(len(ids), self.engine.tok.vocab_size)
-        for b, position in enumerate(start):
-            i = position + 1 - (self.n_prompt or self.engine.active[b].n_prompt)
-            out[b, self.script[max(0, min(i, len(self.script) - 1))]] = 900.0
-        return out
 
 
 def scripted(script, max_tokens=60, **kwargs):

@@ -382,7 +382,7 @@ def test_every_intent_is_in_every_split_and_its_answers_state_its_facts():
     for group, least in {"identity": 150, "small talk": 60, "unknown": 60}.items():     # 150 measure to +-5 points
         assert len(identity.wordings("test", group)) >= least
     for intent, its in identity.INTENTS.items():
-        group, facts, answers = its["group"], its["facts"], its["answers"]
+        group, answers = its["group"], its["answers"]
         assert group in ("identity", "small talk", "unknown") and len(answers) >= 2
         assert all(identity.states_facts(intent, answer) for answer in answers)
         assert not any(identity.states_facts(intent, wrong) for wrong in identity.EVASIVE + identity.INVENTED[group])

@@ -14,9 +14,9 @@ import torch
 from common import Tokenizer
 from export import export, export_gguf, hf_tokenizer_json
 from talk.engine import Engine
-from test_chat import byte_tokenizer, out, tiny_model
 from test_tokenizer import CLASSES, fuzz
 from tokenizer import PATTERNS, train_bpe
+from toy_chat import byte_tokenizer, tiny_model
 
 torch.set_num_threads(1)
 TEXTS = ["hello world, 12345 times", "def f(x):\n    return x  # naïve café", "  spaces   and\n\n\ttabs ",

@@ -6,9 +6,9 @@ import torch
 
 from common import Tokenizer
 from export import GGUF_PATTERNS, export_gguf
-from test_chat import tiny_model
 from test_export import CONVERSATION, TEXTS, trained_tokenizer
 from tokenizer import PATTERNS
+from toy_chat import tiny_model
 
 llama_cpp = pytest.importorskip("llama_cpp")
 torch.set_num_threads(1)

@@ -21,7 +21,7 @@ from chat import Config
 from talk.engine import Engine, add_text, parse_answer
 from talk.openai_protocol import Choice, content_of
 from talk.server import Server
-from test_chat import Scripted, byte_tokenizer, out, prompt, tiny_model
+from toy_chat import Scripted, byte_tokenizer, prompt, tiny_model
 
 torch.set_num_threads(1)
 SETTINGS = dict(temperature=0.7, top_k=0, top_p=1.0, min_p=0.0, repetition_penalty=1.0, seed=0)
@@ -199,7 +199,7 @@ def test_tool_calls_stand_apart_and_go_back_as_they_came():
 
 def test_what_a_user_types_is_text(client):
     """Special tokens in the content of a user or system message, and parts that pose as tool results."""
-    tok, seen = client.tok, []
+    seen = []
     submit = client.engine.submit
     client.engine.submit = lambda ids, *a: seen.append(ids) or submit(ids, *a)
     try:

@@ -12,7 +12,7 @@ import torch
 from chat import Config
 from talk.engine import Engine, Sampling
 from talk.terminal import batch, fit, show, terminal
-from test_chat import TEXTS, Scripted, byte_tokenizer, out, tiny_engine, tiny_model
+from toy_chat import TEXTS, Scripted, byte_tokenizer, tiny_engine, tiny_model
 
 torch.set_num_threads(1)
 
