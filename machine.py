@@ -1,7 +1,7 @@
 """
-What a run needs of the machine that it is on: device, dtype, ranks, flags, one-line errors, signals, crash-safe files.
+SKIP AT FIRST. What a run needs of its machine; there is no language model in here.
 
-Nothing in here knows of language models: skip it at a first reading.
+Device, dtype and ranks; flags, one-line errors and stop signals; files that survive a crash.
 """
 import argparse
 import contextlib
@@ -24,18 +24,18 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Device, dtype and ranks
 
 @dataclass
 class Env:
     device: torch.device
-    dtype: torch.dtype            # of the compute; the weights are always float32
+    dtype: torch.dtype            # of the computation; the weights are always float32
     rank: int = 0
     world_size: int = 1
 
     def all_sum(self, tensor):
-        """The sum over all ranks, in place."""
+        """Replace the tensor by its sum over all ranks, and return it."""
         if self.world_size > 1:
             dist.all_reduce(tensor)
         return tensor
@@ -54,25 +54,35 @@ class Env:
 
 
 def setup(device="auto", dtype="auto"):
-    """Join the ranks that torchrun started (or be the only one) and choose device and compute dtype. Returns an Env."""
-    available = dict(cuda=torch.cuda.is_available(), mps=torch.backends.mps.is_available(), cpu=True)
+    """Choose device and compute dtype, and join the ranks that torchrun started -> Env."""
+    available = dict(cuda=torch.cuda.is_available(), mps=torch.backends.mps.is_available(),
+                     cpu=True)
     if device == "auto":
         device = next(name for name in available if available[name])
     if not available.get(device):
-        raise ValueError(f"--device {device}: expected auto, cpu, cuda or mps, and this machine must have it")
-    rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))      # set by torchrun
+        raise ValueError(f"--device {device}: expected auto, cpu, cuda or mps, "
+                         f"and this machine must have it")
+    # torchrun sets these variables; without it there is one rank.
+    rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     dev = torch.device(device, int(os.environ.get("LOCAL_RANK", 0)) if device == "cuda" else None)
     if device == "cuda":
         torch.cuda.set_device(dev)
     if device == "cpu":
         if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
-            libc.mallopt(-4, 0), libc.mallopt(-1, -1)   # M_MMAP_MAX, M_TRIM_THRESHOLD: saves 100,000 page faults a step
-        torch.set_flush_denormal(True)                                       # else tiny values in Adam cost 100x
-        torch.use_deterministic_algorithms(True)    # else compiled threads add up the embedding's gradient in any order
+            # Keep freed memory in the process: giving it back costs 100,000 page faults a step.
+            # -4 is M_MMAP_MAX, -1 is M_TRIM_THRESHOLD.
+            libc.mallopt(-4, 0), libc.mallopt(-1, -1)
+        # A CPU computes with denormal numbers 100 times slower, and Adam's averages decay to such.
+        torch.set_flush_denormal(True)
+        # Otherwise compiled threads add up the embedding's gradient in any order.
+        torch.use_deterministic_algorithms(True)
+        # That setting also fills new memory with NaN, which takes time and is not needed.
         torch.utils.deterministic.fill_uninitialized_memory = False
     if world_size > 1:
-        dist.init_process_group("nccl" if device == "cuda" else "gloo", device_id=dev if device == "cuda" else None,
-                                timeout=datetime.timedelta(days=1))          # ranks wait while rank 0 packs the corpus
+        # The time limit is long, since the other ranks wait while rank 0 packs the corpus.
+        dist.init_process_group("nccl" if device == "cuda" else "gloo",
+                                device_id=dev if device == "cuda" else None,
+                                timeout=datetime.timedelta(days=1))
     if dtype == "auto":
         dtype = "bfloat16" if bfloat16_is_faster(dev) else "float32"
     if dtype not in ("float32", "bfloat16"):
@@ -81,24 +91,29 @@ def setup(device="auto", dtype="auto"):
 
 
 def bfloat16_is_faster(device):
-    """True where the hardware multiplies bfloat16 faster than float32: on a CPU, AVX512-BF16 or AMX."""
+    """Does the hardware multiply bfloat16 faster than float32? A CPU needs AVX512-BF16 or AMX."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     if device.type != "cpu":
         return False
-    # PyTorch's kernels may be held to an older instruction set than the processor has, with ATEN_CPU_CAPABILITY.
-    if torch.backends.cpu.get_cpu_capability().startswith("AVX512") and Path("/proc/cpuinfo").exists():
+    # ATEN_CPU_CAPABILITY can restrict PyTorch to an older instruction set than the processor has.
+    if (torch.backends.cpu.get_cpu_capability().startswith("AVX512")
+            and Path("/proc/cpuinfo").exists()):
         return bool(re.search(r"\b(avx512_bf16|amx_bf16)\b", Path("/proc/cpuinfo").read_text()))
     return False
 
 
 def can_compile(device):
-    """torch.compile needs Python's headers and the C++ compiler that it looks for (CPU), or Triton, a C compiler for it
-    and a GPU of compute capability 7 (CUDA); without them stages run plain."""
+    """Is there all that torch.compile needs? Without it the stages run uncompiled.
+
+    It needs Python's headers, and on a CPU the C++ compiler that it looks for. On a GPU it needs
+    compute capability 7, Triton, and a C compiler for Triton.
+    """
     if not Path(sysconfig.get_path("include"), "Python.h").exists():
         return False
     if device.type == "cpu":
-        return bool(shutil.which(os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")))
+        return bool(shutil.which(
+            os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")))
     return (device.type == "cuda" and torch.cuda.get_device_capability(device) >= (7, 0)
             and importlib.util.find_spec("triton") is not None
             and any(map(shutil.which, (os.environ.get("CC", ""), "gcc", "clang"))))
@@ -106,29 +121,35 @@ def can_compile(device):
 
 def versions():
     commit = None
-    if shutil.which("git"):                                                  # a machine without git trains as well
-        commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True,
-                                cwd=Path(__file__).parent).stdout.strip() or None
+    # A machine without git can train as well.
+    if shutil.which("git"):
+        commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True,
+                                text=True, cwd=Path(__file__).parent).stdout.strip() or None
     return dict(commit=commit, torch=torch.__version__, python=platform.python_version())
 
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Flags, errors, signals
 
 def parse_config(cls, description, argv=None):
-    """One --flag per field of the dataclass; the trailing comment is its help text. Errors: one line, exit status 2."""
+    """One --flag for each field of the dataclass; the field's trailing comment is the help text.
+
+    A wrong flag ends the script with one line and exit status 2.
+    """
     notes = dict(re.findall(r"^    (\w+):.*?#\s*(.+)$", inspect.getsource(cls), re.M))
     cli = argparse.ArgumentParser(description=description, allow_abbrev=False,
                                   formatter_class=argparse.RawDescriptionHelpFormatter)
     cli.error = lambda message: fail(f"{message} (see python {Path(sys.argv[0]).name} --help)")
     for f in fields(cls):
         kind = dict(action=argparse.BooleanOptionalAction) if f.type is bool else \
-            dict(nargs="+", metavar="PATH") if f.type is tuple else dict(type=f.type, metavar=f.type.__name__.upper())
+            dict(nargs="+", metavar="PATH") if f.type is tuple else \
+            dict(type=f.type, metavar=f.type.__name__.upper())
         note = f"{notes[f.name]} (default: {f.default if f.default != () else 'none'})"
         cli.add_argument(f"--{f.name}", default=f.default, help=note.replace("%", "%%"), **kind)
     cfg = cls(**vars(cli.parse_args(argv)))
     for name, value in vars(cfg).items():
         least = int(name.endswith("_every"))
-        if type(value) in (int, float) and not least <= value < math.inf:    # nan neither
+        # The comparison is false for nan as well.
+        if type(value) in (int, float) and not least <= value < math.inf:
             cli.error(f"--{name} {value}: expected {least} or more")
     return cfg
 
@@ -139,14 +160,16 @@ def fail(message):
 
 
 def run(main):
-    """Run a script's main(); whatever a user can cause ends in one line on stderr and exit status 2."""
+    """Run a script's main(); an error that a user can cause ends in one line and exit status 2."""
     try:
         main()
     except (ValueError, OSError) as e:
         fail(e)
-    except torch.OutOfMemoryError as e:                                      # of a GPU
+    # A GPU raises this, with a message of many sentences; the first one says it.
+    except torch.OutOfMemoryError as e:
         fail(f"{str(e).split('. ')[0]}. Choose a smaller --batch_size or --depth")
-    except KeyboardInterrupt:                                                # while training, StopSignal takes it
+    # In the training loop, StopSignal catches Ctrl-C instead.
+    except KeyboardInterrupt:
         print("\nstopped by Ctrl-C", file=sys.stderr, flush=True)
         sys.exit(130)
     finally:
@@ -155,9 +178,9 @@ def run(main):
 
 
 class StopSignal:
-    """After Ctrl-C or SIGTERM the loop saves and exits with the usual status. A second one stops at once.
+    """Ctrl-C or SIGTERM asks the training loop to save and to end. A second one ends it at once.
 
-    received: the signal that this rank got; number: the one that all ranks agreed on at the start of a step.
+    received is the signal that this rank got; number is the one that all ranks agreed on. 0: none.
     """
     def __init__(self):
         self.received = self.number = 0
@@ -169,18 +192,22 @@ class StopSignal:
         signal.signal(number, signal.SIG_DFL)
 
     def requested(self, env):
-        """True on all ranks as soon as one of them got a signal."""
-        self.number = self.received                                          # what comes while ranks agree counts later
+        """True on all ranks if one of them got a signal. All ranks must call this at every step."""
+        # A signal that arrives during the all-reduce is handled at the next step.
+        self.number = self.received
         if env.world_size > 1:
             self.number = int(env.all_max(torch.tensor(self.number, device=env.device)))
         return self.number > 0
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Files and folders that a crash leaves whole: a reader sees what stood there before, or all of what is new
+# --------------------------------------------------------------------------------------------------
+# Files and folders that a crash leaves whole: a reader sees all of the old or all of the new one
 
 @contextlib.contextmanager
 def new_folder(path):
-    """Yields a folder to fill, which then takes the place of `path`; after an error it is gone and `path` as it was."""
+    """Yield an empty folder; once the caller has filled it, it takes the place of `path`.
+
+    After an error it is removed, and `path` is as it was.
+    """
     new = path.with_name(path.name + ".tmp")
     finish_replace(path)
     shutil.rmtree(new, ignore_errors=True)
@@ -194,7 +221,10 @@ def new_folder(path):
 
 
 def replace_folder(new, path):
-    """Put the folder `new` in the place of `path`. A crash between the two renames is what finish_replace mends."""
+    """Put the folder `new` in the place of `path`.
+
+    finish_replace repairs what a crash between the two renames leaves behind.
+    """
     old = path.with_name(path.name + ".old")
     shutil.rmtree(old, ignore_errors=True)
     if path.exists():
@@ -204,7 +234,7 @@ def replace_folder(new, path):
 
 
 def finish_replace(path):
-    """Undo a replacement that a crash cut in two: the old folder stands aside and the new one is not there yet."""
+    """Undo a half-finished replacement: the old folder is moved aside, the new one is not there."""
     old = path.with_name(path.name + ".old")
     if old.exists() and not path.exists():
         old.rename(path)

@@ -1,5 +1,7 @@
 """
-Did an edit change only layout, comments and docstrings? Compare the syntax trees of Python files with those of a commit.
+Did an edit change only layout, comments and docstrings?
+
+This compares the syntax trees of Python files with those that they had in a commit.
 
     python dev/same_tree.py HEAD common.py train/*.py
 """
@@ -23,7 +25,8 @@ def main():
     commit, *files = sys.argv[1:]
     changed = []
     for file in files:
-        before = subprocess.run(["git", "show", f"{commit}:{file}"], capture_output=True, check=True)
+        before = subprocess.run(["git", "show", f"{commit}:{file}"], capture_output=True,
+                                check=True)
         with open(file, "rb") as f:
             if tree(before.stdout) != tree(f.read()):
                 changed.append(file)

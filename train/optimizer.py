@@ -1,21 +1,29 @@
 """
-The optimizer: Muon for the matrices, AdamW for embedding and head; gradients summed and state sharded over the ranks.
+The optimizer: Muon for the matrices of the blocks, AdamW for the embedding and the head.
+
+It also sums the gradients over the ranks, and each rank keeps a share of the optimizer's state.
 """
 import torch
 import torch.distributed as dist
 
-POLAR_EXPRESS = [(8.28721, -23.59589, 17.30039), (4.10706, -2.94785, 0.54484), (3.94869, -2.90890, 0.55182),
-                 (3.31842, -2.48849, 0.51005), (2.30065, -1.66890, 0.41881)]
+# The coefficients (a, b, c) of five odd polynomials a x + b x^3 + c x^5, to be applied in turn.
+POLAR_EXPRESS = [(8.28721, -23.59589, 17.30039),
+                 (4.10706, -2.94785, 0.54484),
+                 (3.94869, -2.90890, 0.55182),
+                 (3.31842, -2.48849, 0.51005),
+                 (2.30065, -1.66890, 0.41881)]
 
 
 def orthogonalize(g, dtype):
-    """(n, rows, cols) -> the nearest semi-orthogonal matrices, all singular values near 1, float32.
+    """g (n, rows, cols) -> the nearest semi-orthogonal matrices, float32.
 
-    dtype: of the products, the run's: a CPU without bfloat16's instruction takes 45 times as long or more for them
-    in bfloat16 as in float32 (pytorch#146508).
+    They have the singular vectors of g, and all their singular values are near 1.
+    Polar Express, Amsel et al. 2025, arXiv:2505.16932: a polynomial in x and x x^T acts on the
+    singular values alone, and these five bring every value from 1e-3 to 1 near 1. All but the last
+    are applied to x / 1.01, so that rounding pushes no value out of the range where they converge.
 
-    Polar Express: Amsel et al. 2025, arXiv:2505.16932: the optimal quintics a x + b x^3 + c x^5 for singular values
-    from 1e-3, each but the last applied to x / 1.01, so that rounding pushes no value out of where they converge.
+    dtype is that of the matrix products. It must be the run's: a CPU without an instruction for
+    bfloat16 takes 45 times as long or more for them as in float32 (pytorch#146508).
     """
     x = g.to(dtype)
     tall = x.size(-2) > x.size(-1)
@@ -30,10 +38,13 @@ def orthogonalize(g, dtype):
 
 
 def balance_neurons(update, mean_square, count):
-    """NorMuon: Li et al. 2025, arXiv:2510.05491. Neurons whose updates stay small over time get larger ones and the
-    other way round; each matrix's update (n, rows, cols) keeps its norm. A neuron is a vector along the shorter side:
-    along the longer one orthogonal vectors are equally long. mean_square: its running average,
-    (n, rows, 1) or (n, 1, cols).
+    """NorMuon: neurons whose updates stay small over time get larger ones, and the other way round.
+
+    Li et al. 2025, arXiv:2510.05491.
+    update (n, rows, cols): the norm of each matrix stays the same.
+    A neuron is a vector along the shorter side, since the vectors along the longer side of a
+    semi-orthogonal matrix are equally long already.
+    mean_square (n, rows, 1) or (n, 1, cols): a running average for each neuron, changed in place.
     """
     mean_square.lerp_(update.square().mean(neuron_dim(update), keepdim=True), 0.1)
     balanced = update * (mean_square / (1 - 0.9 ** count)).clamp_min(1e-10).rsqrt()
@@ -46,29 +57,38 @@ def neuron_dim(x):
 
 
 class Optimizer:
-    """Muon (Jordan et al. 2024) for the matrices of the blocks, AdamW (Loshchilov and Hutter 2019, alg. 2) for
-    embedding and head.
+    """Muon (Jordan et al. 2024) and AdamW (Loshchilov and Hutter 2019, alg. 2) over all ranks.
 
-    Parameters of one shape are one group, updated together. Each rank sums, keeps the state of and updates its share of
-    every group (whole matrices for Muon, elements for AdamW), then all ranks gather the updates: ZeRO stage 1,
-    Rajbhandari et al. 2020. Needs no DistributedDataParallel: gradients are summed here, once a step, so the loss must
-    be divided by what the whole step counts. Every parameter is a float32 master.
+    Matrices of one shape form a group and are updated together; so do the embedding and the head,
+    each by itself. Of every group each rank has a share: whole matrices for Muon, elements for
+    AdamW. It sums the gradients of its share over all ranks, keeps its state and computes its
+    update; then all ranks gather the updates. This is ZeRO stage 1, Rajbhandari et al. 2020.
+
+    DistributedDataParallel is not needed, as gradients are summed here, once a step. They are not
+    averaged: divide the loss by the count of the whole step. All parameters must be float32.
     """
-    def __init__(self, model, env, matrix_lr, embed_lr, head_lr, weight_decay, betas=(0.8, 0.95), compile=False):
-        self.env, self.weight_decay, self.betas, self.count, self.groups = env, weight_decay, betas, 0, {}
+    def __init__(self, model, env, matrix_lr, embed_lr, head_lr, weight_decay, betas=(0.8, 0.95),
+                 compile=False):
+        self.env, self.weight_decay, self.betas, self.count, self.groups = \
+            env, weight_decay, betas, 0, {}
         for p in model.blocks.parameters():
             name = "x".join(map(str, p.shape))
-            self.groups.setdefault(name, dict(params=[], lr=matrix_lr, muon=True))["params"].append(p)
+            self.groups.setdefault(
+                name, dict(params=[], lr=matrix_lr, muon=True))["params"].append(p)
         self.groups["embed"] = dict(params=[model.embed], lr=embed_lr, muon=False)
         self.groups["head"] = dict(params=[model.head], lr=head_lr, muon=False)
         for g in self.groups.values():
             like = self.my_share(self.units(g, [torch.zeros_like(p) for p in g["params"]]))
             second = like.mean(neuron_dim(like), keepdim=True) if g["muon"] else like
+            # Muon: momentum, and the mean square of each neuron. AdamW: the averages m and v.
             g["state"] = [torch.zeros_like(like), torch.zeros_like(second)]
         self.orthogonalize = torch.compile(orthogonalize) if compile else orthogonalize
 
     def units(self, g, tensors):
-        """What the ranks divide, with zeros up to a multiple of their number: (n, rows, cols) or (elements,)."""
+        """Tensors of a group -> one tensor that the ranks can divide along its first dimension.
+
+        (n, rows, cols) for Muon, (elements,) for AdamW, padded with 0 to a multiple of the ranks.
+        """
         units = torch.stack(tensors) if g["muon"] else tensors[0].flatten()
         pad = -len(units) % self.env.world_size
         return torch.cat([units, units.new_zeros(pad, *units.shape[1:])]) if pad else units
@@ -88,7 +108,10 @@ class Optimizer:
 
     @torch.no_grad()
     def step(self, lr_scale, momentum):
-        """One update; the gradients are used up. Returns their global l2 norm (), without waiting for the device."""
+        """Update the parameters and clear their gradients.
+
+        Returns the l2 norm () of all gradients, still on the device: reading it waits for the step.
+        """
         shares = []
         for g in self.groups.values():
             units = self.units(g, [p.grad for p in g["params"]])
@@ -97,7 +120,8 @@ class Optimizer:
                 dist.reduce_scatter_tensor(share, units)
                 units = share
             shares.append(units)
-        norm = self.env.all_sum(torch.stack([share.norm() for share in shares]).square().sum()).sqrt()
+        norm = self.env.all_sum(
+            torch.stack([share.norm() for share in shares]).square().sum()).sqrt()
         self.count += 1
         for g, grad in zip(self.groups.values(), shares):
             lr = g["lr"] * lr_scale
@@ -105,13 +129,18 @@ class Optimizer:
                 buffer, mean_square = g["state"]
                 buffer.lerp_(grad, 1 - momentum)
                 rows, cols = grad.shape[1:]
-                update = self.orthogonalize(grad.lerp_(buffer, momentum), self.env.dtype)     # Nesterov
-                update = balance_neurons(update, mean_square, self.count) * max(1, rows / cols) ** 0.5
+                # Nesterov momentum: mix the gradient with the buffer that already contains it.
+                update = self.orthogonalize(grad.lerp_(buffer, momentum), self.env.dtype)
+                # The last factor makes the update of a tall matrix longer.
+                update = (balance_neurons(update, mean_square, self.count)
+                          * max(1, rows / cols) ** 0.5)
             else:
                 (m, v), (b1, b2) = g["state"], self.betas
                 m.lerp_(grad, 1 - b1)
                 v.mul_(b2).addcmul_(grad, grad, value=1 - b2)
-                update = m / (v / (1 - b2 ** self.count)).sqrt_().add_(1e-10).mul_(1 - b1 ** self.count)
+                # m and v start at zero; the two corrections undo that bias.
+                update = m / ((v / (1 - b2 ** self.count)).sqrt_().add_(1e-10)
+                              .mul_(1 - b1 ** self.count))
             updates = self.gather(g, update)
             if g["muon"]:
                 torch._foreach_mul_(g["params"], 1 - lr * self.weight_decay)
@@ -121,9 +150,10 @@ class Optimizer:
         return norm
 
     def state_dict(self):
-        """Whole tensors, gathered from all ranks: every world size can load them."""
-        return {"count": self.count, "state": {name: [[t.cpu() for t in self.gather(g, share)] for share in g["state"]]
-                                               for name, g in self.groups.items()}}
+        """Whole tensors, gathered from all ranks, so that any number of ranks can load them."""
+        return {"count": self.count,
+                "state": {name: [[t.cpu() for t in self.gather(g, share)] for share in g["state"]]
+                          for name, g in self.groups.items()}}
 
     def load_state_dict(self, saved):
         self.count = saved["count"]
@@ -133,9 +163,10 @@ class Optimizer:
 
 
 def make_optimizer(cfg, model, env, compile=False):
-    """The optimizer of a stage: --embed_lr and --head_lr are for 256 channels and fall as 1/sqrt(width).
+    """The optimizer of a stage.
 
-    compile: on a GPU; on a CPU it would take longer than it saves.
+    --embed_lr and --head_lr hold for 256 channels and fall as 1/sqrt(width).
+    compile: orthogonalize is compiled on a GPU only; on a CPU that takes longer than it saves.
     """
     width_scale = (model.config.n_embd / 256) ** -0.5
     return Optimizer(model, env, cfg.matrix_lr, cfg.embed_lr * width_scale,
