@@ -1,12 +1,17 @@
 """
-Conversations and preference pairs from people's files in the formats that they have, normalised to one record.
+Conversations and preference pairs from people's own files, in any of the usual formats, as one kind
+of record.
 
-    rows = read_conversations(["chats.jsonl"])       # len(rows), rows[i] -> {"messages": [{"role", "content"}, ...]}
-    pairs = read_preferences(["pairs.jsonl"])        # pairs[i] -> {"chosen": conversation, "rejected": conversation}
+    rows = read_conversations(["chats.jsonl"])
+    rows[i] -> {"messages": [{"role": ..., "content": ...}, ...]}
 
-A file has one JSON value a line, or it is one JSON array, as Alpaca's and ShareGPT's were published. data/formats.py
-lists the formats; every row is recognised by itself.
-The first pass over a file checks every row and keeps its place, 20 bytes; rows[i] then reads that one row again.
+    pairs = read_preferences(["pairs.jsonl"])
+    pairs[i] -> {"chosen": conversation, "rejected": conversation}
+
+A file has one JSON value a line, or it is one JSON array, as Alpaca's and ShareGPT's were
+published. data/formats.py lists the formats; the rows of a file may be of different ones.
+The first pass over a file checks every row and keeps its place, in 20 bytes. rows[i] then reads
+that one row again.
 """
 import array
 import functools
@@ -19,31 +24,42 @@ from data.documents import list_files, parse_json_line
 from data.formats import to_conversation, to_preference
 from data.lazy import Lazy
 
-JSON_TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?|[][{}]|[^][{}",:\s]+', re.S)   # string, bracket, number or word
+# A string (possibly without its end), a bracket, a number or a word.
+JSON_TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?|[][{}]|[^][{}",:\s]+', re.S)
 NOT_BLANK = re.compile(rb"\S")
 
 
 def read_conversations(paths, skip_bad_rows=False, need_answer=True):
-    """A lazy sequence of conversation records. ValueError with file:line for the first bad row, unless skip_bad_rows:
-    then bad rows are left out, counted and named on stderr. need_answer=False also takes prompts without an answer."""
-    return Rows(paths, functools.partial(to_conversation, need_answer=need_answer), "conversation", skip_bad_rows)
+    """A lazy sequence of conversation records. need_answer=False also takes prompts alone.
+
+    ValueError with file:line for the first bad row; with skip_bad_rows the bad rows are left out,
+    counted and named on stderr.
+    """
+    return Rows(paths, functools.partial(to_conversation, need_answer=need_answer), "conversation",
+                skip_bad_rows)
 
 
 def read_preferences(paths, skip_bad_rows=False):
-    """The same for {"chosen": conversation, "rejected": conversation}, equal up to the last answer."""
+    """The same for pairs of conversations that differ in their last answer: chosen and rejected."""
     return Rows(paths, to_preference, "preference pair", skip_bad_rows)
 
 
 class Rows(Lazy):
-    """The rows of .jsonl files by index. `kinds` counts what was recognised, `bad` lists (file:line, reason)."""
+    """The rows of .jsonl and .json files by index, each read from its file when it is asked for.
+
+    kinds: the name of each format that was found -> how many rows have it.
+    bad: a list of (file:line, reason) of the rows that were left out.
+    """
 
     def __init__(self, paths, convert, noun, skip_bad_rows=False):
-        self.files, self.convert, self.kinds, self.bad = list_files(paths, (".jsonl", ".json")), convert, {}, []
+        self.files, self.convert, self.kinds, self.bad = \
+            list_files(paths, (".jsonl", ".json")), convert, {}, []
         self.file_of, self.places = array.array("i"), array.array("q")
         for k, path in enumerate(self.files):
             for line, place, kind, _, reason in scan(path, convert):
                 if reason and not skip_bad_rows:
-                    raise ValueError(f"{path}:{line}: {reason}. See all bad rows: python data/check.py {path}; "
+                    raise ValueError(f"{path}:{line}: {reason}. "
+                                     f"See all bad rows: python data/check.py {path}; "
                                      f"or leave them out: --skip_bad_rows")
                 if reason:
                     self.bad.append((f"{path}:{line}", reason))
@@ -52,7 +68,8 @@ class Rows(Lazy):
                 self.file_of.append(k)
                 self.places.extend(place)
         if self.bad:
-            print(f"skipped {len(self.bad)} bad rows of {len(self.bad) + len(self)}:", file=sys.stderr)
+            print(f"skipped {len(self.bad)} bad rows of {len(self.bad) + len(self)}:",
+                  file=sys.stderr)
             for where, reason in self.bad[:20]:
                 print(f"  {where}: {reason}", file=sys.stderr)
             if len(self.bad) > 20:
@@ -69,25 +86,31 @@ class Rows(Lazy):
         try:
             return self.convert(read_row(path, self.places[2 * i:2 * i + 2]))[1]
         except ValueError as e:
-            raise ValueError(f"{path}: the file has changed since it was checked (at byte {self.places[2 * i]:,}: "
-                             f"{e}). Run again") from None
+            raise ValueError(f"{path}: the file has changed since it was checked "
+                             f"(at byte {self.places[2 * i]:,}: {e}). Run again") from None
 
 
 def read_row(path, place):
-    """The parsed row at a place, (byte offset, length), of a file. It is opened each time: safe in forked workers."""
+    """The parsed row at a place, (byte offset, length), of a file."""
+    # Opened each time: forked workers that share an open file would move each other's position.
     with open(path, "rb") as file:
         file.seek(place[0])
         return parse_json_line(file.read(place[1]))
 
 
 def scan(path, convert):
-    """Yield (line, place, kind, record, None) of good rows, (line, place, None, None, reason) of bad ones; the line is
-    a str: its number, and in an array on one line "1 (element 7)"."""
+    """Yield (line, place, kind, record, reason) of each row of a file.
+
+    line: a str, the number of the line, or "1 (element 7)" in an array that stands on one line.
+    place: (byte offset, length). kind, record: what convert(row) returns; both are None for a bad
+    row. reason: why a row is bad, None for a good one.
+    """
     for line, offset, raw in raw_rows(path):
         place = offset, len(raw)
         try:
             if not raw:
-                raise ValueError("the array's brackets do not match: was the file cut off? Fetch it again")
+                raise ValueError("the array's brackets do not match: was the file cut off? "
+                                 "Fetch it again")
             kind, record = convert(parse_json_line(raw))
             yield line, place, kind, record, None
         except ValueError as e:
@@ -95,19 +118,21 @@ def scan(path, convert):
 
 
 def raw_rows(path):
-    """Yield (line, byte offset, bytes) of the rows of a file: its lines, or the elements of its one array."""
+    """Yield (line, byte offset, bytes) of each row: each line, or each element of the one array."""
     line = offset = 0
     with open(path, "rb") as file:
         if file.read(1 << 16).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"["):
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
                 begin = data.find(b"[")
-                end = data.find(b"\n", begin) % (len(data) + 1)                # -1, there is none: the end of the file
+                # Where the first line ends; find's -1 for "no line end" becomes the file's end.
+                end = data.find(b"\n", begin) % (len(data) + 1)
                 one_line = not NOT_BLANK.search(data, end)
                 as_lines = is_message(data[slice(*next(array_elements(data), (0, 0)))])
                 if not as_lines and (one_line or not is_whole(data[begin:end])):
                     for number, (start, end) in enumerate(array_elements(data), 1):
                         line, offset = line + data[offset:start].count(b"\n"), start
-                        yield f"{line + 1} (element {number})" if one_line else str(line + 1), start, data[start:end]
+                        yield f"{line + 1} (element {number})" if one_line else str(line + 1), \
+                            start, data[start:end]
                     return
         file.seek(0)
         for line, raw in enumerate(file, 1):
@@ -117,7 +142,7 @@ def raw_rows(path):
 
 
 def is_message(raw):
-    """A line that is a conversation is an array, too, but of messages."""
+    """Is this JSON a message? An array of messages is one conversation, not an array of rows."""
     try:
         keys = json.loads(raw).keys()
         return {"role", "content"} <= keys or {"from", "value"} <= keys
@@ -126,7 +151,7 @@ def is_message(raw):
 
 
 def is_whole(raw):
-    """A first line that is a whole array, and not the only line: the file has one value a line."""
+    """Is this line a whole JSON array? If others follow it, the file has one value a line."""
     try:
         return raw.rstrip().endswith(b"]") and json.loads(raw) is not None
     except (ValueError, RecursionError):
@@ -134,8 +159,11 @@ def is_whole(raw):
 
 
 def array_elements(data):
-    """Yield (start, end) of the elements of a JSON array in bytes, and of what stands open at the end: of a broken
-    element to the end of the file, or of nothing where the array has no closing bracket."""
+    """Yield the (start, end) of each element of a JSON array, in bytes.
+
+    Where the brackets do not match, one more pair tells: it reaches from the unfinished element to
+    the end of the file, and is empty if all elements are whole.
+    """
     depth = start = 0
     for token in JSON_TOKEN.finditer(data):
         opens, closes = token[0] in (b"[", b"{"), token[0] in (b"]", b"}")

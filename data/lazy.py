@@ -1,19 +1,27 @@
 """
-Lazy sequences of conversations: mixtures for training, one-after-another for a curriculum, and cheap slices of both.
+Lazy sequences of conversations: mixtures for training, one source after another for a curriculum,
+and cheap slices of both.
 
-    train = Mixture([SmolTalk("train"), GSM8K("train"), identity, identity], seed=42)     # identity: two epochs
-    small = Mixture([(SmolTalk("train"), 10_000), ARC("easy", "train")])                  # at most 10,000 of SmolTalk
-    lesson = Sequence([spelling, counting])                                               # all of one, then the other
-    half = train[0:len(train):2]                                                          # a view; nothing is read
+    # Two epochs of identity.
+    train = Mixture([SmolTalk("train"), GSM8K("train"), identity, identity], seed=42)
+    # At most 10,000 rows of SmolTalk.
+    small = Mixture([(SmolTalk("train"), 10_000), ARCEasy("train")])
+    # All of spelling, then all of counting.
+    lesson = Sequence([spelling, counting])
+    # A view of every second row: nothing is read.
+    half = train[0:len(train):2]
 
-A source is anything with len(source) and source[i]. Nothing is read before it is asked for: a mixture keeps its sources
-and 4 bytes for each item that it holds.
+A source is anything with len(source) and source[i]. Nothing is read before it is asked for: a
+mixture keeps its sources and 4 bytes for each item.
 """
 import numpy as np
 
 
 class Lazy:
-    """A sequence by index: a subclass gives __len__ and get(i) for 0 <= i < len; slices of it are views."""
+    """A sequence whose items are made when asked for; slices are views.
+
+    A subclass defines __len__ and get(i) for 0 <= i < len.
+    """
 
     def __getitem__(self, i):
         if isinstance(i, slice):
@@ -27,7 +35,7 @@ class Lazy:
 
 
 class View(Lazy):
-    """The items of `source` at the positions of a range; a slice of a view is again one range."""
+    """The items of `source` at `positions`, a range or an array; its slices are views, too."""
 
     def __init__(self, source, positions):
         self.source, self.positions = source, positions
@@ -39,11 +47,12 @@ class View(Lazy):
         return self.source[self.positions[i]]
 
     def __getitem__(self, i):
-        return View(self.source, self.positions[i]) if isinstance(i, slice) else super().__getitem__(i)
+        return View(self.source, self.positions[i]) if isinstance(i, slice) \
+            else super().__getitem__(i)
 
 
 class Sequence(Lazy):
-    """All items of the first source, then of the second, and so on: Sequence(["ab", "c"]) reads "a", "b", "c"."""
+    """One source after another: Sequence(["ab", "c"]) reads "a", "b", "c"."""
 
     def __init__(self, sources):
         self.sources = [_cap(source) for source in sources]
@@ -58,20 +67,24 @@ class Sequence(Lazy):
 
 
 class Mixture(Sequence):
-    """The same items in an order shuffled by `seed` alone. A source listed twice is read twice: two epochs of it."""
+    """The items of all sources, in an order that depends on `seed` and the number of items alone.
+
+    A source that is listed twice is read twice: two epochs of it.
+    """
 
     def __init__(self, sources, seed=42):
         super().__init__(sources)
         size = len(self)
         kind = np.uint32 if size <= 2**32 else np.uint64
-        self.order = np.random.Generator(np.random.PCG64(seed)).permutation(np.arange(size, dtype=kind))
+        self.order = np.random.Generator(np.random.PCG64(seed)).permutation(
+            np.arange(size, dtype=kind))
 
     def get(self, i):
         return super().get(int(self.order[i]))
 
 
 def _cap(source):
-    """A source, or a pair (source, size): then its first `size` items, or all if it has fewer."""
+    """A source as it is; of a pair (source, size) the first `size` items, all if it has fewer."""
     if not isinstance(source, tuple):
         return source
     source, size = source
