@@ -1,9 +1,11 @@
 """
-Stage 6 of 6: distillation. The DPO model answers prompts that no stage has trained on, with the Python tool; the SFT
-model learns these answers with the SFT loss. Reads out/dpo and out/sft, writes out/distill and
-out/distill_answers.jsonl.
+Stage 6 of 6: distillation.
+Reads out/dpo and out/sft, writes out/distill_answers.jsonl and out/distill.
 
-laptop      python distill.py                              the demo's prompts, made on this machine
+The DPO model answers prompts that no stage has trained on, with the Python tool. The SFT model
+learns these answers with the SFT loss.
+
+laptop      python distill.py                     the demo's prompts, made on this machine
 your data   python distill.py --data questions.jsonl
 8 GPUs      torchrun --standalone --nproc_per_node 8 distill.py --mixture smoltalk:20000,gsm8k
 """
@@ -44,17 +46,17 @@ DEMO_MIXTURE = "spelling_bee:700,simple_spelling:700,arithmetic:700,python_quest
 @dataclass
 class Config:
     out: str = "out"                  # folder in which the stages find each other
-    data: tuple = ()                  # .jsonl or .json files: a row's last user turn is answered; none: the mixture
+    data: tuple = ()                  # .jsonl or .json; each last user turn is asked; none: mixture
     mixture: str = DEMO_MIXTURE       # name:size*times, ... or downloads or demo
-    skip_bad_rows: bool = False       # leave bad rows of --data out, count and name them; else they stop the run
-    max_tokens: int = 256             # tokens an answer; one that does not end by then is left out
+    skip_bad_rows: bool = False       # leave out and name bad rows of --data; else they are errors
+    max_tokens: int = 256             # tokens per answer; one that has not ended then is left out
     temperature: float = 0.3          # of the teacher's sampling; 0 is greedy
-    tokens_per_step: int = 0          # tokens an optimizer step, over all ranks; 0: 8192 to 524288, by the horizon
-    batch_size: int = 0               # rows a micro-batch and rank; 0: what fits into memory
-    epochs: float = 0.0               # passes over the answers; 0: 1, or with --data 1 to 10, for 100 steps
+    tokens_per_step: int = 0          # tokens per step, all ranks; 0: 8192 to 524288, by horizon
+    batch_size: int = 0               # rows per micro-batch and rank; 0: what fits into memory
+    epochs: float = 0.0               # passes over the answers; 0: 1 to 10 for --data, else 1
     steps: int = 0                    # horizon in optimizer steps; 0: from epochs
     matrix_lr: float = 0.0007         # peak learning rate of Muon, for the matrices of the blocks
-    embed_lr: float = 0.007           # peak learning rate of AdamW for the embedding, at 256 channels (falls as 1/sqrt)
+    embed_lr: float = 0.007           # peak rate of AdamW for the embedding, x sqrt(256 / width)
     head_lr: float = 0.00025          # the same for the head
     weight_decay: float = 0.0         # of the matrices, decoupled, times the learning rate
     warmup: float = 0.02              # share of the steps in which the learning rate climbs from 0
@@ -65,20 +67,24 @@ class Config:
     resume: bool = False              # go on from the last checkpoint of an interrupted run
     seed: int = 0                     # of the order of the rows
     device: str = "auto"              # auto, cpu, cuda or mps
-    dtype: str = "auto"               # compute dtype: auto, float32 or bfloat16 (the weights are always float32)
+    dtype: str = "auto"               # compute dtype: auto, float32 or bfloat16 (weights: float32)
     compile: bool = True              # torch.compile the model
 
 
 def teacher_answers(cfg, env, out, made_from, read):
-    """Let the DPO model answer every prompt; -> the .jsonl with the conversations that it ended by itself.
+    """Let the DPO model answer every prompt. Returns the path of a .jsonl file of conversations.
 
-    Each rank answers its share in batches and appends them, so an interrupted run goes on behind its last whole batch;
-    rank 0 then joins the shares in order. A line carries who answered and how: what another teacher or other settings
-    made is replaced.
+    The file holds the answers that the teacher ended by itself. Each rank answers its share of the
+    prompts in batches and writes them to a file of its own, so that an interrupted run goes on
+    after its last whole batch; rank 0 then joins the files in the order of the prompts. Every line
+    says which teacher made it, from what and how: answers of another teacher or with other
+    settings are made anew.
     """
-    teacher, tok, meta = load_checkpoint(out / TEACHER, env.device, f"run python {TEACHER}.py --out {out} first")
+    teacher, tok, meta = load_checkpoint(out / TEACHER, env.device,
+                                         f"run python {TEACHER}.py --out {out} first")
     if trained_anew(out, TEACHER) == BASE:
-        raise ValueError(f"{out}/{TEACHER}, the teacher, is older than {out}/{BASE}: run python {TEACHER}.py --out {out} again")
+        raise ValueError(f"{out}/{TEACHER}, the teacher, is older than {out}/{BASE}: "
+                         f"run python {TEACHER}.py --out {out} again")
     teacher.compute_dtype = env.dtype
     source = digest([meta, made_from, cfg.seed])
     path = out / "distill_answers.jsonl"
@@ -88,35 +94,43 @@ def teacher_answers(cfg, env, out, made_from, read):
         return path
     prompts, mine, size = read(), shares[env.rank], 64
     lines = mine.read_text().splitlines(keepends=True) if mine.exists() else []
-    done = sum(source in line and line.endswith("}\n") for line in lines) // size * size   # a kill tears the last batch
+    # A kill can leave a part of the last batch behind: only whole batches count.
+    done = sum(source in line and line.endswith("}\n") for line in lines) // size * size
     todo = list(range(env.rank, len(prompts), env.world_size))
     start, n_before = time.time(), done
     with open(mine, "w") as f:
         f.writelines(lines[:done])
         for at in range(done, len(todo), size):
-            engine = Engine(teacher, tok)                                    # a fresh one: no batch depends on another
+            # With a fresh engine no batch depends on the one before it.
+            engine = Engine(teacher, tok)
             asked = [prompts[i] for i in todo[at:at + size]]
-            ids = [tok.render_for_completion(conversation)[-teacher.config.seq_len // 2:] for conversation in asked]
-            answers = engine.generate(ids, cfg.max_tokens, temperature=cfg.temperature, seed=cfg.seed + at)
+            ids = [tok.render_for_completion(conversation)[-teacher.config.seq_len // 2:]
+                   for conversation in asked]
+            answers = engine.generate(ids, cfg.max_tokens, temperature=cfg.temperature,
+                                      seed=cfg.seed + at)
             for conversation, answer in zip(asked, answers):
                 messages = list(conversation["messages"])
                 messages = messages[:-1] if messages[-1]["role"] == "assistant" else messages
-                record = dict(messages=messages + [{"role": "assistant", "content": parse_answer(tok, answer)}],
-                              ended=bool(answer) and answer[-1] == tok.special("<|assistant_end|>"), teacher=source)
+                record = dict(messages=messages + [{"role": "assistant",
+                                                    "content": parse_answer(tok, answer)}],
+                              ended=bool(answer) and answer[-1] == tok.special("<|assistant_end|>"),
+                              teacher=source)
                 f.write(json.dumps(record) + "\n")
             f.flush()
             done = at + len(asked)
             rate = (done - n_before) / (time.time() - start)
             if sys.stderr.isatty():
-                print(f"\ranswers    {done:,} of {len(todo):,}, {rate:.1f} a second", end="", file=sys.stderr)
+                print(f"\ranswers    {done:,} of {len(todo):,}, {rate:.1f} a second", end="",
+                      file=sys.stderr)
     env.barrier()
     if env.rank == 0:
         records = [share.read_text().splitlines() for share in shares]
         ordered = [records[i % env.world_size][i // env.world_size] for i in range(len(prompts))]
         ended = [line for line in ordered if json.loads(line)["ended"]]
         if not ended:
-            raise ValueError(f"the teacher in {out}/{TEACHER} ended none of its {len(ordered)} answers within "
-                             f"--max_tokens {cfg.max_tokens}: train it longer or raise --max_tokens")
+            raise ValueError(f"the teacher in {out}/{TEACHER} ended none of its {len(ordered)} "
+                             f"answers within --max_tokens {cfg.max_tokens}: train it longer "
+                             f"or raise --max_tokens")
         path.with_suffix(".tmp").write_text("\n".join(ended) + "\n")
         os.replace(path.with_suffix(".tmp"), path)
         for share in shares:

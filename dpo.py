@@ -1,9 +1,11 @@
 """
-Stage 5 of 6: direct preference optimisation (Rafailov et al. 2023, arXiv:2305.18290): of two answers to the same
-question make the chosen one more likely and the rejected one less, relative to the frozen SFT model. Reads out/sft,
-writes out/dpo.
+Stage 5 of 6: direct preference optimisation (Rafailov et al. 2023, arXiv:2305.18290).
+Reads out/sft, writes out/dpo.
 
-laptop      python dpo.py                              the demo's preference pairs, made on this machine
+Of two answers to the same question the model learns to give the chosen one more probability and
+the rejected one less, relative to the frozen SFT model.
+
+laptop      python dpo.py                         the demo's preference pairs, made on this machine
 your data   python dpo.py --data pairs.jsonl
 8 GPUs      torchrun --standalone --nproc_per_node 8 dpo.py --mixture ultrafeedback,hh
 """
@@ -42,14 +44,14 @@ class Config:
     out: str = "out"                  # folder in which the stages find each other
     data: tuple = ()                  # .jsonl or .json files of preference pairs; none: the mixture
     mixture: str = DEMO_MIXTURE       # name:size*times, ... or downloads or demo
-    skip_bad_rows: bool = False       # leave bad rows of --data out, count and name them; else they stop the run
+    skip_bad_rows: bool = False       # leave out and name bad rows of --data; else they are errors
     beta: float = 0.1                 # larger holds the policy closer to the reference
-    tokens_per_step: int = 0          # tokens an optimizer step, over all ranks; 0: 8192 to 524288, by the horizon
-    batch_size: int = 0               # rows a micro-batch and rank; 0: what fits into memory
+    tokens_per_step: int = 0          # tokens per step, all ranks; 0: 8192 to 524288, by horizon
+    batch_size: int = 0               # rows per micro-batch and rank; 0: what fits into memory
     epochs: float = 1.0               # horizon in passes over the pairs
     steps: int = 0                    # horizon in optimizer steps; 0: from epochs
     matrix_lr: float = 0.0005         # peak learning rate of Muon, for the matrices of the blocks
-    embed_lr: float = 0.002           # peak learning rate of AdamW for the embedding, at 256 channels (falls as 1/sqrt)
+    embed_lr: float = 0.002           # peak rate of AdamW for the embedding, x sqrt(256 / width)
     head_lr: float = 0.0001           # the same for the head
     weight_decay: float = 0.0         # of the matrices, decoupled, times the learning rate
     warmup: float = 0.02              # share of the steps in which the learning rate climbs from 0
@@ -60,22 +62,27 @@ class Config:
     resume: bool = False              # go on from the last checkpoint of an interrupted run
     seed: int = 0                     # of the order of the rows
     device: str = "auto"              # auto, cpu, cuda or mps
-    dtype: str = "auto"               # compute dtype: auto, float32 or bfloat16 (the weights are always float32)
+    dtype: str = "auto"               # compute dtype: auto, float32 or bfloat16 (weights: float32)
     compile: bool = True              # torch.compile the model
 
 
 def dpo_loss(policy_logps, reference_logps, is_pair, beta):
     """The DPO objective, eq. 7 of the paper, summed over the pairs.
 
-    policy_logps, reference_logps: (..., 2) float32, nats summed over each answer's tokens; [..., 0] chosen, 1 rejected.
-    is_pair: (...) bool, which of them are there; beta: unitless. ValueError if the shapes differ.
-    Returns the loss () and, detached, the sums over pairs of what is logged: a dict of tensors ().
+    policy_logps, reference_logps: (..., 2) float32, the log-probability of each answer in nats,
+    summed over its tokens; [..., 0] is the chosen answer, [..., 1] the rejected one.
+    is_pair: (...) bool, False where a row has no such pair. beta: unitless.
+    Returns the loss () and a dict of what is logged, each a detached sum () over the pairs.
+    ValueError if the shapes differ.
     """
     if policy_logps.shape != reference_logps.shape:
-        raise ValueError(f"policy {policy_logps.shape} and reference {reference_logps.shape} differ in shape")
-    chosen, rejected = (beta * (policy_logps - reference_logps)).unbind(-1)                     # the implicit rewards
+        raise ValueError(f"policy {policy_logps.shape} and reference {reference_logps.shape} "
+                         f"differ in shape")
+    # The paper's implicit rewards.
+    chosen, rejected = (beta * (policy_logps - reference_logps)).unbind(-1)
     loss = -(F.logsigmoid(chosen - rejected) * is_pair).sum()
-    sums = dict(loss=loss, accuracy=((chosen > rejected) & is_pair).sum(),                      # a tie counts as wrong
+    # A tie counts as wrong.
+    sums = dict(loss=loss, accuracy=((chosen > rejected) & is_pair).sum(),
                 margin=((chosen - rejected) * is_pair).sum(),
                 chosen=(chosen * is_pair).sum(), rejected=(rejected * is_pair).sum())
     return loss, {key: value.detach().float() for key, value in sums.items()}
@@ -84,27 +91,34 @@ def dpo_loss(policy_logps, reference_logps, is_pair, beta):
 def answer_logps(model, ids, targets):
     """Log-probability of each answer in packed rows of pairs, ids and targets (B, T).
 
-    A row holds chosen, rejected, chosen, rejected, ..., then padding; conversation d is what follows the d-th <|bos|>.
+    A row holds chosen, rejected, chosen, rejected, ..., then padding.
     Returns (B, T // 2, 2) float32, and which of these are pairs, (B, T // 2) bool.
     """
     def per_conversation(values):
-        sums = torch.zeros_like(values).scatter_add(1, conversation, values)               # (B, T), [row, conversation]
+        # (B, T) by token -> (B, T) by conversation -> (B, T // 2, 2) by pair
+        sums = torch.zeros_like(values).scatter_add(1, conversation, values)
         return sums[:, :ids.size(1) // 2 * 2].unflatten(1, (-1, 2))
 
-    conversation = (ids == ids[:, :1]).cumsum(1) - 1                         # every row starts with <|bos|>
-    losses = model(ids, targets, reduction="none", isolate=True)             # (B, T) float32, 0 without a target
+    # Number the conversations of a row. Each begins with <|bos|>, and so does the row.
+    conversation = (ids == ids[:, :1]).cumsum(1) - 1
+    losses = model(ids, targets, reduction="none", isolate=True)  # (B, T), 0 without a target
     return per_conversation(-losses), (per_conversation((targets >= 0).float()) > 0).all(-1)
 
 
 @torch.no_grad()
 def reference_logps(model, rows, batch_size, env):
-    """The frozen model's answer_logps of all rows, on the CPU. Computed once, each rank its share, so that afterwards
-    the policy is the only model in memory."""
+    """answer_logps of all rows by the frozen model, on the CPU.
+
+    They are computed once, before training, so that the policy is the only model in memory.
+    Every rank computes a share of the rows and returns all of them.
+    """
     pairs = rows.header["seq_len"] // 2
     logps = torch.zeros(len(rows), pairs, 2, device=env.device)
-    is_pair = torch.zeros(len(rows), pairs, device=env.device)               # float32: a sum over ranks needs numbers
+    # These are float32, as the sum over ranks needs numbers.
+    is_pair = torch.zeros(len(rows), pairs, device=env.device)
     for at in range(env.rank * batch_size, len(rows), batch_size * env.world_size):
-        indices = np.arange(at, at + batch_size).clip(max=len(rows) - 1)     # always a full batch: one compiled graph
+        # The last batch repeats the last row to be full, so that one compiled graph serves all.
+        indices = np.arange(at, at + batch_size).clip(max=len(rows) - 1)
         ids, targets = (t.to(env.device) for t in rows.batch(indices, only_learned=True))
         logps[indices], there = answer_logps(model, ids, targets)
         is_pair[indices] = there.float()
@@ -113,14 +127,15 @@ def reference_logps(model, rows, batch_size, env):
 
 @torch.no_grad()
 def evaluate_pairs(model, rows, reference, batch_size, max_rows, beta, env):
-    """-> the means over the pairs of the first max_rows rows, as dpo_loss names them."""
+    """The means of what dpo_loss logs, over the pairs of the first max_rows rows."""
     sums, n = {}, min(max_rows, len(rows))
     for at in range(env.rank * batch_size, n, batch_size * env.world_size):
         indices = np.arange(at, at + batch_size).clip(max=len(rows) - 1)
         ids, targets = (t.to(env.device) for t in rows.batch(indices, only_learned=True))
         logps, is_pair = answer_logps(model, ids, targets)
         is_pair &= torch.from_numpy(np.arange(at, at + batch_size) < n).to(env.device)[:, None]
-        for key, value in dpo_loss(logps, reference[0][indices].to(env.device), is_pair, beta)[1].items():
+        for key, value in dpo_loss(logps, reference[0][indices].to(env.device), is_pair,
+                                   beta)[1].items():
             sums[key] = sums.get(key, 0) + value
     zero = torch.zeros((), device=env.device)
     return {key: env.all_sum(sums.get(key, zero)).item() / max(1, int(reference[1][:n].sum()))
@@ -128,8 +143,11 @@ def evaluate_pairs(model, rows, reference, batch_size, max_rows, beta, env):
 
 
 def pair_batches(rows, reference, step, rows_per_step, batch_size, env, seed):
-    """micro_batches with the reference's log-probabilities: -> list of this rank's (ids, targets, reference_logps) of
-    the step, and the number of pairs in the whole step over all ranks, at least 1."""
+    """train.rows.micro_batches for pairs: this rank's part of a step, with the reference's logps.
+
+    Returns a list of (ids, targets, reference_logps), and the number of pairs in the step over all
+    ranks, at least 1.
+    """
     logps, is_pair = reference
     indices = step_indices(len(rows), step, rows_per_step, seed)
     mine = my_share(indices, env)

@@ -1,8 +1,10 @@
 """
-Stage 3 of 6: midtraining, next-token prediction on whole conversations: the model learns the structure that the special
-tokens give, and the material of the skills. Reads out/pretrain, writes out/midtrain.
+Stage 3 of 6: midtraining, next-token prediction on whole conversations.
+Reads out/pretrain, writes out/midtrain.
 
-laptop      python midtrain.py                              the demo's conversations, made on this machine
+The model learns how the special tokens structure a conversation, and the material of the skills.
+
+laptop      python midtrain.py                    the demo's conversations, made on this machine
 your data   python midtrain.py --data chats.jsonl
 8 GPUs      torchrun --standalone --nproc_per_node 8 midtrain.py --mixture smoltalk,mmlu,gsm8k
 """
@@ -33,7 +35,8 @@ from train.run import (
 )
 
 STAGE, BASE, NEXT = "midtrain", "pretrain", "sft"
-DEMO_MIXTURE = "spelling_bee:7000,simple_spelling:28000,arithmetic:6000,python_questions,identity:32000"
+DEMO_MIXTURE = ("spelling_bee:7000,simple_spelling:28000,arithmetic:6000,python_questions,"
+                "identity:32000")
 
 
 @dataclass
@@ -41,13 +44,13 @@ class Config:
     out: str = "out"                  # folder in which the stages find each other
     data: tuple = ()                  # .jsonl or .json files of conversations; none: the mixture
     mixture: str = DEMO_MIXTURE       # name:size*times, ... or downloads or demo
-    skip_bad_rows: bool = False       # leave bad rows of --data out, count and name them; else they stop the run
-    tokens_per_step: int = 0          # tokens an optimizer step, over all ranks; 0: 8192 to 524288, by the horizon
-    batch_size: int = 0               # rows a micro-batch and rank; 0: what fits into memory
-    epochs: float = 0.0               # passes over the data; 0: 1 to 10, for 100 steps (demo: 1, on a float32 CPU 0.4)
+    skip_bad_rows: bool = False       # leave out and name bad rows of --data; else they are errors
+    tokens_per_step: int = 0          # tokens per step, all ranks; 0: 8192 to 524288, by horizon
+    batch_size: int = 0               # rows per micro-batch and rank; 0: what fits into memory
+    epochs: float = 0.0               # passes; 0: 1 to 10 for --data, else 1 (0.4 on float32 CPUs)
     steps: int = 0                    # horizon in optimizer steps; 0: from epochs
     matrix_lr: float = 0.02           # peak learning rate of Muon, for the matrices of the blocks
-    embed_lr: float = 0.3             # peak learning rate of AdamW for the embedding, at 256 channels (falls as 1/sqrt)
+    embed_lr: float = 0.3             # peak rate of AdamW for the embedding, x sqrt(256 / width)
     head_lr: float = 0.008            # the same for the head
     weight_decay: float = 0.0         # of the matrices, decoupled, times the learning rate
     warmup: float = 0.02              # share of the steps in which the learning rate climbs from 0
@@ -58,7 +61,7 @@ class Config:
     resume: bool = False              # go on from the last checkpoint of an interrupted run
     seed: int = 0                     # of the order of the rows
     device: str = "auto"              # auto, cpu, cuda or mps
-    dtype: str = "auto"               # compute dtype: auto, float32 or bfloat16 (the weights are always float32)
+    dtype: str = "auto"               # compute dtype: auto, float32 or bfloat16 (weights: float32)
     compile: bool = True              # torch.compile the model
 
 
@@ -90,6 +93,7 @@ def main():
     if not epochs and cfg.data:
         epochs = own_passes(len(train_rows) * seq_len)
     elif not epochs:
+        # The demo. A CPU that computes in float32 is slower, so it reads 0.4 of the tokens.
         epochs = 0.4 if env.device.type == "cpu" and env.dtype == torch.float32 else 1.0
     horizon = math.ceil(epochs * len(train_rows) * seq_len)
     steps, rows_per_step = plan_steps(cfg, horizon, seq_len, env, own_data=bool(cfg.data))

@@ -1,10 +1,11 @@
 """
-Stage 2 of 6: pretraining, next-token prediction on documents. Reads text and out/tokenizer, writes out/pretrain.
+Stage 2 of 6: pretraining, next-token prediction on documents.
+Reads text and out/tokenizer, writes out/pretrain.
 
-laptop      python pretrain.py                         the demo size on the embedded corpus, some 3 minutes
+laptop      python pretrain.py                    the demo's size and text, some 3 minutes
 your text   python pretrain.py --data books/ notes.jsonl
 one GPU     python pretrain.py --depth 12 --data data/downloads/climbmix
-8 GPUs      torchrun --standalone --nproc_per_node 8 pretrain.py --depth 20 --data data/downloads/climbmix
+8 GPUs      torchrun --standalone --nproc_per_node 8 pretrain.py --depth 20
 """
 import math
 import time
@@ -38,16 +39,16 @@ STAGE, NEXT = "pretrain", "midtrain"
 @dataclass
 class Config:
     out: str = "out"                  # folder in which the stages find each other
-    data: tuple = ()                  # text, files or folders; none: downloads on a GPU, else (or "demo") Python's own
-    depth: int = 0                    # layers, the one dial; 0: 4 on a CPU, on a GPU what the text can feed, up to 20
-    n_kv_head: int = 0                # key/value heads for grouped-query attention; 0: as many as query heads
-    seq_len: int = 0                  # tokens a row; 0: 512 on a CPU and for less than 1 MB of text, else 2048
-    tokens_per_step: int = 0          # tokens an optimizer step, over all ranks; 0: 8192 to 524288, by the horizon
-    batch_size: int = 0               # rows a micro-batch and rank; 0: what fits into memory
-    tokens_per_param: float = 0.0     # horizon in tokens per matrix weight; 0: the demo's on a CPU, 12 on a GPU
+    data: tuple = ()                  # files or folders, or demo; none: the downloads (GPU) or demo
+    depth: int = 0                    # layers; 0: 4 on a CPU, else what the text can feed (max 20)
+    n_kv_head: int = 0                # key/value heads (grouped queries); 0: one per query head
+    seq_len: int = 0                  # tokens per row; 0: 2048 on a GPU from 1 MB of text, else 512
+    tokens_per_step: int = 0          # tokens per step, all ranks; 0: 8192 to 524288, by horizon
+    batch_size: int = 0               # rows per micro-batch and rank; 0: what fits into memory
+    tokens_per_param: float = 0.0     # horizon in tokens per matrix weight; 0: 12 on a GPU, else <1
     steps: int = 0                    # horizon in optimizer steps; 0: from tokens_per_param
     matrix_lr: float = 0.02           # peak learning rate of Muon, for the matrices of the blocks
-    embed_lr: float = 0.3             # peak learning rate of AdamW for the embedding, at 256 channels (falls as 1/sqrt)
+    embed_lr: float = 0.3             # peak rate of AdamW for the embedding, x sqrt(256 / width)
     head_lr: float = 0.008            # the same for the head
     weight_decay: float = 0.2         # of the matrices, decoupled, times the learning rate
     warmup: float = 0.02              # share of the steps in which the learning rate climbs from 0
@@ -59,55 +60,65 @@ class Config:
     resume: bool = False              # go on from the last checkpoint of an interrupted run
     seed: int = 0                     # of the weights and of the order of the rows
     device: str = "auto"              # auto, cpu, cuda or mps
-    dtype: str = "auto"               # compute dtype: auto, float32 or bfloat16 (the weights are always float32)
+    dtype: str = "auto"               # compute dtype: auto, float32 or bfloat16 (weights: float32)
     compile: bool = True              # torch.compile the model
     peak_tflops: float = 0.0          # the chip's peak for the MFU column; 0: from the chip's name
 
 
-# dense bfloat16, from the makers' data sheets
-PEAK_TFLOPS = {"H100": 989, "H200": 989, "GH200": 989, "B200": 2250, "A100": 312, "A800": 312, "H800": 989, "A40": 150,
-               "L40S": 362, "L4": 121, "RTX 4090": 165, "RTX 3090": 71, "RTX 5090": 210}
+# Dense bfloat16, from the makers' data sheets.
+PEAK_TFLOPS = {"H100": 989, "H200": 989, "GH200": 989, "B200": 2250,
+               "A100": 312, "A800": 312, "H800": 989, "A40": 150, "L40S": 362, "L4": 121,
+               "RTX 4090": 165, "RTX 3090": 71, "RTX 5090": 210}
 
 
 def peak_flops(device, tflops=0.0):
-    """Peak FLOP/s of one device: as given, or from its name; 0 if unknown. The longest name that fits counts."""
+    """Peak FLOP/s of one device: from tflops if given, else from the chip's name; 0 if unknown."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
     known = [chip for chip in PEAK_TFLOPS if chip in name]
     return 1e12 * (tflops or (PEAK_TFLOPS[max(known, key=len)] if known else 0))
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # A new model: its size, and the weights that it starts with
 
 def model_config(depth, vocab_size, seq_len, n_kv_head=0):
-    """The one dial: depth -> 64 channels a layer, heads of 128 (half the time of 64 on CPUs), SwiGLU of 8/3 C."""
+    """The shape of a model follows from its depth.
+
+    The width is 64 channels per layer, and the SwiGLU is 8/3 of that. Heads have 128 channels
+    where that divides the width: on CPUs attention then takes half the time that it takes with 64.
+    """
     n_embd = 64 * depth
     n_head = n_embd // (64 if depth % 2 else 128)
     if n_kv_head and n_head % n_kv_head:
-        raise ValueError(f"--n_kv_head {n_kv_head} does not divide the {n_head} heads of --depth {depth}")
-    return GPTConfig(vocab_size, seq_len, depth, n_head, n_kv_head or n_head, n_embd, -(-8 * n_embd // 3 // 128) * 128)
+        raise ValueError(f"--n_kv_head {n_kv_head} does not divide "
+                         f"the {n_head} heads of --depth {depth}")
+    return GPTConfig(vocab_size, seq_len, depth, n_head, n_kv_head or n_head, n_embd,
+                     -(-8 * n_embd // 3 // 128) * 128)
 
 
 def matrix_weights(config):
-    """Weights that take part in a matrix product: all but the embedding's look-up table."""
+    """Number of weights that take part in a matrix product: all except the embedding's table."""
     with torch.device("meta"):
         model = GPT(config)
     return model.num_params() - model.embed.numel()
 
 
 def flops_per_token(config):
-    """Training FLOPs a token: 6 a matrix weight, 12 L C T for attention (arXiv:2204.02311, appendix B)."""
+    """Training FLOPs per token: 6 per matrix weight, and 12 L C T for attention.
+
+    Chowdhery et al. 2022, arXiv:2204.02311, appendix B.
+    """
     return 6 * matrix_weights(config) + 12 * config.n_layer * config.n_embd * config.seq_len
 
 
 def choose_seq_len(paths, on_gpu):
-    """Tokens a row: 2048 need a GPU, and so much text that the 2 % held out fill some such rows."""
+    """Tokens per row: 2048 on a GPU if the held-out 2 % of the text fills some such rows."""
     n_bytes = sum(file.stat().st_size for file in list_files(paths)) if paths else math.inf
     return 2048 if on_gpu and n_bytes >= 1e6 else 512
 
 
 def choose_depth(n_tokens, tokens_per_param, vocab_size, seq_len):
-    """The deepest model up to 20 layers that one epoch of n_tokens feeds with tokens_per_param."""
+    """The deepest model, up to 20 layers, that gets its tokens_per_param from one epoch of text."""
     def hungry(depth):
         return tokens_per_param * matrix_weights(model_config(depth, vocab_size, seq_len))
     return max([d for d in range(2, 21, 2) if hungry(d) <= n_tokens], default=2)
@@ -115,38 +126,48 @@ def choose_depth(n_tokens, tokens_per_param, vocab_size, seq_len):
 
 @torch.no_grad()
 def init_weights(model, seed):
-    """Output projections start at zero, so every block starts as the identity; the rest keeps rms 1. In the first half
-    of the blocks a head looks back one token, and another (if there are keys for it) two: after 2.5 million tokens at
-    depth 4, 1.607 instead of 1.760 bits per byte (LOG.md). What such heads lead to: arXiv:2209.11895, induction heads.
+    """Output projections start at zero, so that every block starts as the identity.
+
+    The other matrices keep activations at rms 1. In the first half of the blocks one head looks
+    back one token, and a second one (if it has keys of its own) two tokens. After 2.5 million
+    tokens at depth 4 that gives 1.607 instead of 1.760 bits per byte (dev/LOG.md). Looking back is
+    the first half of an induction head: Olsson et al. 2022, arXiv:2209.11895.
     """
-    config, rng = model.config, torch.Generator().manual_seed(seed)          # on the CPU: the same on every device
+    # The generator stands on the CPU, so that every device starts from the same weights.
+    config, rng = model.config, torch.Generator().manual_seed(seed)
     for name, p in model.named_parameters():
-        std = 1.0 if name == "embed" else 0.0 if name.endswith(("wo", "down", "head")) else p.size(1) ** -0.5
+        std = 1.0 if name == "embed" else 0.0 if name.endswith(("wo", "down", "head")) \
+            else p.size(1) ** -0.5
         p.copy_(torch.randn(p.shape, generator=rng) * std)
-    model.embed[:, 0] = 3.0                                                  # one channel says the same in every token
+    # Channel 0 is the same in every token; look_back reads it.
+    model.embed[:, 0] = 3.0
     for block in model.blocks[:config.n_layer // 2]:
         for head in range(min(2, config.n_kv_head)):
             look_back(block.attn, head, head + 1, config.rope_theta)
 
 
 def look_back(attn, head, distance, theta):
-    """Let a head start out looking at the token `distance` before: whatever the tokens are, its query is one vector,
-    and its key the same one rotated as if it stood so much later, so that the two agree best at that distance.
+    """Make a head attend to the token `distance` places back, whatever the tokens are.
 
-    head: of the keys, the first of its queries. Both vectors come from channel 0 of the embedding.
+    Its query is one fixed vector. Its key is the same vector, rotated as if it stood `distance`
+    places later, so that query and key agree best at that distance. Both come from channel 0 of
+    the embedding. head: the number of the key head; the first query head that uses it looks back.
     """
     D = attn.head_size
-    fast = theta ** (-torch.arange(0, D, 2) / D) > 0.05                      # slower pairs can't tell neighbours apart
-    query = torch.cat([fast, torch.zeros_like(fast)]).float()                # (D,)
+    # Pairs of channels that rotate more slowly cannot tell neighbours apart.
+    fast = theta ** (-torch.arange(0, D, 2) / D) > 0.05
+    query = torch.cat([fast, torch.zeros_like(fast)]).float()  # (D,)
     key = rotate(query[None], *rotary_table(torch.tensor([distance]), D, theta)).flatten()
-    first = head * (attn.n_head // attn.n_kv_head)                           # query head that uses these keys
+    first = head * (attn.n_head // attn.n_kv_head)
     for weight, row, vector in (attn.wq, first * D, query), (attn.wk, head * D, key):
-        weight[row:row + D] *= 0.25                                          # what the tokens themselves say, for now
-        weight[row:row + D, 0] = 2 / 3 * vector                              # 2 a pair, as channel 0 is about 3
+        # At the start the tokens themselves count less than the distance.
+        weight[row:row + D] *= 0.25
+        # Channel 0 is about 3 in every token, so what stands in the vector becomes a 2.
+        weight[row:row + D, 0] = 2 / 3 * vector
 
 
 def print_samples(model, tok, rows, seed, n_samples=4, n_prompt=8, n_new=32):
-    """Go on with the first tokens of a few held-out documents, and print what comes."""
+    """Let the model continue the beginnings of a few held-out documents, and print what it says."""
     ids, _ = rows.batch(slice(0, 64))
     begins = (ids[:, :-n_prompt] == tok.special("<|bos|>")).nonzero()
     for b, t in begins[:n_samples]:
@@ -181,6 +202,7 @@ def main():
     if not tokens_per_param and on_gpu:
         tokens_per_param = 12
     elif not tokens_per_param:
+        # The demo. A CPU that computes in float32 is slower, so it reads 0.4 of the tokens.
         tokens_per_param = 0.65 if env.dtype == torch.bfloat16 else 0.26
     if cfg.depth:
         depth, why = cfg.depth, "--depth"

@@ -1,4 +1,4 @@
-"""Downloads in small: every source in the form in which it is published, where data/download.py would put it."""
+"""Small downloads: every source in its published form, where data/download.py would put it."""
 from pathlib import Path
 
 from data.published.core_tasks import TASKS
@@ -40,7 +40,8 @@ def human_eval(i):
             "canonical_solution": f"    return x + {i}\n", "test": f"def check(f):\n    assert f(1) == {1 + i}\n"}
 
 
-FILES = {                                                                    # path: (row of number i, how many)
+# Path: (what makes row number i, how many rows).
+FILES = {
     "smoltalk/data/train": (lambda i: {"messages": turn(f"Talk {i}", f"Sure, {i}.")}, 120), "smoltalk/data/test":
     (lambda i: {"messages": turn(f"Test talk {i}", f"Sure, {i}.")}, 7),
     "mmlu/all/auxiliary_train": (lambda i: {"train": mmlu(1000 + i)}, 9), "mmlu/all/test": (mmlu, 6),

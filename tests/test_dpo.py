@@ -1,4 +1,4 @@
-"""dpo.py: the loss by hand, the log-probabilities against a loop over tokens, pairs cut to the row."""
+"""dpo.py: the loss by hand, log-probabilities against a loop over tokens, pairs cut to the row."""
 import math
 
 import pytest
@@ -46,7 +46,8 @@ def test_the_loss_is_ln_2_a_pair_before_training_and_a_tie_is_not_right():
 def test_the_loss_by_hand():
     policy, reference = torch.tensor([[-10.0, -12.0], [-5.0, -3.0]]), torch.tensor([[-11.0, -11.0], [-5.0, -4.0]])
     loss, sums = dpo_loss(policy, reference, torch.tensor([True, True]), beta=0.5)
-    margins = [0.5 * ((-10 + 11) - (-12 + 11)), 0.5 * (0 - (-3 + 4))]        # 1.0 and -0.5
+    # The margins are 1.0 and -0.5.
+    margins = [0.5 * ((-10 + 11) - (-12 + 11)), 0.5 * (0 - (-3 + 4))]
     assert loss.item() == pytest.approx(sum(math.log(1 + math.exp(-m)) for m in margins), rel=1e-6)
     assert {key: value.item() for key, value in sums.items()} == pytest.approx(
         dict(loss=loss.item(), accuracy=1, margin=0.5, chosen=0.5, rejected=0.0))
@@ -58,7 +59,8 @@ def test_the_loss_by_hand():
 def test_the_gradient_pushes_the_chosen_up_and_the_rejected_down_and_ignores_what_is_no_pair():
     policy = torch.zeros(1, 2, 2, requires_grad=True)
     dpo_loss(policy, torch.zeros(1, 2, 2), torch.tensor([[True, False]]), beta=0.2)[0].backward()
-    assert policy.grad[0, 0].tolist() == pytest.approx([-0.1, 0.1])          # beta * sigmoid(0)
+    # The gradient of a margin is beta * sigmoid(0).
+    assert policy.grad[0, 0].tolist() == pytest.approx([-0.1, 0.1])
     assert not policy.grad[0, 1].any()
 
 
@@ -78,7 +80,7 @@ def test_shapes_that_differ_are_an_error():
 # ---- the log-probabilities ----
 
 def logp_token_by_token(model, tok, conversation):
-    """Alone in its row, one token after the other: the sum of log p over what the mask says, divided by nothing."""
+    """The sum of log p over the tokens the mask selects, one by one, alone in the row, no mean."""
     ids, mask = tok.render_conversation(conversation)
     logps = model(torch.tensor([ids]))[0].double().log_softmax(-1)
     total = 0.0
@@ -90,7 +92,8 @@ def logp_token_by_token(model, tok, conversation):
 
 def test_packed_logps_equal_a_loop_over_the_tokens_of_each_answer(tok, tmp_path):
     model, rows = tiny_model(), pack_pairs(tok, tmp_path)
-    assert len(rows) < len(PAIRS)                                            # several pairs a row
+    # Several pairs share a row.
+    assert len(rows) < len(PAIRS)
     ids, targets = rows.batch(slice(None), only_learned=True)
     logps, is_pair = answer_logps(model, ids, targets)
     assert logps.dtype == torch.float32 and logps.shape == (len(rows), 47, 2) and is_pair.sum() == len(PAIRS)
@@ -118,7 +121,7 @@ def test_the_reference_is_the_same_in_any_batches_and_leaves_no_gradient(tok, tm
 
 
 def test_every_pair_weighs_the_same_however_long(tok, tmp_path):
-    """T23: the gradient of a step is the mean over pairs of each pair's own gradient, however they are packed."""
+    """However pairs are packed, the gradient of a step is the mean of each pair's own gradient."""
     model, reference = tiny_model(), tiny_model(seed=1)
     pairs = [pair_of("a", "b", "c"), pair_of("a" * 20, "b" * 15, "c")]
 
@@ -142,7 +145,8 @@ def test_both_sides_of_a_pair_have_one_prompt_and_its_mask_is_0(tok):
         sides = [(ids[:second], mask[:second]), (ids[second:], mask[second:])]
         assert not cut and sides == [tuple(tok.render_conversation(pair[side])) for side in ("chosen", "rejected")]
         prompt = tok.render_for_completion(pair["chosen"])
-        assert all(side[:len(prompt)] == prompt for side, _ in sides)        # T20
+        # Both sides of a pair begin with the same prompt.
+        assert all(side[:len(prompt)] == prompt for side, _ in sides)
         if len(pair["chosen"]["messages"]) == 2:
             assert all(not any(m[:len(prompt)]) and all(m[len(prompt):]) for _, m in sides)
 
@@ -159,7 +163,8 @@ def test_pairs_longer_than_a_row_lose_the_end_of_the_longer_side(tok, question, 
     halves = [(ids[:second], mask[:second]), (ids[second:], mask[second:])]
     for (got, got_mask), (full, full_mask) in zip(halves, whole):
         assert got == full[:len(got)] and got_mask == full_mask[:len(got)] and any(got_mask)
-        assert len(got) == len(full) or len(got) >= 48                       # what takes half a row at most stays whole
+        # A side that takes half a row or less stays whole.
+        assert len(got) == len(full) or len(got) >= 48
 
 
 def test_pairs_whose_answer_is_cut_away_are_left_out_and_counted(tok, tmp_path, capsys):

@@ -1,4 +1,4 @@
-"""evaluate.py, compare_options.py: scores by hand, options against each alone in GPT.forward, answers, ranks, report"""
+"""evaluate.py and talk/options.py: scores by hand, options alone and together, answers, the report."""
 import functools
 import itertools
 import json
@@ -67,7 +67,10 @@ def random_model(vocab_size=265, seq_len=256, seed=0):
 
 @torch.no_grad()
 def alone(model, ids, start):
-    """The plain way: one option, one forward pass -> loss of each scored token, whether it is the likeliest."""
+    """The plain way, one forward pass for one option.
+
+    Returns the loss of each scored token, and whether it is the likeliest.
+    """
     x = torch.tensor([ids])
     logits = model(x[:, :-1])[0, start - 1:]
     return F.cross_entropy(logits, x[0, start:], reduction="none").numpy(), (logits.argmax(-1) == x[0, start:]).numpy()
@@ -80,7 +83,8 @@ def test_wilson_interval():
     assert wilson(10, 10) == pytest.approx((0.7225, 1), abs=1e-4)
     assert wilson(50, 100) == pytest.approx((0.4038, 0.5962), abs=1e-4)
     assert wilson(184, 200) == pytest.approx((0.8740, 0.9500), abs=1e-3)
-    for right in range(11):                                                   # it contains the estimate, within 0 to 1
+    # The interval lies within 0 to 1 and contains the estimate.
+    for right in range(11):
         low, high = wilson(right, 10)
         assert 0 <= low <= right / 10 <= high <= 1 and wilson(10 * right, 100)[0] >= low
 
@@ -97,7 +101,8 @@ def test_pass_at_k_is_the_share_of_all_subsets_with_a_right_answer():
 
 def test_centred_is_0_for_guessing_and_1_for_all_right():
     assert score([True, False, False, False], 0.25, 0)["centred"] == 0 and score([True] * 3, 0.25, 0)["centred"] == 1
-    result = score([1, 0.5, 0, 0.5], 0.0, 0, more=7)                          # shares of several answers
+    # Items can count for the share of several answers that is right.
+    result = score([1, 0.5, 0, 0.5], 0.0, 0, more=7)
     assert result["accuracy"] == 0.5 and result["items"] == 4 and result["more"] == 7
     assert (result["low"], result["high"]) == wilson(2, 4)
 
@@ -114,12 +119,15 @@ def test_core_is_the_mean_of_centred_scores_with_the_tasks_errors():
 
 def test_a_tree_row_says_the_common_beginning_once():
     row, scored = tree_row([([9, 1, 2, 3, 4], 3), ([9, 1, 2, 5], 3)])
-    assert row.tolist() == [[9, 1, 2, 3], [0, 1, 2, 3], [0, 0, 0, 1]]         # 4 and 5 are only predicted
+    # 4 and 5 are only predicted.
+    assert row.tolist() == [[9, 1, 2, 3], [0, 1, 2, 3], [0, 0, 0, 1]]
     assert scored.tolist() == [[2, 3, 2], [3, 4, 5], [0, 0, 1]]
-    row, scored = tree_row([([9, 1, 2, 7], 3), ([9, 5, 2, 7], 3)])            # a schema: other beginning, same end
+    # In a schema the beginnings differ and the ends are the same.
+    row, scored = tree_row([([9, 1, 2, 7], 3), ([9, 5, 2, 7], 3)])
     assert row.tolist() == [[9, 1, 2, 5, 2], [0, 1, 2, 1, 2], [0, 1, 1, 2, 2]]
     assert scored.tolist() == [[2, 4], [7, 7], [0, 1]]
-    row, scored = tree_row([([9, 1, 2], 1)])                                  # a single option
+    # A single option.
+    row, scored = tree_row([([9, 1, 2], 1)])
     assert row[0].tolist() == [9, 1, 2] and scored.tolist() == [[0, 1], [1, 2], [0, 0]]
 
 
@@ -129,11 +137,13 @@ def test_options_in_one_row_and_batch_have_the_losses_of_each_alone():
         common = [256] + [rng.randrange(256) for _ in range(rng.randrange(0, 30))]
         options = [(ids := common + [rng.randrange(3) for _ in range(rng.randrange(1, 7))], rng.randrange(1, len(ids)))
                    for _ in range(rng.randrange(1, 5))]
-        options += [options[0]] * rng.randrange(2)                            # the same twice
+        # Now and then the same option stands there twice.
+        options += [options[0]] * rng.randrange(2)
         cases.append(options)
         trees.append(tree_row(options))
     assert any(row[2].any() for row, _ in trees) and any(not row[2].any() for row, _ in trees)
-    for batch in [range(25), *([i] for i in range(25))]:                      # together and one by one
+    # All together, then one by one.
+    for batch in [range(25), *([i] for i in range(25))]:
         for i, (losses, likeliest) in zip(batch, score_rows(model, [trees[i] for i in batch])):
             for k, (ids, start) in enumerate(cases[i]):
                 expected, expected_likeliest = alone(model, ids, start)
@@ -150,7 +160,8 @@ def test_batches_hold_rows_of_one_length_and_hardly_any_padding():
     widths = [max(trees[i][0].shape[1] for i in batch) for batch in batches]
     assert widths == sorted(widths, reverse=True) and all(len(b) * w <= 8192 for b, w in zip(batches, widths))
     assert sum(t[0].shape[1] for t in trees) > 0.96 * sum(len(b) * w for b, w in zip(batches, widths))
-    assert [len(b) for b in batches_by_length(trees[:3], 10)] == [1, 1, 1]    # larger than the batch: alone
+    # Rows that are longer than the batch go alone.
+    assert [len(b) for b in batches_by_length(trees[:3], 10)] == [1, 1, 1]
 
 
 def test_letters_are_chosen_by_their_logits(tok, disk):
@@ -182,7 +193,8 @@ def test_a_prompt_longer_than_the_row_loses_its_beginning(tok, disk):
                                               ("jeopardy", 512), ("jeopardy", 60), ("coqa", 512)])
 def test_core_answers_are_those_of_each_option_alone(tok, disk, name, max_tokens):
     task, model = CoreTask(name, dest=disk), random_model(tok.vocab_size, max_tokens, seed=3)
-    if TASKS[name].kind == "language_modeling":                               # else no answer is ever right
+    # With random weights no answer would ever be right.
+    if TASKS[name].kind == "language_modeling":
         with torch.no_grad():
             model.head *= 0
             model.head[tok.encode("1")[0]] = model.head[tok.encode(" ")[0]] = torch.ones(128)
@@ -201,7 +213,8 @@ def test_core_answers_are_those_of_each_option_alone(tok, disk, name, max_tokens
     cfg = evaluate.Config(batch_tokens=700)
     result = evaluate_choices(model, tok, task, cfg, ENV, f"core:{name}")
     assert result["accuracy"] == sum(expected) / len(task) and result["chance"] == TASKS[name].chance
-    size = lambda prompt: 1 + sum(len(tok.encode(text)) for text in prompt)                  # <|bos|>, context, ending
+    # <|bos|>, context and ending.
+    size = lambda prompt: 1 + sum(len(tok.encode(text)) for text in prompt)
     cut = sum(max(map(size, task.prompts(i)[0])) > max_tokens for i in range(len(task)))
     assert result.get("cut", 0) == cut and (cut > 0) == (max_tokens < 512)
     assert ("prompts lost their beginning" in evaluate.describe(name, result)) == (cut > 0)
@@ -212,13 +225,14 @@ def test_options_that_are_cut_keep_a_common_beginning(tok, disk):
     starts, (row, _) = {start for _, start in options}, tree_row(options)
     assert len(starts) == 1 and max(len(ids) for ids, _ in options) == 120
     endings = sum(len(ids) - start - 1 for ids, start in options)
-    assert row.shape[1] <= max(starts) + endings                              # the context stands once
+    # The context stands in the row once.
+    assert row.shape[1] <= max(starts) + endings
 
 
 # ---- answers ----
 
 class Script:
-    """An engine that gives the answers of a script, and a task that asks numbers and wants them back."""
+    """An engine that gives the answers of a script: "1!" is "1" and ends, "1" does not end."""
     max_len = 60
 
     def __init__(self, tok, answers):
@@ -374,7 +388,8 @@ def test_the_default_run_prints_every_skill_and_identity_in_three_groups(chain, 
     names = re.findall(r"^(\w+) +[\d.]+ % right \[[\d.]+, [\d.]+\].* 3 items", result.stdout, re.M)
     assert names == ["spelling_bee", "arithmetic", "simple_spelling", "identity", "small_talk", "unknown"]
     assert "bits per byte" in result.stdout and result.stdout.count("WRONG") + result.stdout.count("right  ") >= 6
-    base = command(chain, "--stage", "pretrain", log=tmp_path / "log")        # a base model has not learned to answer
+    # A base model has not learned to answer.
+    base = command(chain, "--stage", "pretrain", log=tmp_path / "log")
     assert base.status == 0 and "bits per byte" in base.stdout and "right" not in base.stdout
 
 

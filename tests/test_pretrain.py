@@ -1,4 +1,4 @@
-"""pretrain.py's own functions: the size of a new model and what it starts with. Its runs are in test_stages.py."""
+"""The size of a new model and the weights it starts with. Runs of pretrain.py: test_stages.py."""
 import math
 
 import pytest
@@ -16,7 +16,8 @@ def test_a_new_model_predicts_nothing_and_is_the_seeds_function():
     ids = random_ids(2, 64)
     assert model(ids, ids).item() / ids.numel() == pytest.approx(math.log(300), rel=1e-6)
     for name, p in model.named_parameters():
-        p = p[:, 1:] if name == "embed" else p                               # of channel 0 the next test speaks
+        # The next test checks channel 0.
+        p = p[:, 1:] if name == "embed" else p
         if name not in ("blocks.0.attn.wq", "blocks.0.attn.wk"):
             expected = 1.0 if name == "embed" else 0.0 if name.endswith(("wo", "down", "head")) else p.size(1) ** -0.5
             assert p.std().item() == pytest.approx(expected, rel=0.05) and abs(p.mean().item()) < 0.02
@@ -26,7 +27,8 @@ def test_a_new_model_predicts_nothing_and_is_the_seeds_function():
     assert not torch.equal(model.embed, other.embed)
     assert not torch.equal(model.blocks[0].attn.wq, model.blocks[0].attn.wk)
     x = rms_norm(torch.randn(500, 128)) @ model.blocks[0].attn.wv.T
-    assert x.std().item() == pytest.approx(1, rel=0.1)                       # activations keep rms 1
+    # Activations keep rms 1.
+    assert x.std().item() == pytest.approx(1, rel=0.1)
 
 
 @pytest.mark.parametrize("depth, n_kv_head", [(2, 0), (3, 0), (4, 0), (4, 1), (8, 2)])
@@ -34,13 +36,15 @@ def test_at_the_start_two_heads_of_the_first_half_of_the_blocks_look_one_and_two
     c = model_config(depth, 300, 64, n_kv_head)
     model, D, found = GPT(c), c.n_embd // c.n_head, {}
     init_weights(model, 0)
-    x = rms_norm(F.embedding(random_ids(4, 64), model.embed))                # blocks add nothing yet: the same for all
+    # Blocks add nothing yet, so that the input of all of them is the same.
+    x = rms_norm(F.embedding(random_ids(4, 64), model.embed))
     for n, block in enumerate(model.blocks):
         q, k = (rms_norm((x @ w.T).view(4, 64, -1, D).transpose(1, 2)) for w in (block.attn.wq, block.attn.wk))
         q, k = (rotate(t, *rotary_table(torch.arange(64), D, c.rope_theta)) for t in (q, k))
         scores = q @ k.repeat_interleave(c.n_head // c.n_kv_head, dim=1).mT / D ** 0.5
         weights = scores.masked_fill(torch.ones(64, 64).triu(1) > 0, -math.inf).softmax(-1)
-        for head in range(c.n_head):                                         # the mean weight of what stands d back
+        # For every distance d, the mean weight of the token d places back.
+        for head in range(c.n_head):
             mean = [weights[:, head].diagonal(-d, -2, -1).mean().item() for d in range(8)]
             if max(mean) > 0.4:
                 found[n, head] = mean.index(max(mean))

@@ -1,4 +1,7 @@
-"""bash run.sh speedrun, dry: stand-ins for python and torchrun note what they are asked, and leave what that leaves."""
+"""A dry run of bash run.sh speedrun.
+
+Stand-ins for python and torchrun write down the commands and leave the files that those would leave.
+"""
 import inspect
 import os
 import shlex
@@ -42,7 +45,7 @@ esac
 
 @pytest.fixture
 def speedrun(tmp_path):
-    """speedrun(gpus, fail=script) runs it -> (exit status, the commands it started, stdout, stderr)."""
+    """speedrun(gpus, fail=script) -> (exit status, the commands that were started, stdout, stderr)."""
     for name in "run.sh", "pyproject.toml":
         shutil.copy(ROOT / name, tmp_path)
     (tmp_path / ".venv/bin").mkdir(parents=True)
@@ -51,7 +54,8 @@ def speedrun(tmp_path):
         (tmp_path / ".venv/bin" / name).chmod(0o755)
     size = subprocess.run("cksum < pyproject.toml", shell=True, cwd=tmp_path, capture_output=True,
                           text=True).stdout.strip()
-    (tmp_path / ".venv/installed").write_text(f"{size} [data]\n")             # as after pip install -e '.[data]'
+    # As after pip install -e '.[data]'.
+    (tmp_path / ".venv/installed").write_text(f"{size} [data]\n")
 
     def run(gpus, fail=""):
         (tmp_path / "log").write_text("")
@@ -85,13 +89,15 @@ def test_every_command_exists_with_its_flags_and_fits_the_others(speedrun):
             continue
         assert (program == "python") == (argv[0] == "tokenizer.py")
         parsed[argv[0]] = parse_config(SCRIPTS[argv[0]].Config, SCRIPTS[argv[0]].__doc__,
-                                       argv[1:])       # exits for an unknown flag
+                                       # parse_config exits when a flag is unknown.
+                                       argv[1:])
     assert list(parsed) == list(SCRIPTS) and {cfg.out for cfg in parsed.values()} == {"out/speedrun"}
     assert parsed["tokenizer.py"].vocab_size == 32768 and parsed["tokenizer.py"].pattern == "default"
     assert parsed["tokenizer.py"].data == parsed["pretrain.py"].data == ["data/downloads/climbmix"]
     assert parsed["pretrain.py"].depth == 20
     assert set(fetched) <= set(data.download.SOURCES) and "climbmix" in fetched
-    for stage, spec in DOWNLOADS_MIXTURE.items():                             # what the stages read was fetched
+    # All that the stages read was fetched.
+    for stage, spec in DOWNLOADS_MIXTURE.items():
         assert parsed[f"{stage}.py"].mixture == "downloads"
         assert {DOWNLOADED[name].name for name, _ in parse_mixture(spec) if name in DOWNLOADED} <= set(fetched)
     tasks = evaluate.task_names(parsed["evaluate.py"].tasks)
@@ -101,7 +107,8 @@ def test_every_command_exists_with_its_flags_and_fits_the_others(speedrun):
     assert {DOWNLOADED[name].name for name in tasks if name in DOWNLOADED} <= set(fetched)
     with torch.device("meta"):
         model = GPT(model_config(20, 32768, 2048))
-    tokens = 12 * (model.num_params() - model.embed.numel())                  # pretrain.py's horizon on a GPU
+    # The horizon of pretrain.py on a GPU.
+    tokens = 12 * (model.num_params() - model.embed.numel())
     assert "12 if on_gpu" in inspect.getsource(pretrain.main)
     assert tokens < shards * 52e6 < 1.2 * tokens
 
@@ -126,11 +133,13 @@ def test_what_is_done_is_known_by_content_not_by_the_times_of_copied_files(speed
     out = speedrun.folder / "out/speedrun"
     markers = [out / f"{name}/meta.json" for name in ("distill", "dpo", "sft", "midtrain", "pretrain")]
     for age, marker in enumerate([out / "report.md", *markers, out / "tokenizer/tokenizer.json"]):
-        os.utime(marker, (1e9 + age, 1e9 + age))                              # the first of the chain is the newest
+        # The times are wrong: the first of the chain is the newest.
+        os.utime(marker, (1e9 + age, 1e9 + age))
     assert stages(speedrun(2)[1]) == []
     markers[2].write_text("trained again, by hand")
     assert stages(speedrun(2)[1]) == ["dpo", "distill", "evaluate"]
-    markers[2].with_name("meta.json.from").unlink()                           # then the times decide
+    # Without the note beside the checkpoint the times decide.
+    markers[2].with_name("meta.json.from").unlink()
     os.utime(markers[3])
     assert stages(speedrun(2)[1])[0] == "sft"
 

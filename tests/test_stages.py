@@ -1,4 +1,7 @@
-"""The five training stages as processes: they learn, hand over, go on after any kill, and refuse what cannot work."""
+"""The five training stages as processes.
+
+They learn, hand over to the next one, go on after any kill, and refuse what cannot work.
+"""
 import functools
 import importlib.util
 import json
@@ -35,7 +38,7 @@ COMMON = ["--steps", 20, "--tokens_per_step", 512, "--save_every", 5, "--eval_ev
 
 
 def flags(stage, data):
-    """The toy run of a stage: 20 steps of 8 rows of 64, at rates that do not follow the demo's."""
+    """The flags of a stage's toy run: 20 steps of 8 rows of 64, with learning rates of its own."""
     rates = (0.002, 0.003, 0.0005) if stage == "dpo" else (0.02, 0.3, 0.008)
     rates = [arg for name, lr in zip(("matrix", "embed", "head"), rates) for arg in (f"--{name}_lr", lr)]
     return COMMON + rates + {
@@ -79,7 +82,8 @@ def test_a_stage_learns_and_leaves_a_whole_checkpoint(toy, stage):
     assert [step for step, _ in metrics(out, "step", "val_loss")] == [0, 5, 10, 15, 20]
     assert sum(losses[-5:]) < 0.9 * sum(losses[:5])
     val_losses = [loss for _, loss in metrics(out, "step", "val_loss")]
-    assert val_losses[-1] < val_losses[0] or stage == "distill"              # there it is two answers of a toy teacher
+    # The held-out rows of distillation are two answers of a toy teacher: too few to fall for sure.
+    assert val_losses[-1] < val_losses[0] or stage == "distill"
     meta = json.loads((out / "meta.json").read_text())
     assert meta["step"] == 20 and meta["stage"] == stage and meta["model"]["n_layer"] == 1
     assert meta["versions"]["torch"] == torch.__version__
@@ -135,8 +139,11 @@ def copy_of(toy, out, stages):
 
 
 def interrupt(place, n, number=signal.SIGKILL):
-    """Send this process a signal before the n-th optimizer step ("step"), file of a checkpoint, which is left torn
-    ("write"), renaming of a folder ("rename") or batch of the teacher's answers ("generate")."""
+    """Send this process a signal before the n-th call of a function.
+
+    place: "step" for an optimizer step, "write" for a file of a checkpoint, which is left torn,
+    "rename" for the renaming of a folder, "generate" for a batch of the teacher's answers.
+    """
     import common
     from talk.engine import Engine
     from train.optimizer import Optimizer
@@ -154,10 +161,12 @@ def interrupt(place, n, number=signal.SIGKILL):
     setattr(owner, name, counted)
 
 
-# Saved after 5, 10, 15 and 20 steps: 4 files each; from the second time on 2 renamings, old aside, new in its place.
-# Each process counts anew: steps, files, renamings. Another test checks that the 20 steps cross the end of an epoch.
+# A run saves after 5, 10, 15 and 20 steps. A save writes 4 files, and from the second one on it
+# renames two folders: the old one out of the way, the new one into its place. Every process counts
+# its steps, files and renamings anew. Another test checks that 20 steps cross the end of an epoch.
 INTERRUPTIONS = {
-    "pretrain": [("step", 3), ("write", 6), ("rename", 2), ("rename", 7)],   # before any save ... between two renamings
+    # From before any save to between two renamings.
+    "pretrain": [("step", 3), ("write", 6), ("rename", 2), ("rename", 7)],
     "midtrain": [("step", 3, signal.SIGTERM), ("step", 9), ("write", 1)],
     "sft": [("step", 12, signal.SIGINT), ("rename", 4)],
     "dpo": [("step", 8), ("step", 9, signal.SIGTERM)],
@@ -169,13 +178,15 @@ def test_resumed_after_any_interruption_it_ends_at_the_same_bits(toy, tmp_path, 
     out = copy_of(toy, tmp_path / "out", NEEDS[stage])
     for place, n, *number in INTERRUPTIONS[stage]:
         result = toy(stage, "--resume", out=out, before=functools.partial(interrupt, place, n, *number))
-        if number:                                                          # asked to stop: saves, and the usual status
+        # Asked to stop, it saves and exits with the usual status.
+        if number:
             assert result.status == 128 + number[0] and "go on with --resume" in result.stdout, result.stderr
             assert json.loads((out / f"{stage}.part/meta.json").read_text())["step"] % 5
         else:
             assert result.status == -signal.SIGKILL, result.stderr
         assert not (out / stage).exists()
-        if place == "generate":                                              # as the third batch was written
+        # Leave the share as if the third batch had been torn while it was written.
+        if place == "generate":
             share = out / "distill_answers.0-of-1"
             lines = share.read_text().splitlines(keepends=True)
             share.write_text("".join(lines + lines[:1]) + lines[1][:-1])
@@ -209,10 +220,12 @@ def test_a_finished_stage_run_again_replaces_its_checkpoint_only_when_the_new_on
     result = toy("sft", "--seed", 1, out=out, before=functools.partial(interrupt, "step", 12))
     assert result.status == -signal.SIGKILL and read_folder(out / "sft") == before
     assert f"note       {out}/sft is there from before" in result.stdout
-    result = toy("sft", "--seed", 1, out=out)                                # without --resume it starts afresh
+    # Without --resume it starts afresh.
+    result = toy("sft", "--seed", 1, out=out)
     assert result.status == 0 and "step     0/20" in result.stdout and "interrupted run" in result.stdout, result.stderr
     assert read_folder(out / "sft")["model.pt"] != before["model.pt"] and not (out / "sft.part").exists()
-    assert toy("sft", "--seed", 1, "--resume", out=out).status == 0          # finished: nothing left to do
+    # It is finished: nothing is left to do.
+    assert toy("sft", "--seed", 1, "--resume", out=out).status == 0
 
 
 def test_resume_refuses_other_settings_and_another_previous_stage(toy, tmp_path):
@@ -236,7 +249,8 @@ def test_what_was_made_before_an_earlier_stage_was_trained_anew_is_named(toy, tm
     fails_with_one_line(toy("distill", out=out), f"{out}/dpo, the teacher, is older than {out}/sft", "dpo.py")
     out = copy_of(toy, tmp_path / "other", ["pretrain", "midtrain", "sft", "dpo"])
     meta = json.loads((out / "pretrain/meta.json").read_text())
-    (out / "pretrain/meta.json").write_text(json.dumps(dict(meta, step=21)))      # dpo.py again would not mend that
+    # Running dpo.py again would not mend that.
+    (out / "pretrain/meta.json").write_text(json.dumps(dict(meta, step=21)))
     assert find_checkpoint(out, "") == out / "dpo" and f"older than {out}/pretrain" in capsys.readouterr().err
     assert toy("distill", out=out).status == 0
 
@@ -257,7 +271,8 @@ def bad_file(toy, name, text):
 
 GOOD = '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}\n'
 PAIR = '{"prompt": "a", "chosen": "b", "rejected": "c"}\n'
-BAD_LINES = {                                                                # stage -> line 2, what the error must name
+# Stage -> (line 2 of the file, what the error must name).
+BAD_LINES = {
     "pretrain": [('{"text": "abc"', "column"), ('{"title": "abc"}', '"text"'), ('{"text": 3}', "string"),
                  ('{"text": "a \\ud800"}', "surrogate"), ('{"text": "a \\u0000"}', "NUL")],
     "midtrain": [(GOOD.strip().replace('"a"', '"a \\ud800"'), "surrogate")],
@@ -290,7 +305,8 @@ def test_an_impossible_setting_is_named(toy, stage, more):
     before = {name: read_folder(toy.out / name) for name in STAGES}
     flag, value = more.split()
     result = toy(stage, *more.split()) if flag != "--mixture" else run_script(
-        f"{stage}.py", "--out", toy.out, *more.split(), log=toy.folder / "mixture")        # --data would take its place
+        # --data would take the place of the mixture.
+        f"{stage}.py", "--out", toy.out, *more.split(), log=toy.folder / "mixture")
     fails_with_one_line(result, flag if flag != "--data" else value, *([value] if flag != "--learning_rate" else []))
     assert before == {name: read_folder(toy.out / name) for name in STAGES}
 
@@ -362,7 +378,8 @@ def test_an_out_that_cannot_be_written_and_a_full_disk(toy, tmp_path):
     assert not list((out / "rows").iterdir())
     assert toy("sft", out=out, before=functools.partial(interrupt, "step", 8)).status == -signal.SIGKILL
     part = read_folder(out / "sft.part")
-    for n in 50_000, len(before["model.pt"]) + 50_000:                     # room for the rows; for the weights, no more
+    # The first has room for the rows only, the second for the weights and nothing more.
+    for n in 50_000, len(before["model.pt"]) + 50_000:
         result = toy("sft", "--resume", out=out, before=functools.partial(limit_file_size, n))
         fails_with_one_line(result, out / "sft.part", "disk", "--resume")
         assert read_folder(out / "sft") == before and read_folder(out / "sft.part") == part
@@ -402,7 +419,8 @@ def test_before_the_first_save_no_checkpoint_is_named(toy, tmp_path):
 def interrupt_packing():
     """Ctrl-C as soon as rows are written."""
     from train import rows
-    signal.signal(signal.SIGINT, signal.default_int_handler)                 # a shell's background jobs ignore it
+    # A shell starts background jobs with Ctrl-C ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     rows.conversation_rows = lambda *args: signal.raise_signal(signal.SIGINT)
 
 
@@ -426,7 +444,7 @@ def test_micro_batches_do_not_change_the_logged_loss_and_gradient(toy, tmp_path)
 
 
 def compile_without_a_compiler():
-    """torch.compile as the stages call it, but what it traced runs as it is: tracing without a minute of C++."""
+    """Let torch.compile trace the model but run the traced graph as it is, without compiling C++."""
     import torch
 
     import machine
@@ -443,7 +461,8 @@ def test_a_compiled_run_saves_the_same_weights_under_the_names_of_the_source(toy
     start, compiled, plain = (torch.load(path / "model.pt", weights_only=True) for path in (
         toy.out / NEEDS[stage][0], out / stage, toy.out / stage))
     assert list(compiled) == list(plain)
-    for name in plain:                                                       # Muon magnifies rounding, step after step
+    # Muon magnifies rounding, step after step.
+    for name in plain:
         assert (compiled[name] - plain[name]).norm() < 0.3 * (plain[name] - start[name]).norm()
     assert sum(metrics(out / stage, "loss"), []) == pytest.approx(sum(metrics(toy.out / stage, "loss"), []), rel=0.01)
 
@@ -453,7 +472,8 @@ def test_a_compiled_run_saves_the_same_weights_under_the_names_of_the_source(toy
 def commands():
     """(file, script, flags) of every command of ours in the docstrings, the README and run.sh."""
     word = r"""(?:"[^"\n]*"|'[^'\n]*'|[^\s"'`#(|>;·]+)"""
-    command = rf"(?:python|torchrun[^`\n]*?) ((?:tests/bench/)?[a-z_]+\.py)((?: {word})*)"  # two spaces end a command
+    # Two spaces end a command.
+    command = rf"(?:python|torchrun[^`\n]*?) ((?:tests/bench/)?[a-z_]+\.py)((?: {word})*)"
     for path in sorted([*ROOT.glob("*.py"), *ROOT.glob("tests/bench/*.py"), ROOT / "README.md", ROOT / "run.sh"]):
         text = path.read_text()
         if path.suffix == ".py":
@@ -468,7 +488,8 @@ def load(script):
     name = "script_" + script.removesuffix(".py").replace("/", "_")
     spec = importlib.util.spec_from_file_location(name, ROOT / script)
     module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module                                          # inspect.getsource asks for it
+    # inspect.getsource asks for it.
+    sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     return module
 
@@ -480,17 +501,20 @@ def test_every_command_of_the_documentation_parses():
     assert {script for _, script, _ in found} >= {f"{name}.py" for name in ["tokenizer", *STAGES, "chat", "evaluate"]}
     for where, script, rest in found:
         module = modules.get(script) or modules.setdefault(script, load(script))
-        if not hasattr(module, "Config"):                                    # a bench with flags of its own
+        # Some benchmarks have flags of their own.
+        if not hasattr(module, "Config"):
             assert script.startswith("tests/bench/"), script
             continue
         argv = [arg for arg in shlex.split(rest) if arg not in ("...", "…")]
-        if "-p" in argv:                                                     # as chat.py's main does it
+        # As the main() of chat.py does it.
+        if "-p" in argv:
             i = argv.index("-p")
             argv[i:i + 2] = [f"--prompt={argv[i + 1]}"]
         try:
             cfg = parse_config(module.Config, module.__doc__, argv)
             if getattr(cfg, "mixture", "demo") not in ("demo", "downloads"):
-                for name, _ in parse_mixture(cfg.mixture):                   # and the stage finds its split in each
+                # The stage must find its split in each source.
+                for name, _ in parse_mixture(cfg.mixture):
                     if name in DOWNLOADED and script != "tokenizer.py":
                         published_split(name, SPLITS[script.removesuffix(".py")])
         except (SystemExit, ValueError) as e:
@@ -513,8 +537,11 @@ PRODUCTS = {"mm", "addmm", "bmm", "baddbmm", "addbmm", "mv", "addmv", "dot", "ma
 
 
 def watch_products(path):
-    """Note in the file `path` the dtype of every kind of matrix product in this process, and where it was called:
-    "engine" for the decoder of generation, which has a dtype of its own, "run" for everything else."""
+    """Write the dtypes of this process's matrix products to the file `path`, each with its place.
+
+    The place is "engine" for the decoder of generation, which has a dtype of its own, and "run" for
+    everything else.
+    """
     from torch.utils._python_dispatch import TorchDispatchMode
     seen = set()
 
@@ -533,15 +560,19 @@ def watch_products(path):
                         file.write(line)
             return func(*args, **(kwargs or {}))
 
-    os.environ["PATH"] = ""                                  # no C compiler: the engine's products are PyTorch's too
+    # Without a C compiler the engine multiplies with PyTorch, too.
+    os.environ["PATH"] = ""
     Watch().__enter__()
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("what", [*STAGES, "evaluate", "chat"])
 def test_every_matrix_product_is_in_the_dtype_of_the_run(toy, tmp_path, what, dtype):
-    """On a CPU without the instruction a bfloat16 product takes 45 to 500 times as long as in float32
-    (pytorch#146508): one that hid in the optimizer made a step of pretraining take 44 seconds instead of 3."""
+    """On a CPU without the instruction, bfloat16 products are 45 to 500 times slower than float32.
+
+    See pytorch#146508. One such product in the optimizer made a step of pretraining take 44
+    seconds instead of 3.
+    """
     seen = tmp_path / "seen"
     before = functools.partial(watch_products, seen)
     if what in STAGES:
@@ -561,7 +592,7 @@ def test_every_matrix_product_is_in_the_dtype_of_the_run(toy, tmp_path, what, dt
 
 
 def test_a_product_of_another_dtype_would_be_seen(tmp_path):
-    """The watch of the test above sees products forwards and backwards."""
+    """The test above would see a product in the forward pass and in the backward pass."""
     code = (f"import sys; sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / 'tests')!r}]; import torch, test_stages\n"
             f"test_stages.watch_products({str(tmp_path / 'seen')!r})\n"
             f"x = torch.ones(4, 4, requires_grad=True)\n"

@@ -1,19 +1,23 @@
 """
-How many examples a second evaluate.py scores, beside scoring one at a time with the same weights on the same machine.
+How many examples does evaluate.py score per second? Measured beside scoring them one at a time.
 
-python tests/bench/evaluate.py                              random weights, depth 4, vocabulary 1,536
-python tests/bench/evaluate.py --stage out/sft              a checkpoint, which is what generation needs to be realistic
+python tests/bench/evaluate.py                     random weights, depth 4, vocabulary 1,536
+python tests/bench/evaluate.py --stage out/sft     a checkpoint, for realistic answers
 python tests/bench/evaluate.py --depth 20 --seq_len 2048 --device cuda
 
-letters     multiple choice as in MMLU, made of this Python's docstrings: about 130 tokens, 4 options
-few-shot    the same as in CORE: five solved examples, four endings whose losses are compared
-answers     letter counting: a generated answer with a tool call
+Three kinds of questions:
+letters        multiple choice as in MMLU, about Python's docstrings: some 130 tokens, 4 options
+few-shot       the same as in CORE: five solved examples, four endings whose losses are compared
+answers        letter counting: a generated answer with a tool call
 
-one option       model(ids) for each option and, to generate, for each token: the textbook loop
-one example      evaluate.py's own code with a batch of one: options share their beginning, generation has its cache
-batched          evaluate.py as it is
-The sides take turns and the best of --repeats runs counts, since other work on the machine only ever slows a run down;
-on one that is never quiet, --threads 1 --processor_time leaves out what other programs took.
+Three ways to answer them, with the same weights on the same machine:
+one option     model(ids) for each option, and for each generated token: the textbook loop
+one example    evaluate.py with batches of one: shared beginnings, a cache for generation
+batched        evaluate.py as it is
+
+The three take turns, and the best of --repeats runs counts, since other work on the machine only
+slows runs down. On a machine that is never quiet, --threads 1 --processor_time leaves out what
+other programs took.
 """
 import base64
 import random
@@ -50,9 +54,9 @@ class Config:
     alone: int = 12               # of each kind, for those that go one by one
     max_tokens: int = 80          # of a generated answer
     repeats: int = 3              # timed runs of each
-    compile: bool = True          # torch.compile the batched side, as evaluate.py does for 2,000 questions and more
+    compile: bool = True          # torch.compile the batched side, as for 2,000 questions
     threads: int = 0              # of torch; 0: all cores
-    processor_time: bool = False  # count the seconds that the processor worked on this, not those that passed
+    processor_time: bool = False  # count the processor's seconds, not those that passed
     device: str = "auto"          # auto, cpu, cuda or mps
     dtype: str = "auto"           # compute dtype of all sides
 
@@ -74,7 +78,7 @@ class Letters:
 
 
 class FewShot(Letters):
-    """The same with solved examples, as data/core_tasks.py asks them."""
+    """The same with solved examples, as data/published/core_tasks.py asks them."""
     info = Task("", "multiple_choice", 5, 0.25, "\nAnswer: ")
 
     def prompts(self, i):
@@ -93,7 +97,10 @@ def one_option_at_a_time(model, question, n):
 
 @torch.inference_mode()
 def one_token_at_a_time(model, prompts, answers):
-    """Greedy without a cache; as many tokens as the engine made, as if it had to say a tool's output itself."""
+    """Generate greedily without a cache.
+
+    There are as many tokens as in the engine's answers, tool outputs included.
+    """
     for prompt, answer in zip(prompts, answers):
         ids = torch.tensor([prompt], device=model.embed.device)
         for _ in answer:
@@ -101,7 +108,10 @@ def one_token_at_a_time(model, prompts, answers):
 
 
 def best_rates(sides, repeats, clock):
-    """{name: (function, examples)} -> {name: examples a second}, each at its best; the first round warms up."""
+    """Examples per second, {name: rate}, of each side's best run; the first round warms up.
+
+    sides: {name: (function, number of examples it scores)}.
+    """
     seconds = {name: float("inf") for name in sides}
     for round in range(repeats + 1):
         for name, (function, _) in sides.items():
@@ -113,7 +123,10 @@ def best_rates(sides, repeats, clock):
 
 
 def padding(trees, batch_tokens):
-    """Share of the batches' tokens that is padding: rows are as long as the longest, rounded up to a multiple of 16."""
+    """Share of the batches' tokens that is padding.
+
+    Rows are padded to the longest of the batch, rounded up to a multiple of 16.
+    """
     size = lambda i: trees[i][0].shape[1]
     batches = list(batches_by_length(trees, batch_tokens))
     return 1 - sum(size(i) for b in batches for i in b) / sum(len(b) * -(-size(b[0]) // 16) * 16 for b in batches)

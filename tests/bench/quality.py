@@ -1,15 +1,18 @@
 """
-How well does pretrain.py learn? Validation bits per byte beside nanochat, after equal tokens and after equal seconds.
+How well does pretrain.py learn? Held-out bits per byte beside nanochat's.
+
+The two are compared after equal tokens and after equal seconds.
 
 git clone https://github.com/karpathy/nanochat ../nanochat
-python tests/bench/quality.py --nanochat ../nanochat                      the embedded Python corpus, depth 4
-python tests/bench/quality.py --nanochat ../nanochat --data prose.jsonl --nanochat_lr 2,4,8 --nanochat_batch 8192,16384
-python tests/bench/quality.py --depth 2 --lr 0.5,1,2                      our own recipe alone
+python tests/bench/quality.py --nanochat ../nanochat      the embedded Python corpus, depth 4
+python tests/bench/quality.py --nanochat ../nanochat --data prose.jsonl --nanochat_lr 2,4,8
+python tests/bench/quality.py --depth 2 --lr 0.5,1,2      our own recipe alone
 
-Ours is `python pretrain.py` as a user runs it, its flags derived from --depth and the tokens alone. nanochat's is its
-model, its optimizer, its schedules and its scaling of the learning rates by batch size and width, with every learning
-rate times --nanochat_lr. Both read the same rows, made with one tokenizer, and are judged on the same held-out rows.
-Seconds are the median step's times the steps: without compilation and evaluation.
+Our side is `python pretrain.py` as a user runs it, with all flags derived from --depth and the
+tokens. nanochat's side is its model, its optimizer, its schedules and its scaling of the learning
+rates by batch size and width, with every learning rate times --nanochat_lr. Both read the same
+rows, made with one tokenizer, and are judged on the same held-out rows. Seconds are those of the
+median step times the number of steps, without compilation and evaluation.
 """
 import contextlib
 import json
@@ -42,25 +45,25 @@ ROOT = Path(__file__).parents[2]
 @dataclass
 class Config:
     nanochat: str = ""               # path of a checkout of nanochat; empty: our own runs alone
-    data: tuple = ()                 # .txt, .jsonl or .parquet files; none: the embedded Python corpus
+    data: tuple = ()                 # .txt, .jsonl or .parquet; none: the embedded Python corpus
     max_chars: int = 6000            # documents are cut here
     depth: int = 4                   # layers
     vocab_size: int = 8192           # of the tokenizer, which is trained on the same text
     seq_len: int = 512               # tokens a row
     tokens: int = 2457600            # horizon of the runs with equal tokens: 150 steps of 16,384
-    lr: str = "1"                    # every learning rate of ours times these, comma-separated; 1 is the recipe
+    lr: str = "1"                    # factors on our learning rates, comma-separated; 1: as is
     nanochat_lr: str = "1,4"         # the same for nanochat
-    nanochat_batch: str = "8192"     # its tokens a step, comma-separated; its rates scale with the square root of it
-    nanochat_dtype: str = "float32"  # its compute dtype: float32, which it chooses on a CPU, or bfloat16
+    nanochat_batch: str = "8192"     # its tokens per step, comma-separated; rates scale by sqrt
+    nanochat_dtype: str = "float32"  # its compute dtype: float32 (its choice on a CPU) or bfloat16
     equal_seconds: bool = True       # also train ours for as many seconds as nanochat needs
     eval_rows: int = 256             # held-out rows that decide
     seed: int = 0                    # of the weights and of the order of the rows
     device: str = "auto"             # auto, cpu or cuda
-    work: str = ""                   # folder for tokenizer, rows and checkpoints; empty: a temporary one
+    work: str = ""                   # folder for tokenizer, rows, checkpoints; empty: temporary
 
 
 def prepare(cfg, work):
-    """Cut the documents, train the tokenizer, both once. Returns the path of the text."""
+    """Cut the documents and train the tokenizer, both once. Returns the path of the text."""
     text = work / "text.jsonl"
     if not text.exists():
         documents = [d for split in ("train", "val") for d in
@@ -77,11 +80,15 @@ def script(name, *flags):
 
 
 def ours(cfg, work, text, tokens, lr):
-    """python pretrain.py over `tokens` tokens -> (bits per byte, milliseconds a step, tokens a step, steps)."""
+    """Run python pretrain.py over `tokens` tokens.
+
+    Returns bits per byte, milliseconds per step, tokens per step, and the number of steps.
+    """
     weights = matrix_weights(model_config(cfg.depth, Tokenizer.load(work / "tokenizer").vocab_size, cfg.seq_len))
     rates = [x for name in ("matrix_lr", "embed_lr", "head_lr") for x in (f"--{name}", getattr(Recipe, name) * lr)]
     script("pretrain.py", "--data", text, "--out", work, "--depth", cfg.depth, "--seq_len", cfg.seq_len,
-           "--device", cfg.device, "--tokens_per_param", (tokens - 0.5) / weights,              # rounded up there
+           # pretrain.py rounds the horizon up.
+           "--device", cfg.device, "--tokens_per_param", (tokens - 0.5) / weights,
            "--eval_every", 10 ** 9, "--sample_every", 10 ** 9, "--save_every", 10 ** 9,
            "--eval_rows", cfg.eval_rows, "--seed", cfg.seed, *rates)
     metrics = [json.loads(line) for line in (work / "pretrain/metrics.jsonl").read_text().splitlines()]
@@ -92,14 +99,16 @@ def ours(cfg, work, text, tokens, lr):
 
 
 class Nanochat:
-    """The peer, with the interface that evaluate_loss and the loop below need: model(ids, targets, reduction)."""
+    """nanochat's model, callable like ours, as evaluate_loss and the loop below need it."""
 
     def __init__(self, cfg, vocab_size, lr, tokens_per_step):
-        os.environ["NANOCHAT_DTYPE"] = cfg.nanochat_dtype                    # its own way of setting it, read on import
+        # nanochat reads its dtype from the environment when it is imported.
+        os.environ["NANOCHAT_DTYPE"] = cfg.nanochat_dtype
         sys.path.insert(0, cfg.nanochat)
         from nanochat.gpt import GPT, GPTConfig
 
-        def build(depth):                                                    # scripts/base_train.py, build_model_meta
+        # As build_model_meta does it in nanochat's scripts/base_train.py.
+        def build(depth):
             width = -(-64 * depth // 128) * 128
             with torch.device("meta"):
                 return GPT(GPTConfig(sequence_len=cfg.seq_len, vocab_size=vocab_size, n_layer=depth,
@@ -115,7 +124,8 @@ class Nanochat:
         batch_scale = (tokens_per_step / 2 ** 19) ** 0.5
         scale = batch_scale * lr
         self.weight_decay = 0.28 * batch_scale * scaling_params(build(12)) / scaling_params(self.model)
-        with contextlib.redirect_stdout(sys.stderr):                         # keep our table whole
+        # Our table goes to stdout; what nanochat prints goes elsewhere.
+        with contextlib.redirect_stdout(sys.stderr):
             self.optimizer = self.model.setup_optimizer(
                 unembedding_lr=0.008 * scale, embedding_lr=0.3 * scale, matrix_lr=0.02 * scale, scalar_lr=0.5 * scale,
                 weight_decay=self.weight_decay)
@@ -127,8 +137,11 @@ class Nanochat:
         return self.compiled(ids, targets, loss_reduction="sum")
 
     def update(self, step, steps):
-        """Its defaults: 40 steps up, the last 65 % down to a twentieth; momentum 0.85 to 0.97 to 0.90; weight decay
-        along half a cosine."""
+        """One optimizer step with its default schedules.
+
+        The rates climb for 40 steps and fall to a twentieth in the last 65 %. Momentum goes from
+        0.85 to 0.97 to 0.90, and weight decay along half a cosine.
+        """
         down = round(0.65 * steps)
         left = min(1.0, (steps - step) / down)
         rate = (step + 1) / 40 if step < 40 else left + (1 - left) * 0.05
@@ -143,7 +156,7 @@ class Nanochat:
 
 
 def nanochats(cfg, work, env, lr, tokens_per_step):
-    """The same for nanochat, over cfg.tokens tokens."""
+    """Train nanochat over cfg.tokens tokens. Returns the same as ours()."""
     tok, train_rows = Tokenizer.load(work / "tokenizer"), Rows(work / "rows/pretrain_train.rows")
     model, rows_per_step = Nanochat(cfg, tok.vocab_size, lr, tokens_per_step), tokens_per_step // cfg.seq_len
     steps, ms = cfg.tokens // tokens_per_step, []

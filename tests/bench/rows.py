@@ -1,8 +1,10 @@
 """
-Does data ever limit training? Packs text into rows, then trains on them, and prints one JSON line: megabytes of text a
-second of processor time (of one core) and of wall time, and the share of a training step that waits for its batch.
+Does data ever limit training? Packs text into rows, then trains on them, and prints one JSON line.
 
-python tests/bench/rows.py                                      the embedded Python corpus, the tokenizer in out/
+The line says how many megabytes of text are packed per second of processor time (of one core) and
+of wall time, and the share of a training step that waits for its batch.
+
+python tests/bench/rows.py                               the embedded Python corpus
 python tests/bench/rows.py --data prose.jsonl --seq_len 2048
 """
 import json
@@ -31,7 +33,7 @@ from train.run import largest_batch
 @dataclass
 class Config:
     out: str = "out"                  # folder with the tokenizer
-    data: tuple = ()                  # .txt, .jsonl or .parquet files or folders; none: the embedded Python corpus
+    data: tuple = ()                  # .txt, .jsonl or .parquet; none: the embedded Python corpus
     megabytes: float = 30.0           # text that is packed, from the beginning
     device: str = "auto"              # auto, cpu, cuda or mps
     dtype: str = "auto"               # compute dtype: auto, float32 or bfloat16
@@ -44,7 +46,7 @@ class Config:
 
 
 def head_of(documents, megabytes):
-    """The first documents that hold so much text, and their bytes."""
+    """The first documents that hold so many megabytes of text, and their number of bytes."""
     texts, n_bytes = [], 0
     for text in documents:
         texts.append(text)
@@ -61,7 +63,8 @@ def main():
     tok = Tokenizer.load(Path(cfg.out) / "tokenizer")
     seq_len = cfg.seq_len or (2048 if on_gpu else 512)
     documents = read_documents(cfg.data, "train") if cfg.data else python_corpus.documents("train")
-    texts, n_bytes = head_of(documents, cfg.megabytes)                       # in memory: not a test of the disk
+    # The texts stand in memory, as this is no test of the disk.
+    texts, n_bytes = head_of(documents, cfg.megabytes)
 
     with tempfile.TemporaryDirectory() as folder:
         wall, processor = time.perf_counter(), time.process_time()
@@ -85,7 +88,8 @@ def main():
             waits.append(time.perf_counter() - start)
             for ids, targets in batches:
                 (compiled(ids, targets) / n_target).backward()
-            optimizer.step(1.0, 0.95).item()                                 # waits for the device, as a stage does
+            # Reading the norm waits for the device, as a stage does.
+            optimizer.step(1.0, 0.95).item()
             seconds.append(time.perf_counter() - start)
         step_batches.close()
         start = time.perf_counter()

@@ -1,9 +1,9 @@
 """
-How fast is training? Times whole optimizer steps (forward, backward, optimizer) on random ids and prints one JSON line.
+How fast is training? Times whole optimizer steps on random ids and prints one JSON line.
 
-python tests/bench/train.py                                     this machine: depth 4 on a CPU, 20 on a GPU
+python tests/bench/train.py                              depth 4 on a CPU, 20 on a GPU
 python tests/bench/train.py --depth 12 --seq_len 2048 --batch_size 16
-torchrun --standalone --nproc_per_node 8 tests/bench/train.py   several GPUs: tok/s of all of them
+torchrun --standalone --nproc_per_node 8 tests/bench/train.py    tok/s of all GPUs together
 """
 import json
 import os
@@ -61,7 +61,8 @@ def main():
     batch_size = cfg.batch_size or largest_batch(model, rows_per_step, env)
     rng = torch.Generator().manual_seed(env.rank)
     ids = torch.randint(0, config.bos, (rows_per_step // env.world_size, config.seq_len + 1), generator=rng)
-    ids[:, ::128] = config.bos                                               # documents of 127 tokens
+    # Documents of 127 tokens.
+    ids[:, ::128] = config.bos
     ids = ids.to(env.device)
 
     seconds, parts = [], []
