@@ -1,15 +1,14 @@
 """
-Talk to any checkpoint: reads out/<stage>/ and out/tokenizer/. Home of the inference engine that all other scripts use.
+Talk to any checkpoint. Reads out/<stage>/ and out/tokenizer/.
 
-terminal     python chat.py                         the last stage in out/ (or --stage sft, or --stage path/to/folder)
-one answer   python chat.py -p "How many r are in strawberry?"       (-p - reads the prompt from standard input)
-browser      python chat.py --serve                 a page on http://127.0.0.1:8000 and the OpenAI protocol
+terminal     python chat.py                         the last stage in out/ (--stage sft for another)
+one answer   python chat.py -p "How many r are in strawberry?"       (-p - reads standard input)
+browser      python chat.py --serve                 http://127.0.0.1:8000, and the OpenAI protocol
 a file       python chat.py --batch prompts.jsonl --output answers.jsonl
-raw text     python chat.py --stage pretrain --base -p "def main("      continue text instead of answering
+raw text     python chat.py --stage pretrain --base -p "def main("   continues the text
 
-In this file: sampling, the engine, the parts of an answer. The model's arithmetic is in decode.py, the calculator that
-the model may call in tool.py, what the terminal shows in terminal.py, the server in serve.py.
-Sizes in shape comments: B rows of the batch, T tokens, C channels (n_embd), H heads, D head size, V vocabulary.
+The inference engine is in talk/engine.py, what the terminal shows in talk/terminal.py, the server
+in talk/server.py.
 """
 import sys
 from dataclasses import asdict, dataclass, fields
@@ -24,35 +23,36 @@ from talk.terminal import batch, one_answer, terminal
 @dataclass
 class Config:
     out: str = "out"              # folder where the stages find each other
-    stage: str = ""               # pretrain, midtrain, sft, dpo, distill or the path of a checkpoint; empty: the last
-    prompt: str = ""              # answer this one prompt and exit, also as -p PROMPT; - reads standard input
+    stage: str = ""               # name of a stage or path of a checkpoint; empty: the last stage
+    prompt: str = ""              # answer this prompt and exit, also as -p; - reads standard input
     base: bool = False            # continue raw text instead of answering
     system: str = ""              # a system message
-    batch: str = ""               # .jsonl file: answer each line's "prompt" or "messages", as many at once as fit
-    output: str = ""              # .jsonl file for the answers of --batch, in order; run again, it goes on where it was
+    batch: str = ""               # .jsonl file: answer the "prompt" or "messages" of each line
+    output: str = ""              # .jsonl file for the answers of --batch; a second run resumes it
     max_tokens: int = 512         # of each answer, tool outputs included
-    temperature: float = 0.3      # 0: always the likeliest token; small models miscopy digits above 0.5
+    temperature: float = 0.3      # 0: the likeliest token; small models miscopy digits above 0.5
     top_k: int = 0                # only the k likeliest tokens, 0: all
     top_p: float = 0.95           # only the likeliest tokens that together have this probability
     min_p: float = 0.0            # only tokens at least this times as likely as the likeliest
-    repetition_penalty: float = 1.0   # above 1: tokens that stand in the text already become less likely
+    repetition_penalty: float = 1.0   # above 1: tokens of the text so far become less likely
     seed: int = 0                 # the same seed gives the same answers
-    max_rows: int = 64            # answers that --batch and --serve decode at once; each takes memory for its keys
+    max_rows: int = 64            # answers decoded at once; each takes memory for its keys
     serve: bool = False           # open a chat page and the OpenAI protocol on http://HOST:PORT
     host: str = "127.0.0.1"       # address to listen on; 0.0.0.0: every network of this machine
     port: int = 8000              # 0: any free one
-    api_key: str = ""             # what clients of --serve must send as Authorization: Bearer KEY; empty: nothing
-    allow_host: str = ""          # names, comma-separated, by which --serve may be reached besides localhost
-    max_queue: int = 128          # answers running or waiting at once; further requests get status 429
+    api_key: str = ""             # clients must send Authorization: Bearer KEY; empty: nothing
+    allow_host: str = ""          # further names of this machine besides localhost, comma-separated
+    max_queue: int = 128          # answers running or waiting at once; further ones get status 429
     time_limit: float = 120.0     # seconds until an answer of --serve is cut off
     device: str = "auto"          # auto, cpu, cuda or mps
-    compile: bool = True          # use decode.c where there is a C compiler, CUDA graphs on a GPU
-    dtype: str = "auto"           # float32 or bfloat16; auto: float32 on a CPU, else what the hardware does fastest
+    compile: bool = True          # decode.c where there is a C compiler, CUDA graphs on a GPU
+    dtype: str = "auto"           # float32, bfloat16; auto: float32 on a CPU, else what is fastest
 
 
 def main():
     argv = sys.argv[1:]
-    if "-p" in argv[:-1]:                                            # one token, so that a prompt may begin with a dash
+    # -p PROMPT becomes one argument, so that a prompt may begin with a dash.
+    if "-p" in argv[:-1]:
         i = argv.index("-p")
         argv[i:i + 2] = [f"--prompt={argv[i + 1]}"]
     cfg = parse_config(Config, __doc__, argv)
@@ -61,8 +61,10 @@ def main():
     env = setup(cfg.device, cfg.dtype)
     model, tok, _ = load_checkpoint(path, env.device)
     model.compute_dtype = env.dtype
-    engine = Engine(model, tok, cfg.max_rows, None if cfg.dtype == "auto" else env.dtype, cfg.compile)
-    sys.stdout.reconfigure(errors="replace")                            # a terminal that can't show a character shows ?
+    engine = Engine(model, tok, cfg.max_rows, None if cfg.dtype == "auto" else env.dtype,
+                    cfg.compile)
+    # A terminal that lacks a character shows ? instead.
+    sys.stdout.reconfigure(errors="replace")
     if cfg.serve:
         serve(engine, tok, cfg, asdict(sampling), path.name)
     elif cfg.batch:
@@ -70,8 +72,9 @@ def main():
     elif cfg.base or cfg.prompt:
         one_answer(engine, tok, cfg, sampling)
     else:
-        terminal(engine, tok, cfg, sampling, f"{path}: {model.num_params() / 1e6:.1f} million parameters, context "
-                                             f"{engine.max_len} tokens, on {env.device}")
+        terminal(engine, tok, cfg, sampling, f"{path}: {model.num_params() / 1e6:.1f} million "
+                                             f"parameters, context {engine.max_len} tokens, on "
+                                             f"{env.device}")
 
 
 if __name__ == "__main__":

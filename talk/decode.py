@@ -1,12 +1,16 @@
 """
-The model once more, for generation: GPT.forward with a cache of keys and values, and without what only training needs.
+The model once more, for generation. This is the fast relative of GPT.forward in common.py, which is
+the one to read: here it gets a key-value cache and loses what only training needs.
 
-Decoder runs on every device that PyTorch knows, on a GPU with CUDA graphs. NativeDecoder does the same arithmetic in
-decode.c, which is faster on a CPU: at these sizes PyTorch spends more on calling its operators than on reading the
-weights. make_decoder picks one. A test holds both to GPT.forward: the same logits, whether the tokens come at once, in
-chunks or one by one, alone or in a batch.
+Decoder runs on every device that PyTorch knows, on a GPU with CUDA graphs. NativeDecoder does the
+same arithmetic in decode.c, which is faster on a CPU: at these sizes PyTorch spends more time on
+calling its operators than on reading the weights. make_decoder picks one.
 
-Sizes in shape comments: B rows of the batch, T tokens, C channels (n_embd), H heads, D head size, V vocabulary.
+A test holds both to GPT.forward: the same logits, whether the tokens come at once, in chunks or one
+by one, alone or in a batch.
+
+Sizes in shape comments: B rows of the batch, T tokens, C channels (n_embd), H query heads, Hkv
+heads of keys and values, D head size, V vocabulary.
 """
 import ctypes
 import hashlib
@@ -25,84 +29,108 @@ from common import rms_norm, rotary_table
 
 
 class Decoder:
-    """The weights of a GPT, and the keys and values of many texts: row r of the cache belongs to one text.
+    """The weights of a GPT, and a key-value cache for many sequences, one in each of its rows.
 
-    Positions of a row past the end of its text hold leftovers that no query looks at, and that later tokens overwrite.
+    Positions behind the end of a sequence may hold leftovers: no query looks at them, and later
+    tokens overwrite them.
     """
 
     def __init__(self, model, dtype):
         c = self.config = model.config
         self.device, self.dtype, self.head_size = model.embed.device, dtype, c.n_embd // c.n_head
         self.embed = rms_norm(model.embed.detach()).to(dtype)
-        cos, sin = rotary_table(torch.arange(c.seq_len, device=self.device), self.head_size, c.rope_theta)
-        self.cos, self.sin = cos.reshape(c.seq_len, 1, -1), sin.reshape(c.seq_len, 1, -1)        # (seq_len, 1, D / 2)
-        self.rows = self.size = 0                                            # of the cache: texts, tokens each
-        self.cache = None                                           # (n_layer, rows, size, 2 Hkv, D): keys, then values
+        cos, sin = rotary_table(torch.arange(c.seq_len, device=self.device), self.head_size,
+                                c.rope_theta)
+        self.cos, self.sin = cos.reshape(c.seq_len, 1, -1), sin.reshape(c.seq_len, 1, -1)
+        # The cache has room for `rows` sequences of `size` tokens.
+        self.rows = self.size = 0
+        self.cache = None                   # (n_layer, rows, size, 2 Hkv, D): keys, then values
         self.use_graphs = self.device.type == "cuda"
-        self.graphs, self.pool = {}, None                                    # (B, end) -> recorded step; their memory
+        # (B, end) -> a recorded step. All of them share one pool of memory.
+        self.graphs, self.pool = {}, None
         self.load_weights(model)
 
     def load_weights(self, model):
-        """Each kind of product fused and transposed once, to (in, sum of out)."""
-        fuse = lambda *weights: torch.cat([w.detach() for w in weights]).to(self.dtype).T.contiguous()
+        """Join the weights that take the same input and transpose them: (in, sum of out)."""
+        fuse = lambda *weights: torch.cat(
+            [w.detach() for w in weights]).to(self.dtype).T.contiguous()
         self.layers = [(fuse(b.attn.wq, b.attn.wk, b.attn.wv), fuse(b.attn.wo),
                         fuse(b.mlp.gate, b.mlp.up), fuse(b.mlp.down)) for b in model.blocks]
         self.head = fuse(model.head)
 
     def reserve(self, rows, size):
-        """Make the cache at least so large, by doubling: growing costs little on average. It keeps what it holds."""
+        """Make the cache at least this large. It keeps what it holds.
+
+        It doubles, so that growing costs little on average.
+        """
         if rows <= self.rows and size <= self.size:
             return
         c, old = self.config, self.cache
         new_rows = max(rows, 2 * self.rows) if rows > self.rows else self.rows
         new_size = min(c.seq_len, max(size, 2 * self.size)) if size > self.size else self.size
-        spare = 1 if self.use_graphs else 0                             # where the padding of a recorded step writes to
+        # The padding of a recorded step writes to a spare row.
+        spare = 1 if self.use_graphs else 0
         self.cache = self.new_cache(new_rows + spare, new_size)
         if self.rows:
             self.cache[:, :self.rows, :self.size] = old[:, :self.rows]
         self.rows, self.size = new_rows, new_size
-        self.graphs, self.pool = {}, None                                    # they read the old cache
+        # Recorded steps read the old cache.
+        self.graphs, self.pool = {}, None
 
     def new_cache(self, rows, size):
-        # zeros and not empty: a masked position adds 0 times its value, and 0 times a leftover NaN would be NaN
-        return torch.zeros(self.config.n_layer, rows, size, 2 * self.config.n_kv_head, self.head_size, dtype=self.dtype,
-                           device=self.device)
+        # Zeros, because a masked position still adds 0 times its value: with a leftover NaN in
+        # uninitialised memory that would be NaN.
+        return torch.zeros(self.config.n_layer, rows, size, 2 * self.config.n_kv_head,
+                           self.head_size, dtype=self.dtype, device=self.device)
 
     def forward(self, ids, start, row=0, logits="last"):
-        """Put ids (B, T) into the cache rows row..row+B-1 at positions start[b]..start[b]+T-1.
+        """Put ids (B, T) into the cache rows row..row+B-1, at positions start[b]..start[b]+T-1.
 
-        Returns logits, float32: of the last token (B, V), of "all" (B, T, V), or with None nothing.
+        Returns float32 logits: (B, V) of the "last" tokens, (B, T, V) of "all", or None for None.
         """
         B, T = len(ids), len(ids[0])
-        end = max(start) + T                                         # no position from there on is written or looked at
+        # No position from `end` on is written or looked at.
+        end = max(start) + T
         if self.use_graphs and T == 1 and row == 0 and logits == "last":
             return self.replay(ids, start, end)
         positions = torch.tensor(start)[:, None] + torch.arange(T)           # (B, T)
-        slots = (row + torch.arange(B))[:, None] * self.size + positions
+        slots = (row + torch.arange(B))[:, None] * self.size + positions     # (B, T)
         move = lambda t: t.to(self.device, non_blocking=True)
-        return self.compute(move(torch.tensor(ids)), move(positions), move(slots.flatten()), row, end, logits)
+        return self.compute(move(torch.tensor(ids)), move(positions), move(slots.flatten()), row,
+                            end, logits)
 
     def next(self, ids, start, mask):
-        """A step of generation: one id for each of the rows 0..B-1 of the cache, at the positions start (B).
+        """A step of generation: one id for each of the cache rows 0..B-1.
 
-        mask: (B, S) float32, added to the logits of the last S ids, the special tokens.
-        Returns the logits (B, V), valid until the next call, and a list of the likeliest id of each row.
+        start: their positions (B).
+        mask: (B, S) float32, added to the logits of the last S ids, which are the special tokens.
+        Returns the logits (B, V), valid until the next call, and a list of the likeliest id in each
+        row.
         """
         logits = self.forward([[id] for id in ids], start)
         logits[:, -mask.size(1):] += mask
         return logits, logits.argmax(-1).tolist()
 
     def compute(self, ids, positions, slots, row, end, logits):
-        """ids, positions (B, T); slots (B*T): the tokens' places in the cache, counted through all rows."""
+        """The arithmetic of forward, on tensors.
+
+        ids, positions (B, T); slots (B*T): where the tokens go in the cache, counted through all
+        of its rows.
+        """
         c, D, kv_heads = self.config, self.head_size, self.config.n_kv_head
         B, T = ids.shape
-        group = c.n_head // kv_heads                                         # queries that share keys, side by side
+        # So many query heads, side by side, share a head of keys and values.
+        group = c.n_head // kv_heads
         mask = None
-        if B * T > 1 or self.use_graphs:                # True: this query may look at that key; `end` may be rounded up
-            mask = (torch.arange(end, device=self.device) <= positions[..., None])[:, None]      # (B, 1, T, end)
+        # A single token alone needs no mask, unless `end` was rounded up for a graph.
+        if B * T > 1 or self.use_graphs:
+            # True where a query may look at a key.
+            mask = (torch.arange(end, device=self.device)
+                    <= positions[..., None])[:, None]                        # (B, 1, T, end)
             mask = mask.repeat_interleave(group, dim=2) if group > 1 else mask
-        cos, sin = self.cos[positions.flatten()], self.sin[positions.flatten()]                  # (B*T, 1, D / 2)
-        cos, sin = torch.cat([cos, cos], -1), torch.cat([-sin, sin], -1)     # for both halves of a head at once
+        cos, sin = self.cos[positions.flatten()], self.sin[positions.flatten()]
+        # Both halves of a head at once.
+        cos, sin = torch.cat([cos, cos], -1), torch.cat([-sin, sin], -1)     # (B*T, 1, D)
         x = self.embed[ids.flatten()]                                        # (B*T, C)
         for (wqkv, wo, gate_up, down), cache in zip(self.layers, self.cache):
             qkv = torch.mm(rms_norm(x), wqkv).view(B * T, -1, D)             # (B*T, H + 2 Hkv, D)
@@ -111,8 +139,11 @@ class Decoder:
             q, kv = qkv[:, :c.n_head].reshape(B, T, kv_heads, group, D), qkv[:, c.n_head:]
             cache.view(-1, 2 * kv_heads, D).index_copy_(0, slots, kv)
             k, v = cache[row:row + B, :end].transpose(1, 2).chunk(2, dim=1)  # each (B, Hkv, end, D)
-            q = q.transpose(1, 2).reshape(B, kv_heads, T * group, D)         # CUDA's kernel for masks knows no groups
-            y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask).reshape(B, kv_heads, T, group * D)
+            # SDPA's masked CUDA kernel does not support grouped queries, so the queries of a group
+            # stand one behind the other, as if they were tokens.
+            q = q.transpose(1, 2).reshape(B, kv_heads, T * group, D)
+            y = F.scaled_dot_product_attention(
+                q, k, v, attn_mask=mask).reshape(B, kv_heads, T, group * D)
             x = torch.addmm(x, y.transpose(1, 2).reshape(B * T, -1), wo)
             gate, up = torch.mm(rms_norm(x), gate_up).chunk(2, dim=-1)
             x = torch.addmm(x, F.silu(gate) * up, down)
@@ -120,12 +151,12 @@ class Decoder:
             return None
         x = x.view(B, T, -1) if logits == "all" else x.view(B, T, -1)[:, -1]
         return torch.matmul(rms_norm(x), self.head).float()
-
     def replay(self, ids, start, end):
-        """One token for each of B texts from a CUDA graph: the GPU runs recorded kernels, Python launches none of them.
+        """One token for each of B sequences from a CUDA graph.
 
-        A graph has fixed shapes, so B is rounded up to a power of two and the length to a multiple of 256. (Written by
-        the book and not measured: no GPU was at hand.)
+        The GPU runs kernels that were recorded once, so that Python need not launch them. A graph
+        has fixed shapes: B is rounded up to a power of two and `end` to a multiple of 256.
+        (Written by the book and not measured: no GPU was at hand.)
         """
         B, rows = len(ids), 1 << (len(ids) - 1).bit_length()
         self.reserve(rows, end)
@@ -134,23 +165,30 @@ class Decoder:
             self.graphs[rows, padded_end] = self.record(rows, padded_end)
         graph, inputs, out = self.graphs[rows, padded_end]
         pad = [0] * (rows - B)
-        slots = [r * self.size + p for r, p in enumerate(start)] + [self.rows * self.size] * len(pad)    # the spare row
+        # What pads the batch goes to the spare row behind all others.
+        slots = ([r * self.size + p for r, p in enumerate(start)]
+                 + [self.rows * self.size] * len(pad))
         inputs.copy_(torch.tensor([[i for i, in ids] + pad, start + pad, slots]), non_blocking=True)
         graph.replay()
         return out[:B].clone()
 
     def record(self, rows, end):
-        inputs = torch.zeros(3, rows, dtype=torch.long, device=self.device)  # ids, positions, slots
-        inputs[2] = self.rows * self.size                                   # the trial runs write to the spare row only
-        step = lambda: self.compute(inputs[0][:, None], inputs[1][:, None], inputs[2], 0, end, "last")
-        side = torch.cuda.Stream()                                    # libraries set themselves up before the recording
+        # Ids, positions and slots.
+        inputs = torch.zeros(3, rows, dtype=torch.long, device=self.device)
+        # The trial runs must not touch any row but the spare one.
+        inputs[2] = self.rows * self.size
+        step = lambda: self.compute(inputs[0][:, None], inputs[1][:, None], inputs[2], 0, end,
+                                    "last")
+        # Two trial runs on another stream: libraries set themselves up before the recording.
+        side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
             step()
             step()
         torch.cuda.current_stream().wait_stream(side)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self.pool):                        # all graphs share their scratch memory
+        # All graphs share their scratch memory.
+        with torch.cuda.graph(graph, pool=self.pool):
             out = step()
         self.pool = graph.pool()
         return graph, inputs, out
@@ -163,24 +201,27 @@ class Decoder:
         """Exchange the first `length` positions of two rows."""
         self.cache[:, [a, b], :length] = self.cache[:, [b, a], :length]
 
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # decode.c
 
 class Model(ctypes.Structure):
-    """struct Model of decode.c."""
-    _fields_ = [(name, ctypes.c_int64) for name in "n_layer n_embd n_head n_kv_head head_size n_ff vocab_size max_size "
+    """struct Model of decode.c, with its fields in the same order."""
+    _fields_ = [(name, ctypes.c_int64) for name in
+                "n_layer n_embd n_head n_kv_head head_size n_ff vocab_size max_size "
                 "cache_rows cache_size".split()] + \
-               [(name, ctypes.c_void_p) for name in "embed head cos sin wqkv wo gate_up down cache x qkv y hidden "
-                "scores".split()]
+               [(name, ctypes.c_void_p) for name in
+                "embed head cos sin wqkv wo gate_up down cache x qkv y hidden scores".split()]
 
 
 class NativeDecoder(Decoder):
-    """Decoder on a CPU in float32 by decode.c."""
+    """Decoder for a CPU in float32, by decode.c."""
 
     def __init__(self, model, library):
         self.library, self.tile = library, library.tile()
-        self.room = self.threads = 0                                         # that the scratch buffers are for
-        self.likeliest, self.mask, self.places = (), None, []                # places: where each row is in the cache
+        # So many tokens and threads the scratch buffers have room for.
+        self.room = self.threads = 0
+        # places: the row of the cache in memory that holds each row of Decoder.
+        self.likeliest, self.mask, self.places = (), None, []
         super().__init__(model, torch.float32)
 
     def empty(self, *shape):
@@ -193,9 +234,11 @@ class NativeDecoder(Decoder):
         return self.empty(*tensor.shape).copy_(tensor)
 
     def load_weights(self, model):
-        def panels(*weights):                                        # (out, in) -> (out / tile, in, tile); see decode.c
+        def panels(*weights):
+            # (out, in) -> (out / tile, in, tile), the layout that decode.c describes.
             w = torch.cat([w.detach().float() for w in weights])
-            return F.pad(w, (0, 0, 0, -len(w) % self.tile)).view(-1, self.tile, w.size(1)).transpose(1, 2)
+            return F.pad(w, (0, 0, 0, -len(w) % self.tile)).view(
+                -1, self.tile, w.size(1)).transpose(1, 2)
 
         c = self.config
         self.weights = {"embed": self.embed.contiguous(), "head": self.large(panels(model.head)),
@@ -203,18 +246,25 @@ class NativeDecoder(Decoder):
         blocks, large = model.blocks, self.large
         self.layers = {"wqkv": [large(panels(b.attn.wq, b.attn.wk, b.attn.wv)) for b in blocks],
                        "wo": [large(panels(b.attn.wo)) for b in blocks],
-                       "gate_up": [large(torch.stack([panels(b.mlp.gate), panels(b.mlp.up)], 1)) for b in blocks],
+                       "gate_up": [large(torch.stack([panels(b.mlp.gate), panels(b.mlp.up)], 1))
+                                   for b in blocks],
                        "down": [large(panels(b.mlp.down)) for b in blocks]}
         self.pointers = {name: (ctypes.c_void_p * c.n_layer)(*[w.data_ptr() for w in ws])
                          for name, ws in self.layers.items()}
-        self.model = Model(c.n_layer, c.n_embd, c.n_head, c.n_kv_head, self.head_size, c.n_ff, c.vocab_size, c.seq_len,
+        self.model = Model(c.n_layer, c.n_embd, c.n_head, c.n_kv_head, self.head_size, c.n_ff,
+                           c.vocab_size, c.seq_len,
                            **{name: w.data_ptr() for name, w in self.weights.items()},
                            **{name: ctypes.addressof(p) for name, p in self.pointers.items()})
 
     def new_cache(self, rows, size):
-        """In memory the positions of one head follow each other, so that decode.c reads them in one stream."""
-        cache = self.empty(self.config.n_layer, rows, 2 * self.config.n_kv_head, size, self.head_size)
-        self.model.cache, self.model.cache_rows, self.model.cache_size = cache.data_ptr(), rows, size
+        """The cache, in memory (n_layer, rows, 2 Hkv, size, D).
+
+        The positions of a head follow each other, so that decode.c reads them in one stream.
+        """
+        cache = self.empty(self.config.n_layer, rows, 2 * self.config.n_kv_head, size,
+                           self.head_size)
+        self.model.cache, self.model.cache_rows, self.model.cache_size = (
+            cache.data_ptr(), rows, size)
         self.places += range(len(self.places), rows)
         return cache.transpose(2, 3)
 
@@ -226,37 +276,46 @@ class NativeDecoder(Decoder):
 
     def forward(self, ids, start, row=0, logits="last"):
         B, T = len(ids), len(ids[0])
-        tokens = [n for b in range(B) for t, id in enumerate(ids[b]) for n in (id, self.places[row + b], start[b] + t)]
+        tokens = [n for b in range(B) for t, id in enumerate(ids[b])
+                  for n in (id, self.places[row + b], start[b] + t)]
         wanted = {"last": range(T - 1, B * T, T), "all": range(B * T), None: ()}[logits]
         out = torch.empty(len(wanted), self.config.vocab_size)
         self.decode(tokens, wanted, out.data_ptr())
         return None if logits is None else out.view(B, T, -1) if logits == "all" else out
 
     def next(self, ids, start, mask):
-        # no call into PyTorch: after a step they find nothing of theirs in the caches, and take 20 us and more
+        # As few calls into PyTorch as possible: a step drives PyTorch's own code and data out of
+        # the processor's caches, and a call then takes 20 us and more.
         B = len(ids)
         if B > len(self.likeliest):
-            self.likeliest, self.logits = (ctypes.c_int64 * B)(), self.empty(B, self.config.vocab_size)
+            self.likeliest, self.logits = ((ctypes.c_int64 * B)(),
+                                           self.empty(B, self.config.vocab_size))
             self.logits_pointer = self.logits.data_ptr()
         if mask is not self.mask:
             self.mask, self.mask_pointer = mask, mask.data_ptr()
         tokens = [n for token in zip(ids, self.places, start) for n in token]
-        self.decode(tokens, range(B), self.logits_pointer, mask.size(1), self.mask_pointer, self.likeliest)
+        self.decode(tokens, range(B), self.logits_pointer, mask.size(1), self.mask_pointer,
+                    self.likeliest)
         return self.logits, self.likeliest[:B]
 
     def decode(self, tokens, wanted, logits, n_mask=0, mask=None, likeliest=None):
-        """tokens: id, place, position, id, place, position...; the rest as in decode.c, pointers as integers."""
+        """Call decode() of decode.c.
+
+        tokens: id, place, position, id, place, position... The rest is as in decode.c, with
+        pointers as integers.
+        """
         n, threads = len(tokens) // 3, torch.get_num_threads()
         if n > self.room or threads > self.threads:
             self.make_scratch(2 * n, threads)
         int64s = lambda values: (ctypes.c_int64 * len(values))(*values)
-        self.library.decode(self.model, n, int64s(tokens), len(wanted), int64s(wanted), logits, n_mask, mask, likeliest,
-                            threads)
+        self.library.decode(self.model, n, int64s(tokens), len(wanted), int64s(wanted), logits,
+                            n_mask, mask, likeliest, threads)
 
     def make_scratch(self, room, threads):
         """Buffers for what lies between two products, for up to `room` tokens at once."""
         c, self.room, self.threads = self.config, room, threads
-        shapes = {"x": (room, c.n_embd), "qkv": (room, (c.n_head + 2 * c.n_kv_head) * self.head_size),
+        shapes = {"x": (room, c.n_embd),
+                  "qkv": (room, (c.n_head + 2 * c.n_kv_head) * self.head_size),
                   "y": (room, c.n_embd), "hidden": (room, c.n_ff), "scores": (threads, c.seq_len)}
         self.scratch = {name: torch.empty(shape) for name, shape in shapes.items()}
         for name, buffer in self.scratch.items():
@@ -264,38 +323,50 @@ class NativeDecoder(Decoder):
 
 
 def compiled_library():
-    """decode.c as a loaded library, compiled for this processor at the first use; None where there is no C compiler."""
+    """decode.c as a loaded library, or None where there is no C compiler.
+
+    It is compiled for this processor at the first use.
+    """
     source = Path(__file__).with_name("decode.c")
-    compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    compiler = (os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc")
+                or shutil.which("clang"))
     if not compiler or sysconfig.get_platform().startswith("win"):
         return None
-    key = hashlib.sha256(source.read_bytes() + f"{platform.uname()} {compiler}".encode()).hexdigest()[:16]
-    folder = source.parent / "__pycache__"                                # where Python, too, puts what it has compiled
+    key = hashlib.sha256(source.read_bytes()
+                         + f"{platform.uname()} {compiler}".encode()).hexdigest()[:16]
+    # Python, too, puts here what it has compiled.
+    folder = source.parent / "__pycache__"
     try:
         folder.mkdir(exist_ok=True)
         library = folder / f"decode-{key}.so"
         if not library.exists():
             with tempfile.TemporaryDirectory(dir=folder) as scratch:
-                for openmp in (["-fopenmp"], []):                            # without it (macOS): one thread
-                    command = [*compiler.split(), "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math",
-                               "-ffinite-math-only", "-fno-signed-zeros", "-fopenmp-simd", *openmp, "-shared", "-fPIC",
-                               str(source), "-o", f"{scratch}/decode.so", "-lm"]
+                # A compiler without OpenMP (macOS) makes a library with one thread.
+                for openmp in (["-fopenmp"], []):
+                    command = [*compiler.split(), "-O3", "-march=native", "-fno-math-errno",
+                               "-fno-trapping-math", "-ffinite-math-only", "-fno-signed-zeros",
+                               "-fopenmp-simd", *openmp, "-shared", "-fPIC", str(source),
+                               "-o", f"{scratch}/decode.so", "-lm"]
                     if subprocess.run(command, capture_output=True).returncode == 0:
                         break
                 os.replace(f"{scratch}/decode.so", library)
         library = ctypes.CDLL(str(library))
         n, numbers = ctypes.c_int64, ctypes.POINTER(ctypes.c_int64)
-        library.decode.argtypes = [ctypes.POINTER(Model), n, numbers, n, numbers, ctypes.c_void_p, n, ctypes.c_void_p,
-                                   numbers, n]
+        library.decode.argtypes = [ctypes.POINTER(Model), n, numbers, n, numbers, ctypes.c_void_p,
+                                   n, ctypes.c_void_p, numbers, n]
         library.use_huge_pages.argtypes = [ctypes.c_void_p, n]
         library.decode.restype = library.use_huge_pages.restype = None
         return library
-    except OSError:                                                 # read-only folder, failed compiler: PyTorch does it
+    except OSError:
+        # The folder is read-only, or the compiler failed: Decoder takes over.
         return None
 
 
 def make_decoder(model, dtype, compile=True):
-    """The fastest decoder for this device. compile=False: PyTorch's operators one by one, everywhere."""
+    """The fastest decoder for this device.
+
+    compile=False: Decoder with PyTorch's operators one by one, on every device.
+    """
     if compile and model.embed.device.type == "cpu" and dtype == torch.float32:
         library = compiled_library()
         if library and model.config.n_embd // model.config.n_head % (2 * library.width()) == 0:

@@ -1,58 +1,74 @@
 """
-The tool that the model may call: a calculator that also counts letters, run_python. What it is given was written by a
-model, and so by everyone who talks to the model: nothing here may reach further than the text that it returns.
+The tool that the model may call: run_python, a calculator that also counts letters.
 
-Nothing is executed. Python's own parser makes a syntax tree, evaluate walks it, and only the operations that stand in
-this file exist: no names, no attributes but .count, no loops. Three bounds hold time and memory: the length of the
-expression (and with it its depth), the size of every number on the way, and a look at a power before it is computed.
+Its input was written by a model, and so in effect by anybody who talks to the model: nothing here
+may do more than return a text. Nothing is executed. Python's own parser makes a syntax tree,
+evaluate() walks it, and only the operations in this file exist: no names, no loops, no attributes
+except .count.
+
+Three bounds hold time and memory: the length of the expression (and with it its depth), the size of
+every number on the way, and a look at every power before it is computed.
 """
 import ast
 import operator
 import warnings
 
-OPERATORS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv,
-             ast.FloorDiv: operator.floordiv, ast.Mod: operator.mod, ast.Pow: operator.pow,
-             ast.USub: operator.neg, ast.UAdd: operator.pos}
-MAX_CODE = 400                    # characters; also bounds the nesting that ast.parse and evaluate recurse into
-MAX_BITS = 512                    # of every integer, so that no operation takes long and every result is short
+OPERATORS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul,
+             ast.Div: operator.truediv, ast.FloorDiv: operator.floordiv, ast.Mod: operator.mod,
+             ast.Pow: operator.pow, ast.USub: operator.neg, ast.UAdd: operator.pos}
+# In characters. This also bounds the nesting that ast.parse and evaluate recurse into.
+MAX_CODE = 400
+# Of every integer, so that no operation takes long and every result is short.
+MAX_BITS = 512
 
 
 def run_python(code):
-    """'12/60' -> '0.2', '"strawberry".count("r")' -> '3', '1/0' -> 'error: division by zero'. Never raises, < 1 ms."""
+    """'12/60' -> '0.2', '"strawberry".count("r")' -> '3', '1/0' -> 'error: division by zero'.
+
+    Never raises, and takes less than 1 ms.
+    """
     code = code.strip()
     if len(code) > MAX_CODE:
         return f"error: more than {MAX_CODE} characters"
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")                               # "\d" in a string makes Python warn on stderr
+            # Python would print a warning about "\d" in a string.
+            warnings.simplefilter("ignore")
             value = evaluate(ast.parse(code, mode="eval").body)
-    except (SyntaxError, UnicodeError, RecursionError, MemoryError):         # UnicodeError: lone surrogates
+    # Lone surrogates give a UnicodeError.
+    except (SyntaxError, UnicodeError, RecursionError, MemoryError):
         return "error: not a valid expression"
     except (ValueError, ArithmeticError) as e:
         return f"error: {e}"
-    return f"{value:.12g}" if type(value) is float else str(value)       # 0.2*50 -> 10, 0.1+0.2 -> 0.3: as people write
+    # Twelve digits, as people write them: 0.2*50 -> 10, 0.1+0.2 -> 0.3.
+    return f"{value:.12g}" if type(value) is float else str(value)
 
 
 def evaluate(node):
-    """Arithmetic on int and float literals, and "text".count("part"); ValueError for everything else."""
+    """Arithmetic on int and float literals, and "text".count("part"); else ValueError."""
     match node:
-        case ast.Constant(value) if type(value) in (int, float):             # type(True) is bool: refused
+        # type() and not isinstance(), because True is an int for the latter.
+        case ast.Constant(value) if type(value) in (int, float):
             return bounded(value)
         case ast.UnaryOp(op, operand) if type(op) in OPERATORS:
             return OPERATORS[type(op)](evaluate(operand))
         case ast.BinOp(left, op, right) if type(op) in OPERATORS:
             left, right = evaluate(left), evaluate(right)
-            if type(op) is ast.Pow and type(left) is type(right) is int and (left.bit_length() - 1) * right > MAX_BITS:
-                raise ValueError("number too large")                         # before Python starts to compute 9**9**9
+            # Refuse 9**9**9 before Python starts to compute it.
+            if (type(op) is ast.Pow and type(left) is type(right) is int
+                    and (left.bit_length() - 1) * right > MAX_BITS):
+                raise ValueError("number too large")
             return bounded(OPERATORS[type(op)](left, right))
-        case ast.Call(ast.Attribute(ast.Constant(str(text)), "count"), [ast.Constant(str(part))], []):
+        case ast.Call(ast.Attribute(ast.Constant(str(text)), "count"), [ast.Constant(str(part))],
+                      []):
             return text.count(part)
     raise ValueError("only arithmetic and str.count on literals")
 
 
 def bounded(value):
-    """The value itself, if it is a real number of bounded size; ValueError otherwise."""
-    if type(value) not in (int, float) or value != value:                    # (-8)**0.5 is complex, inf-inf is nan
+    """The value itself if it is a real number of bounded size; else ValueError."""
+    # (-8)**0.5 is complex, and inf-inf is NaN, which does not equal itself.
+    if type(value) not in (int, float) or value != value:
         raise ValueError("not a real number")
     if value.bit_length() > MAX_BITS if type(value) is int else abs(value) == float("inf"):
         raise ValueError("number too large")

@@ -1,13 +1,15 @@
 """
-How fast chat.py generates: time to first token and tokens/s, alone and in batches, beside transformers.
+How fast chat.py generates: time to first token and tokens/s, alone and in batches, beside
+transformers.
 
-python tests/bench/generate.py                                   random weights, depth 4, vocabulary 8192
+python tests/bench/generate.py                                   random weights, depth 4
 python tests/bench/generate.py --stage out/sft --batch 1,64      a checkpoint
-python tests/bench/generate.py --stage out/sft --clients 1,16    tokens/s of the server, all clients together
+python tests/bench/generate.py --stage out/sft --clients 1,16    the server, all clients together
 python tests/bench/generate.py --depth 20 --vocab_size 65536 --seq_len 2048 --device cuda
 
-Greedy, every answer exactly --new_tokens long, both sides with the same weights (`pip install -e '.[export]'`). Each
-number is the median of --repeats runs after one to warm up; the two take turns, so that a busy machine slows both.
+Decoding is greedy, every answer has exactly --new_tokens, and both sides have the same weights.
+Each number is the median of --repeats runs, after one to warm up. The two sides take turns, so that
+a busy machine slows both. The comparison needs `pip install -e '.[test]'`.
 """
 import http.client
 import json
@@ -36,7 +38,7 @@ class Config:
     vocab_size: int = 8192        # of the random model
     seq_len: int = 512            # of the random model
     batch: str = "1,16,64"        # prompts at once, comma-separated
-    clients: str = ""             # instead: clients of chat.py --serve at once, comma-separated; needs --stage
+    clients: str = ""             # instead: clients of chat.py --serve at once, such as 1,16
     prompt_tokens: int = 64       # random ids
     new_tokens: int = 256         # of each answer
     repeats: int = 3              # timed runs of each
@@ -50,15 +52,21 @@ class NoTokenizer:
     """All that Engine asks of a tokenizer while it continues raw ids."""
 
     def __init__(self, vocab_size):
-        self.specials = {name: vocab_size - len(SPECIAL_TOKENS) + i for i, name in enumerate(SPECIAL_TOKENS)}
+        self.specials = {name: vocab_size - len(SPECIAL_TOKENS) + i
+                         for i, name in enumerate(SPECIAL_TOKENS)}
         self.special = self.specials.__getitem__
 
 
 def our_run(model, dtype, vocab_size):
-    """-> function(prompts, new_tokens) -> (seconds to the first token of all, seconds to the last)."""
+    """Returns a function(prompts, new_tokens) that gives two times in seconds.
+
+    They are the times until every answer has its first token, and its last one.
+    """
     engine = Engine(model, NoTokenizer(vocab_size), dtype=dtype)
-    engine.specials[2] = -torch.inf                                    # never <|bos|>: every answer has its full length
-    engine.min_shared = 10 ** 9                                              # no reuse of the prompts of the run before
+    # Never <|bos|>, so that every answer has its full length.
+    engine.specials[2] = -torch.inf
+    # Do not reuse the prompts of the run before.
+    engine.min_shared = 10 ** 9
 
     def generate(prompts, new_tokens):
         start, first = time.perf_counter(), None
@@ -73,11 +81,15 @@ def our_run(model, dtype, vocab_size):
 
 
 def transformers_run(model, dtype):
-    """The same with Qwen3ForCausalLM.generate. The time to the first token is that of generating one."""
+    """The same with Qwen3ForCausalLM.generate.
+
+    The time to the first token is that of a run that generates a single one.
+    """
     try:
         from transformers import Qwen3Config, Qwen3ForCausalLM
     except ImportError:
-        fail("the comparison needs the package transformers: pip install -e '.[export]', or --no-transformers")
+        fail("the comparison needs the package transformers: pip install -e '.[export]', or "
+             "--no-transformers")
     from export import model_json, stock_weights
     config = model_json(model.config, NoTokenizer(model.config.vocab_size), "float32")
     reference = Qwen3ForCausalLM(Qwen3Config(**config))
@@ -90,9 +102,10 @@ def transformers_run(model, dtype):
         ids, seconds = torch.tensor(prompts, device=model.embed.device), []
         for n in (1, new_tokens):
             start = time.perf_counter()
-            out = reference.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=n, min_new_tokens=n,
-                                     do_sample=False)
-            out.tolist()                                                     # waits for the device
+            out = reference.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=n,
+                                     min_new_tokens=n, do_sample=False)
+            # Wait for the device.
+            out.tolist()
             seconds.append(time.perf_counter() - start)
             assert out.size(1) == ids.size(1) + n
         return seconds
@@ -100,29 +113,35 @@ def transformers_run(model, dtype):
 
 
 def served(cfg):
-    """Start chat.py --serve; N clients stream raw continuations of --new_tokens at once -> tokens/s of all together."""
+    """Start chat.py --serve and print the tokens/s of N clients together.
+
+    Each of them streams a raw continuation of --new_tokens.
+    """
     root = Path(__file__).parent.parent.parent
-    server = subprocess.Popen([sys.executable, root / "chat.py", "--serve", "--port", "0", "--stage", cfg.stage],
-                              stdout=subprocess.PIPE, text=True)
+    server = subprocess.Popen([sys.executable, root / "chat.py", "--serve", "--port", "0",
+                               "--stage", cfg.stage], stdout=subprocess.PIPE, text=True)
     port = int(re.search(r":(\d+) ", server.stdout.readline())[1])
 
     def client(i):
         connection = http.client.HTTPConnection("127.0.0.1", port)
-        body = {"prompt": f"number {i} of", "max_tokens": cfg.new_tokens, "temperature": 1, "seed": i, "stream": True,
-                "stream_options": {"include_usage": True}}
-        connection.request("POST", "/v1/completions", json.dumps(body), {"Content-Type": "application/json"})
+        body = {"prompt": f"number {i} of", "max_tokens": cfg.new_tokens, "temperature": 1,
+                "seed": i, "stream": True, "stream_options": {"include_usage": True}}
+        connection.request("POST", "/v1/completions", json.dumps(body),
+                           {"Content-Type": "application/json"})
         events = connection.getresponse().read().split(b"\n\n")
         return json.loads(events[-3].removeprefix(b"data: "))["usage"]["completion_tokens"]
 
     try:
         for n in map(int, cfg.clients.split(",")):
             rates = []
-            for _ in range(cfg.repeats + 1):                                 # the first one warms up
+            # The first run warms up.
+            for _ in range(cfg.repeats + 1):
                 start = time.perf_counter()
                 with ThreadPoolExecutor(n) as pool:
                     total = sum(pool.map(client, range(n)))
                 rates.append(total / (time.perf_counter() - start))
-            print(f"{n:3} clients  {statistics.median(rates[1:]):9.0f} tokens/s together", flush=True)
+            print(f"{n:3} clients  {statistics.median(rates[1:]):9.0f} tokens/s together",
+                  flush=True)
     finally:
         server.terminate()
         server.wait()
@@ -140,14 +159,15 @@ def main():
     else:
         model = GPT(model_config(cfg.depth, cfg.vocab_size, cfg.seq_len))
         init_weights(model, 0)
-        with torch.no_grad():                                           # zeros would do too, but flatter the float unit
+        # The zeros of init_weights would do, too, but might take less time to multiply.
+        with torch.no_grad():
             for p in model.parameters():
                 p.normal_(0, p.size(1) ** -0.5)
         model.to(env.device).eval()
     c = model.config
-    print(f"torch {versions()['torch']}, {env.device} with {torch.get_num_threads()} threads, {cfg.dtype}; depth "
-          f"{c.n_layer}, width {c.n_embd}, vocabulary {c.vocab_size}; {cfg.prompt_tokens} prompt + "
-          f"{cfg.new_tokens} new tokens, greedy", flush=True)
+    print(f"torch {versions()['torch']}, {env.device} with {torch.get_num_threads()} threads, "
+          f"{cfg.dtype}; depth {c.n_layer}, width {c.n_embd}, vocabulary {c.vocab_size}; "
+          f"{cfg.prompt_tokens} prompt + {cfg.new_tokens} new tokens, greedy", flush=True)
     sides = {"tok2chat": our_run(model, env.dtype, c.vocab_size)}
     if cfg.transformers:
         import transformers
@@ -165,7 +185,8 @@ def main():
         for name, runs in times.items():
             first, total = (statistics.median(column) for column in zip(*runs))
             rates[name] = B * cfg.new_tokens / total
-            print(f"batch {B:3}  {name:20}  first token {1e3 * first:7.1f} ms  {rates[name]:9.0f} tokens/s", flush=True)
+            print(f"batch {B:3}  {name:20}  first token {1e3 * first:7.1f} ms  "
+                  f"{rates[name]:9.0f} tokens/s", flush=True)
         if len(rates) == 2:
             ours, theirs = rates.values()
             print(f"batch {B:3}  ratio {ours / theirs:.2f}", flush=True)
