@@ -1,17 +1,23 @@
 """
-The server behind `python chat.py --serve`: a chat page (serve.html) and the OpenAI protocol on http://127.0.0.1:8000.
+The server behind `python chat.py --serve`: a chat page and the OpenAI protocol.
+By default it listens on http://127.0.0.1:8000.
 
-GET  /                       the page                 GET  /health                 {"status": "ok", ...}
-POST /v1/chat/completions    messages -> answer       GET  /v1/models              the one model that is served
+GET  /                       the page (page.html)
+GET  /health                 {"status": "ok", ...}
+GET  /v1/models              the one model that is served
+POST /v1/chat/completions    messages -> answer
 POST /v1/completions         raw text -> its continuation
 
     curl http://127.0.0.1:8000/v1/chat/completions -H "Content-Type: application/json" \\
          -d '{"messages": [{"role": "user", "content": "Who are you?"}], "stream": true}'
-    OpenAI(base_url="http://127.0.0.1:8000/v1", api_key="none").chat.completions.create(model="sft", messages=[...])
 
-Every connection has a thread of its own, and one thread owns the engine. A request hands its prompts to that thread,
-which decodes all requests as one batch, and reads the new ids from a queue: a client that reads slowly or vanishes
-holds up nobody. What requests and answers look like is said in openai_protocol.py.
+    client = OpenAI(base_url="http://127.0.0.1:8000/v1", api_key="none")
+    client.chat.completions.create(model="sft", messages=[...])
+
+Each connection has its own thread, and one more thread, the Worker, owns the engine. A connection
+hands its prompts to the Worker, which decodes the prompts of all connections as one batch, and
+reads the new ids from a queue. So a client that reads slowly or vanishes delays nobody else.
+openai_protocol.py defines what requests and answers look like.
 """
 import base64
 import hashlib
@@ -33,25 +39,33 @@ import torch
 
 from talk.openai_protocol import Answer, ApiError, read_request
 
-MAX_BODY = 1 << 20                # bytes of a request
-MAX_CONNECTIONS = 256             # threads, most of them idle browsers
-SOCKET_TIMEOUT = 30               # seconds that a client may take to send or take the next bytes
-LOOK_SECONDS = 0.2                # between two looks whether a client that waits for its answer is still there
-FLUSH_SECONDS = 0.02     # ids that come within this time share a write: 50 writes a second look smooth, more cost speed
+# The largest request body, in bytes.
+MAX_BODY = 1 << 20
+# Each connection takes a thread. Most of them belong to idle browsers.
+MAX_CONNECTIONS = 256
+# How long a client may take to send or to receive the next bytes, in seconds.
+SOCKET_TIMEOUT = 30
+# How often to check that a client is still connected while it waits for its answer, in seconds.
+LOOK_SECONDS = 0.2
+# Ids that arrive within so many seconds share a write: 50 writes a second look smooth, and more
+# would slow the engine down.
+FLUSH_SECONDS = 0.02
 
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # The thread that owns the engine
 
 class Job:
-    """A request on its way through the engine. The engine's thread puts events, the connection's thread takes them."""
+    """A request on its way through the engine: the Worker puts events, the Handler takes them."""
 
     def __init__(self, request, seconds):
         self.request, self.deadline = request, time.monotonic() + seconds
-        self.events = queue.SimpleQueue()                # (index of a choice, its new ids, why it ends here or "")
-        self.cancelled = set()                           # indices of choices that nobody waits for any more
+        # Each event is (index of a choice, its new ids, why it ends here or "").
+        self.events = queue.SimpleQueue()
+        # Indices of the choices that nobody waits for any more.
+        self.cancelled = set()
 
     def take(self):
-        """All events that are there; where there is none, wait a moment for one."""
+        """All events so far. If there is none, wait up to LOOK_SECONDS for one."""
         try:
             first = self.events.get(timeout=LOOK_SECONDS)
         except queue.Empty:
@@ -60,38 +74,42 @@ class Job:
 
 
 class Worker(threading.Thread):
-    """Steps the engine while there is work. Texts join and leave between two steps."""
+    """The thread that owns the engine. Generations join and leave between two of its steps."""
 
     def __init__(self, engine, max_queue):
         super().__init__(daemon=True)
         self.engine, self.max_queue, self.threads = engine, max_queue, torch.get_num_threads()
         self.wake, self.stopping = threading.Condition(), False
-        self.new, self.running = [], {}                          # (Job, index of the choice), {Generation: the same}
-        self.load = 0                                            # choices in both
+        # new: [(job, index of the choice), ...]; running: {Generation: (job, index of the choice)}
+        self.new, self.running = [], {}
+        # The number of choices in both.
+        self.load = 0
 
     def submit(self, job):
-        """ApiError 429 if the queue is full, 503 while shutting down."""
+        """Queue the choices of a job. ApiError 429: the queue is full; 503: shutting down."""
         with self.wake:
             if self.stopping:
                 raise ApiError(503, "the server is shutting down", "shutting_down")
             if self.load + job.request.size > self.max_queue:
-                raise ApiError(429, f"{self.load} answers are running or waiting, the limit is {self.max_queue}: try "
-                                    f"again later", "queue_full")
+                raise ApiError(429, f"{self.load} answers are running or waiting, the limit is "
+                                    f"{self.max_queue}: try again later", "queue_full")
             self.load += job.request.size
             self.new += [(job, index) for index in range(job.request.size)]
             self.wake.notify()
 
     def stop(self):
-        """Take nothing new, finish what is there."""
+        """Accept no more jobs and finish those that were accepted."""
         with self.wake:
             self.stopping = True
             self.wake.notify()
 
     def run(self):
-        torch.set_flush_denormal(True)                           # these are settings of each thread
+        # Both of these settings hold for one thread only, so this thread makes them anew.
+        torch.set_flush_denormal(True)
         torch.set_num_threads(self.threads)
         if (device := self.engine.specials.device).type == "cuda":
-            torch.cuda.set_device(device)                        # else CUDA graphs would record on the first GPU
+            # Without this, CUDA graphs would be recorded on the first GPU.
+            torch.cuda.set_device(device)
         while True:
             with self.wake:
                 self.wake.wait_for(lambda: self.new or self.running or self.stopping)
@@ -100,7 +118,8 @@ class Worker(threading.Thread):
                     return
             try:
                 self.step(new)
-            except Exception:                                    # out of memory, say: these fail, the server stays
+            except Exception:
+                # Out of memory, for example: these answers fail, but the server lives on.
                 traceback.print_exc()
                 for job, index in [*new, *self.running.values()]:
                     self.finish(job, index, [], "error")
@@ -108,11 +127,14 @@ class Worker(threading.Thread):
                 self.engine.reset()
 
     def step(self, new):
-        """Start what is new, taking it off the list, end what is cancelled or late, and add a token to the rest."""
+        """One round: start the new choices, end the cancelled and late ones, step the rest.
+
+        new: choices leave this list as they start. If one fails to start, it is still in the list.
+        """
         while new:
             request, index = new[0][0].request, new[0][1]
-            text = self.engine.submit(request.prompts[index // request.n], request.max_tokens, request.sampling,
-                                      not request.chat, index % request.n)
+            text = self.engine.submit(request.prompts[index // request.n], request.max_tokens,
+                                      request.sampling, not request.chat, index % request.n)
             self.running[text] = new.pop(0)
         now = time.monotonic()
         for text, (job, index) in list(self.running.items()):
@@ -131,11 +153,11 @@ class Worker(threading.Thread):
             self.load -= 1
         job.events.put((index, ids, why))
 
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # HTTP
 
 class Handler(BaseHTTPRequestHandler):
-    """One connection, in a thread of its own. self.server is the Server below."""
+    """One connection, in its own thread. self.server is the Server below."""
     protocol_version, timeout = "HTTP/1.1", SOCKET_TIMEOUT
 
     def log_message(self, format, *args):
@@ -143,66 +165,86 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self):
         server, worker = self.server, self.server.worker
-        model = {"id": server.model, "object": "model", "created": server.created, "owned_by": "tok2chat",
-                 "context_length": worker.engine.max_len, "defaults": server.settings}
-        health = {"status": "stopping" if worker.stopping else "ok", "model": server.model, "load": worker.load,
-                  "max_queue": worker.max_queue}
-        self.respond({"/": lambda: self.send(200, server.page, "text/html; charset=utf-8", server.page_headers),
-                      "/health": lambda: self.send(200, health),
-                      "/v1/models": lambda: self.send(200, {"object": "list", "data": [model]}),
-                      f"/v1/models/{server.model}": lambda: self.send(200, model)})
+        model = {"id": server.model, "object": "model", "created": server.created,
+                 "owned_by": "tok2chat", "context_length": worker.engine.max_len,
+                 "defaults": server.settings}
+        health = {"status": "stopping" if worker.stopping else "ok", "model": server.model,
+                  "load": worker.load, "max_queue": worker.max_queue}
+        self.respond({
+            "/": lambda: self.send(200, server.page, "text/html; charset=utf-8",
+                                   server.page_headers),
+            "/health": lambda: self.send(200, health),
+            "/v1/models": lambda: self.send(200, {"object": "list", "data": [model]}),
+            f"/v1/models/{server.model}": lambda: self.send(200, model)})
 
     def do_POST(self):
         self.respond({"/v1/chat/completions": lambda: self.complete(chat=True),
                       "/v1/completions": lambda: self.complete(chat=False)})
 
     def respond(self, routes):
-        """routes: {path: function that sends the answer}. Whatever goes wrong is an answer, too, if anyone is there."""
+        """Send the answer of one route, or an error in OpenAI's shape.
+
+        routes: {path: function that sends the answer}. An OSError means that the client has gone.
+        """
         self.server.count_requests(1)
         try:
             path = self.path.split("?")[0]
             self.keep_alive = not self.close_connection
-            self.close_connection |= self.command == "POST"              # until its body is read: it is no next request
+            # Until the body of a POST is read, the connection can't be kept: the body would be
+            # taken for the next request.
+            self.close_connection |= self.command == "POST"
             self.check_sender(path)
             if path not in routes:
-                raise ApiError(404, f"{self.command} {path[:100]}: no such address here", "not_found")
+                raise ApiError(404, f"{self.command} {path[:100]}: no such address here",
+                               "not_found")
             routes[path]()
         except ApiError as e:
             self.send(e.status, e.body)
-        except OSError:                                                 # the client has gone, or takes nothing any more
+        except OSError:
+            # The client has gone, or has stopped reading.
             self.close_connection = True
         finally:
             self.server.count_requests(-1)
 
     def check_sender(self, path):
-        """A page of another site can make a browser send requests here, under our name (cross-site) or under its own
-        name that it points to this address (DNS rebinding). Origin gives the first away, the Host header the second."""
-        cfg, host, origin = self.server.cfg, self.headers.get("Host", ""), self.headers.get("Origin")
+        """ApiError 403 for what another site's page makes a browser send here, 401 without the key.
+
+        Such a page can use our own name (a cross-site request): the Origin header reveals it.
+        Or it can let its name point to our address (DNS rebinding): the Host header reveals it.
+        """
+        cfg, host, origin = (self.server.cfg, self.headers.get("Host", ""),
+                             self.headers.get("Origin"))
         name = re.sub(r":\d+$", "", host).strip("[]").lower()
-        if not (is_address(name) or name in ["localhost", *filter(None, re.split(r"[ ,]+", cfg.allow_host.lower()))]):
-            raise ApiError(403, f"Host {host[:100]!r} is not a name of this server (start it with --allow_host NAME)",
-                           "bad_host")
-        if origin is not None and origin.lower() not in (f"http://{host}".lower(), f"https://{host}".lower()):
+        if not (is_address(name) or name in ["localhost", *filter(
+                None, re.split(r"[ ,]+", cfg.allow_host.lower()))]):
+            raise ApiError(403, f"Host {host[:100]!r} is not a name of this server "
+                                f"(start it with --allow_host NAME)", "bad_host")
+        if origin is not None and origin.lower() not in (f"http://{host}".lower(),
+                                                         f"https://{host}".lower()):
             raise ApiError(403, f"Origin {origin[:100]!r} may not use this server", "bad_origin")
         given = self.headers.get("Authorization", "").encode()
-        if cfg.api_key and path.startswith("/v1/") and not hmac.compare_digest(given, f"Bearer {cfg.api_key}".encode()):
-            raise ApiError(401, "a wrong API key, or none: send the header Authorization: Bearer KEY",
-                           "invalid_api_key")
+        if cfg.api_key and path.startswith("/v1/") and not hmac.compare_digest(
+                given, f"Bearer {cfg.api_key}".encode()):
+            raise ApiError(401, "a wrong API key, or none: send the header Authorization: "
+                                "Bearer KEY", "invalid_api_key")
 
     def read_body(self):
-        """-> the JSON object of a POST; ApiError says what is wrong with it."""
+        """The JSON object of a POST. ApiError says what is wrong with it."""
         length = self.headers.get("Content-Length", "")
         if not re.fullmatch("[0-9]{1,12}", length) or "Transfer-Encoding" in self.headers:
             raise ApiError(411, "a request needs the header Content-Length", "length_required")
         length = int(length)
         if length > MAX_BODY:
             self.skip_body(length)
-            raise ApiError(413, f"a body of {length} bytes, the limit is {MAX_BODY}", "body_too_large")
+            raise ApiError(413, f"a body of {length} bytes, the limit is {MAX_BODY}",
+                           "body_too_large")
         data = self.rfile.read(length)
         if len(data) < length:
             raise OSError("the client has gone")
         self.close_connection = not self.keep_alive
-        if self.headers.get_content_type() != "application/json":            # all that a foreign form can't send
+        # A form on a page of another site can send every content type but this one without
+        # asking us first.
+        if self.headers.get_content_type() != "application/json":
             raise ApiError(415, "expected Content-Type: application/json", "bad_content_type")
         try:
             body = json.loads(data)
@@ -213,7 +255,8 @@ class Handler(BaseHTTPRequestHandler):
         return body
 
     def skip_body(self, length):
-        """Most clients read no answer before they have sent all; but there is an end to our patience."""
+        """Read and drop a body that is too large, because most clients send all of it before they
+        read the answer. Stop after 16 times the limit."""
         remaining = min(length, 16 * MAX_BODY)
         while remaining > 0 and (piece := self.rfile.read(min(remaining, 1 << 16))):
             remaining -= len(piece)
@@ -227,7 +270,7 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def send(self, status, body, kind="application/json", headers=()):
-        """body: bytes, or an object that becomes JSON."""
+        """Send a whole answer. body: bytes, or an object that becomes JSON."""
         body = body if isinstance(body, bytes) else json.dumps(body).encode()
         retry = [("Retry-After", "1")] if status == 429 else []
         self.send_head(status, kind, [("Content-Length", str(len(body))), *headers, *retry])
@@ -235,7 +278,7 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def send_error(self, code, message=None, explain=None):
-        """What http.server itself finds wrong, a malformed request line say."""
+        """For what http.server itself refuses, such as a malformed request line."""
         self.close_connection = True
         self.send(code, ApiError(code, message or "bad request").body)
 
@@ -243,11 +286,12 @@ class Handler(BaseHTTPRequestHandler):
         server, body = self.server, self.read_body()
         model = body.get("model")
         if model not in (None, "", server.model):
-            raise ApiError(404, f"the model {str(model)[:100]!r} does not exist here; this server has {server.model!r}",
-                           "model_not_found", "model")
-        request = read_request(body, chat, server.tok, server.worker.engine.max_len, server.cfg.max_tokens,
-                               server.settings)
-        job, answer = Job(request, server.cfg.time_limit), Answer(request, server.tok, server.model)
+            raise ApiError(404, f"the model {str(model)[:100]!r} does not exist here; this server "
+                                f"has {server.model!r}", "model_not_found", "model")
+        request = read_request(body, chat, server.tok, server.worker.engine.max_len,
+                               server.cfg.max_tokens, server.settings)
+        job, answer = (Job(request, server.cfg.time_limit),
+                       Answer(request, server.tok, server.model))
         server.worker.submit(job)
         try:
             if request.stream:
@@ -257,10 +301,11 @@ class Handler(BaseHTTPRequestHandler):
                     pass
                 self.send(200, answer.whole())
         finally:
-            job.cancelled.update(range(request.size))                   # if the client has gone; else it is done anyway
+            # This ends the work if the client has gone. Else the choices have finished already.
+            job.cancelled.update(range(request.size))
 
     def news(self, job, answer):
-        """Feed the answer until it has finished; yield the new parts, those that came meanwhile together."""
+        """Feed events to the answer until it has finished. Yields what Answer.feed() returns."""
         last_look = time.monotonic()
         while not answer.finished:
             events = job.take()
@@ -268,9 +313,11 @@ class Handler(BaseHTTPRequestHandler):
                 last_look = time.monotonic()
                 self.check_client()
             if any(finish == "error" for _, _, finish in events):
-                raise ApiError(500, "the engine failed; its message is in the server's log", "engine_error")
+                raise ApiError(500, "the engine failed; its message is in the server's log",
+                               "engine_error")
             news = answer.feed(events)
-            job.cancelled.update(index for index in news if answer.choices[index].finish)    # by a stop string, perhaps
+            # A choice that a stop string has finished still runs in the engine.
+            job.cancelled.update(index for index in news if answer.choices[index].finish)
             yield news
 
     def check_client(self):
@@ -280,12 +327,17 @@ class Handler(BaseHTTPRequestHandler):
             raise OSError("the client has gone")
 
     def stream(self, job, answer):
-        """Server-sent events. What fails half-way comes as an event, too: the status is sent already."""
-        self.close_connection = True                                         # the end of the connection ends the stream
+        """Send the answer as server-sent events, piece by piece.
+
+        An error on the way is sent as an event as well, because the status has gone out already.
+        """
+        # The end of the stream is the end of the connection.
+        self.close_connection = True
         self.send_head(200, "text/event-stream")
 
         def send(objects):
-            self.wfile.write(b"".join(b"data: " + json.dumps(o).encode() + b"\n\n" for o in objects))
+            self.wfile.write(b"".join(b"data: " + json.dumps(o).encode() + b"\n\n"
+                                      for o in objects))
         send(answer.first_chunks())
         try:
             for news in self.news(job, answer):
@@ -299,7 +351,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def is_address(name):
-    """Whether it is an IP address and no name: a rebound name never is."""
+    """Whether it is an IP address. DNS rebinding needs a name, so an address is safe."""
     try:
         return bool(ipaddress.ip_address(name))
     except ValueError:
@@ -307,16 +359,21 @@ def is_address(name):
 
 
 class Server(ThreadingHTTPServer):
-    """Binds the address and starts the engine's thread. serve_forever() runs it, finish() ends it cleanly."""
+    """Binds the address and starts the Worker. serve_forever() runs it, finish() ends it."""
     daemon_threads, block_on_close, request_queue_size = True, False, 128
 
     def __init__(self, engine, tok, cfg, settings, model):
-        """cfg: Config of chat.py. settings: of Sampling, where a request says nothing. model: its name."""
+        """OSError if the address can't be bound.
+
+        cfg: the Config of chat.py. model: the name of the model.
+        settings: {field of Sampling: value}, used where a request leaves a field out.
+        """
         self.address_family = socket.AF_INET6 if ":" in cfg.host else socket.AF_INET
         try:
             super().__init__((cfg.host, cfg.port), Handler)
         except OSError as e:
-            raise OSError(f"--host {cfg.host} --port {cfg.port}: {e.strerror or e}; choose another --port") from None
+            raise OSError(f"--host {cfg.host} --port {cfg.port}: {e.strerror or e}; "
+                          f"choose another --port") from None
         self.tok, self.cfg, self.settings, self.model = tok, cfg, settings, model
         self.page = Path(__file__).with_name("page.html").read_bytes()
         self.page_headers = [("Content-Security-Policy", content_security_policy(self.page)),
@@ -339,34 +396,41 @@ class Server(ThreadingHTTPServer):
         traceback.print_exc()
 
     def finish(self):
-        """Close the door, then wait until everything that was accepted is answered."""
+        """Accept no more connections, then wait until every accepted request is answered."""
         self.server_close()
         self.worker.stop()
         self.worker.join()
         end = time.monotonic() + SOCKET_TIMEOUT
-        while self.requests and time.monotonic() < end:                      # the last bytes are still on their way out
+        # The threads of the connections may still be writing the last bytes.
+        while self.requests and time.monotonic() < end:
             time.sleep(0.01)
 
 
 def content_security_policy(page):
-    """Only this page's own script and style run, whatever text gets into it, and it talks to this server only."""
+    """The header that lets only the page's own script and style run, whatever text gets into it.
+
+    page: bytes. Its script may talk to this server only.
+    """
     def digest(tag):
         content = re.search(b"<%s>(.*?)</%s>" % (tag, tag), page, re.S)[1]
         return base64.b64encode(hashlib.sha256(content).digest()).decode()
-    return (f"default-src 'none'; script-src 'sha256-{digest(b'script')}'; style-src 'sha256-{digest(b'style')}'; "
-            f"connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
+    return (f"default-src 'none'; script-src 'sha256-{digest(b'script')}'; "
+            f"style-src 'sha256-{digest(b'style')}'; connect-src 'self'; img-src data:; "
+            f"base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
 
 
 def serve(engine, tok, cfg, settings, model):
-    """Run until Ctrl-C or SIGTERM; a second one ends it at once."""
+    """Run the server until Ctrl-C or SIGTERM. A second one ends it at once."""
     server = Server(engine, tok, cfg, settings, model)
     host, port = server.server_address[:2]
     if not ipaddress.ip_address(host).is_loopback and not cfg.api_key:
-        print(f"note: everyone who reaches {host} can use this server; --api_key KEY asks for a key", flush=True)
+        print(f"note: everyone who reaches {host} can use this server; "
+              f"--api_key KEY asks for a key", flush=True)
 
     def stop(number, frame):
         signal.signal(number, signal.SIG_DFL)
-        threading.Thread(target=server.shutdown).start()           # shutdown() waits for serve_forever, which runs here
+        # shutdown() waits until serve_forever() returns, which runs in this very thread.
+        threading.Thread(target=server.shutdown).start()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
     address = f"http://{f'[{host}]' if ':' in host else host}:{port}"

@@ -1,4 +1,4 @@
-"""terminal.py: one answer, the conversation and its commands, Ctrl-C, files of prompts; chat.py as a program."""
+"""terminal.py: one answer, the conversation and its commands, Ctrl-C, files of prompts."""
 import json
 import re
 import signal
@@ -20,8 +20,10 @@ torch.set_num_threads(1)
 # ---- as a program ----
 
 def run_chat(out, *flags, stdin="", python_flags=()):
-    return subprocess.run([sys.executable, *python_flags, "chat.py", "--out", str(out), "--device", "cpu", *flags],
-                          input=stdin, text=True, capture_output=True, cwd=Path(__file__).parent.parent)
+    return subprocess.run([sys.executable, *python_flags, "chat.py", "--out", str(out),
+                           "--device", "cpu", *flags],
+                          input=stdin, text=True, capture_output=True,
+                          cwd=Path(__file__).parent.parent)
 
 
 def test_one_prompt(out):
@@ -36,11 +38,13 @@ def test_prompt_from_stdin_and_chat(out):
 
 
 def test_errors_are_one_line(out, tmp_path):
-    for flags, words in [(("--stage", "dpo"), "no dpo checkpoint"), (("--nonsense",), "--nonsense"),
+    for flags, words in [(("--stage", "dpo"), "no dpo checkpoint"),
+                         (("--nonsense",), "--nonsense"),
                          (("-p", "x" * 300), "the message takes 304 tokens"),
                          (("-p", "a", "--temperature", "-1"), "temperature")]:
         result = run_chat(out, *flags)
-        assert result.returncode == 2 and result.stderr.startswith("error: ") and result.stderr.count("\n") == 1
+        assert (result.returncode == 2 and result.stderr.startswith("error: ")
+                and result.stderr.count("\n") == 1)
         assert words in result.stderr
     assert "no checkpoint of any stage" in run_chat(tmp_path).stderr
 
@@ -54,7 +58,10 @@ def test_the_program_loads_chat_once(out):
 # ---- the conversation ----
 
 def talk(lines, monkeypatch, capsys, engine=None, **flags):
-    """Type lines into the terminal chat, in this process -> everything it printed. Exceptions among them are raised."""
+    """Type lines into the terminal chat, in this process. -> everything it printed
+
+    An exception among the lines is raised instead of typed.
+    """
     tok = byte_tokenizer()
     engine = engine or Engine(tiny_model(seq_len=256), tok)
     lines = iter(lines)
@@ -75,21 +82,24 @@ def answers(printed):
 
 
 def test_commands(monkeypatch, capsys, tmp_path):
-    first, again, retried, other = answers(talk(["hi", "/undo", "hi", "/retry", "/reset", "/seed 5", "hi"],
-                                                monkeypatch, capsys))
+    first, again, retried, other = answers(talk(
+        ["hi", "/undo", "hi", "/retry", "/reset", "/seed 5", "hi"], monkeypatch, capsys))
     assert first == again != retried and other != first
     greedy = answers(talk(["/temperature 0", "hi", "/retry"], monkeypatch, capsys))
     assert greedy[0] == greedy[1]
-    printed = talk(["/help", "/stats", "hi", "/stats", "/temperature -1", "/temperature x", "/seed", "/nonsense",
-                    "/load /no/such/file", "/undo",
-                    "/undo", "/retry", "", KeyboardInterrupt(), "/save /no/such/folder/x"], monkeypatch, capsys)
-    assert all(words in printed for words in ("/retry", "no answer yet", "tokens/s", "nothing was asked yet"))
-    assert printed.count("error: ") == 5 and "/nonsense: no such command" in printed and len(answers(printed)) == 1
+    printed = talk(["/help", "/stats", "hi", "/stats", "/temperature -1", "/temperature x", "/seed",
+                    "/nonsense", "/load /no/such/file", "/undo", "/undo", "/retry", "",
+                    KeyboardInterrupt(), "/save /no/such/folder/x"], monkeypatch, capsys)
+    assert all(words in printed for words in ("/retry", "no answer yet", "tokens/s",
+                                              "nothing was asked yet"))
+    assert (printed.count("error: ") == 5 and "/nonsense: no such command" in printed
+            and len(answers(printed)) == 1)
 
 
 def test_save_and_load_go_on_with_the_same_conversation(monkeypatch, capsys, tmp_path):
     file = tmp_path / "chat.json"
-    second = answers(talk(["/system be kind", "hi", f"/save {file}", "more"], monkeypatch, capsys))[1]
+    second = answers(talk(["/system be kind", "hi", f"/save {file}", "more"],
+                          monkeypatch, capsys))[1]
     saved = json.loads(file.read_text())
     assert [m["role"] for m in saved["messages"]] == ["system", "user", "assistant"]
     assert saved["messages"][0]["content"] == "be kind"
@@ -114,19 +124,21 @@ def test_ctrl_c_stops_the_answer_and_not_the_program(monkeypatch, capsys):
     engine.step = interrupted
     handler = signal.getsignal(signal.SIGINT)
     printed = talk(["hi", "again"], monkeypatch, capsys, engine)
-    # the first after 4 tokens, the second after 8
+    # The first answer ends after 4 tokens, the second one after 8.
     assert "aaaa\n(stopped)" in printed and "aaaaaaaa\n(cut off" in printed
     assert signal.getsignal(signal.SIGINT) is handler and not engine.active[1:]
 
 
 def test_ctrl_c_before_the_first_token(monkeypatch, capsys):
     engine, tok = tiny_engine()
-    engine.admit = lambda: signal.raise_signal(signal.SIGINT)                # in the first step, which yields nothing
+    # The signal comes during the first step, which yields nothing.
+    engine.admit = lambda: signal.raise_signal(signal.SIGINT)
     assert "(stopped)" in talk(["hi", "/stats"], monkeypatch, capsys, engine)
 
 
 def test_a_full_context_drops_the_oldest_turns_and_says_so(monkeypatch, capsys):
-    printed = talk(["x" * 60, "y" * 60, "z" * 60, "w" * 60, "v" * 300], monkeypatch, capsys, system="be kind")
+    printed = talk(["x" * 60, "y" * 60, "z" * 60, "w" * 60, "v" * 300], monkeypatch, capsys,
+                   system="be kind")
     assert "the oldest 1 turns are left out" in printed and "the message takes 3" in printed
     tok = byte_tokenizer()
     turns = [{"role": role, "content": c * 10} for c in "abc" for role in ("user", "assistant")]
@@ -155,19 +167,22 @@ def test_tool_calls_stand_in_brackets(capsys):
 
 def run_batch(tmp_path, prompts, seed=0):
     engine, tok = tiny_engine(max_rows=3)
-    (tmp_path / "in.jsonl").write_text("".join(json.dumps(p) + "\n\n" for p in prompts))       # blank lines don't count
-    cfg = Config(batch=str(tmp_path / "in.jsonl"), output=str(tmp_path / "out.jsonl"), max_tokens=10)
+    # Blank lines between the prompts don't count.
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(p) + "\n\n" for p in prompts))
+    cfg = Config(batch=str(tmp_path / "in.jsonl"), output=str(tmp_path / "out.jsonl"),
+                 max_tokens=10)
     batch(engine, tok, cfg, Sampling(temperature=1.0, seed=seed), "stage")
     return (tmp_path / "out.jsonl").read_bytes()
 
 
 def test_batch_answers_in_order_and_resumes(tmp_path, capsys):
-    prompts = [{"prompt": t} for t in TEXTS] + [{"messages": [{"role": "user", "content": t}]} for t in TEXTS]
+    prompts = [{"prompt": t} for t in TEXTS] + [{"messages": [{"role": "user", "content": t}]}
+                                                for t in TEXTS]
     whole = run_batch(tmp_path, prompts)
     records = [json.loads(line) for line in whole.splitlines()]
     assert [r["messages"][0]["content"] for r in records] == TEXTS * 2
     assert all(r["messages"][1]["role"] == "assistant" for r in records)
-    # the same prompt once more is another sample
+    # When a prompt comes a second time, its answer is another sample.
     assert records[0]["messages"][1] != records[5]["messages"][1]
     lines = whole.splitlines(keepends=True)
     for cut in (b"".join(lines[:4]), b"".join(lines[:7]) + lines[7][:20], b"", whole):
@@ -181,7 +196,8 @@ def test_batch_answers_in_order_and_resumes(tmp_path, capsys):
         run_batch(tmp_path, prompts[:9])
 
 
-@pytest.mark.parametrize("content", ["[1, 2]", "[1, 2]\n", '{"prompt": "a"}\n', '{"prompt": "a"}', "a\nb"])
+@pytest.mark.parametrize("content", ["[1, 2]", "[1, 2]\n", '{"prompt": "a"}\n', '{"prompt": "a"}',
+                                     "a\nb"])
 def test_batch_leaves_a_file_alone_that_holds_no_answers(tmp_path, content):
     (tmp_path / "out.jsonl").write_text(content)
     with pytest.raises(ValueError, match="out.jsonl:1 .* another --output"):
@@ -189,16 +205,19 @@ def test_batch_leaves_a_file_alone_that_holds_no_answers(tmp_path, content):
     assert (tmp_path / "out.jsonl").read_text() == content
 
 
-@pytest.mark.parametrize("line, words", [("{", "Expecting"), ("[]", "expected"), ('{"x": 1}', "expected"),
-                                         ('{"prompt": 5}', "expected"),
-                                         ('{"messages": [{"role": "assistant", "content": "x"}]}', "role"),
-                                         ('{"prompt": "%s"}' % ("x" * 200), "204 tokens"),
-                                         ('{"messages": [{"role": "user", "content": "x"}, '
-                                          '{"role": "assistant", "content": "y"}]}', "last message")])
+@pytest.mark.parametrize("line, words", [
+    ("{", "Expecting"),
+    ("[]", "expected"),
+    ('{"x": 1}', "expected"),
+    ('{"prompt": 5}', "expected"),
+    ('{"messages": [{"role": "assistant", "content": "x"}]}', "role"),
+    ('{"prompt": "%s"}' % ("x" * 200), "204 tokens"),
+    ('{"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]}',
+     "last message")])
 def test_batch_names_the_bad_line_before_it_starts(tmp_path, line, words):
     with pytest.raises(ValueError, match="in.jsonl:2: .*" + words):
         engine, tok = tiny_engine()
         (tmp_path / "in.jsonl").write_text('{"prompt": "a"}\n' + line + "\n")
-        batch(engine, tok, Config(batch=str(tmp_path / "in.jsonl"), output=str(tmp_path / "out.jsonl")), Sampling(),
-              "stage")
+        batch(engine, tok, Config(batch=str(tmp_path / "in.jsonl"),
+                                  output=str(tmp_path / "out.jsonl")), Sampling(), "stage")
     assert not (tmp_path / "out.jsonl").exists()
