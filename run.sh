@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
-# The whole chain with one command. Run it again after an interruption: it skips what is done and goes on where it was.
-#   bash run.sh            everything, on this machine, from the text that is on it: 11 to 15 minutes on 2 CPU cores
-#   bash run.sh test       the tests
+# The whole chain with one command. After an interruption, run it again: it skips what is done
+# and goes on where it stopped.
+#   bash run.sh            everything on this machine, from the text that is on it: 11 to 15 minutes
+#                          on 2 CPU cores with bfloat16, about 25 without (estimated)
+#   bash run.sh test       the linter and the tests
 #   bash run.sh speedrun   depth 20 on downloaded data, over all GPUs of this machine
 # Everything is written below out/; `rm -r out` starts over.
 set -euo pipefail
@@ -9,17 +11,25 @@ cd "$(dirname "$0")"
 
 fail() { echo "error: $*" >&2; exit 2; }
 what=${1:-demo}
-case "$what" in demo | test | speedrun) ;; *) fail "bash run.sh [test|speedrun], not '$what'" ;; esac
+case "$what" in
+    demo | test | speedrun) ;;
+    *) fail "bash run.sh [test|speedrun], not '$what'" ;;
+esac
 
 # ---- the environment: .venv with the pinned packages, made once ----
 python=.venv/bin/python
-extras=$([ "$what" = test ] && echo "[test]" || { [ "$what" = speedrun ] && echo "[data]" || true; })
+case "$what" in
+    demo) extras= ;;
+    test) extras="[test]" ;;
+    speedrun) extras="[data]" ;;
+esac
 want="$(cksum < pyproject.toml) $extras"
 if [ ! -x $python ]; then
     command -v python3 >/dev/null || fail "no python3 on this machine; install Python 3.11 or newer"
     python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
         fail "$(python3 --version) is too old; tok2chat needs 3.11 or newer"
-    python3 -m venv .venv || fail "python3 -m venv failed; on Debian and Ubuntu: apt install python3-venv"
+    python3 -m venv .venv ||
+        fail "python3 -m venv failed; on Debian and Ubuntu: apt install python3-venv"
 fi
 if ! grep -qxF "$want" .venv/installed 2>/dev/null; then
     echo "installing the packages that pyproject.toml pins into .venv"
@@ -28,18 +38,23 @@ if ! grep -qxF "$want" .venv/installed 2>/dev/null; then
 fi
 
 if [ "$what" = test ]; then
+    $python -m ruff check .
     exec $python -m pytest -q tests
 fi
 
 # ---- the stages: each reads what the one before it wrote ----
 out=out
-[ "$what" = demo ] || out=out/speedrun                  # each tier keeps its own tokenizer and checkpoints
+# Each tier keeps its own tokenizer and checkpoints.
+[ "$what" = demo ] || out=out/speedrun
 mkdir -p $out
 before=
-stage() {                                               # stage NAME MARKER COMMAND...: skip what is done, resume
+
+# stage NAME MARKER COMMAND...: run the command, unless it is done; resume it if it was interrupted.
+stage() {
     local name=$1 marker=$out/$2 start=$(date +%s) made_from; shift 2
-    # Done is what was made from the stage before as it is now. Beside the marker stands the checksum of that stage's
-    # marker, so that a copied out/ is known again; where someone ran the stage by hand, the files' times decide.
+    # A stage is done if it was made from the stage before as that one is now. MARKER.from holds the
+    # checksum of that stage's marker, so a copied out/ is recognised. If someone ran the stage by
+    # hand, MARKER.from is missing, and the times of the files decide.
     made_from=$([ -z "$before" ] || cksum < "$before")
     if [ -e "$marker" ] && { [ "$made_from" = "$(cat "$marker.from" 2>/dev/null)" ] ||
                              { [ ! -e "$marker.from" ] && ! [ "$before" -nt "$marker" ]; }; }; then
@@ -68,24 +83,26 @@ fi
 
 if [ "$what" = speedrun ]; then
     gpus=$($python -c 'import torch; print(torch.cuda.device_count())')
-    [ "$gpus" -gt 0 ] || fail "bash run.sh speedrun needs a CUDA GPU, and torch sees none; without one: bash run.sh"
+    [ "$gpus" -gt 0 ] ||
+        fail "bash run.sh speedrun needs a CUDA GPU, and torch sees none; without one: bash run.sh"
     on_gpus=".venv/bin/torchrun --standalone --nproc_per_node=$gpus"
     text=data/downloads/climbmix
-    # Depth 20 and 32,768 tokens make 438 million matrix weights; 12 tokens for each are 5.3 billion. A shard of 250
-    # million characters holds some 52 million tokens, so 110 shards are one epoch and a little to spare.
+    # Depth 20 and 32,768 tokens make 438 million matrix weights, and 12 tokens for each are
+    # 5.3 billion. A shard of 250 million characters holds some 52 million tokens, so 110 shards are
+    # one epoch and a little to spare.
     $python data/download.py climbmix --shards 110
     $python data/download.py smoltalk mmlu gsm8k arc ultrafeedback hh humaneval core
 
     stage tokenizer tokenizer/tokenizer.json $python tokenizer.py --out $out --data $text \
         --vocab_size 32768 --max_chars 1000000000
-    stage pretrain pretrain/meta.json $on_gpus pretrain.py --out $out --data $text --depth 20 --seq_len 2048 \
-        --eval_every 500 --sample_every 1000 --save_every 500
+    stage pretrain pretrain/meta.json $on_gpus pretrain.py --out $out --data $text --depth 20 \
+        --seq_len 2048 --eval_every 500 --sample_every 1000 --save_every 500
     stage midtrain midtrain/meta.json $on_gpus midtrain.py --out $out --mixture downloads
     stage sft sft/meta.json $on_gpus sft.py --out $out --mixture downloads
     stage dpo dpo/meta.json $on_gpus dpo.py --out $out --mixture downloads
     stage distill distill/meta.json $on_gpus distill.py --out $out --mixture downloads
     stage evaluate report.md $on_gpus evaluate.py --out $out --report --items 0 --max_tokens 512 \
-        --tasks mmlu,arc_easy,arc_challenge,gsm8k,humaneval,spelling_bee,simple_spelling,identity,core
+      --tasks mmlu,arc_easy,arc_challenge,gsm8k,humaneval,spelling_bee,simple_spelling,identity,core
     cat $out/report.md
     echo "Talk to it:  .venv/bin/python chat.py --out $out --serve"
 fi
