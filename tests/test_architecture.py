@@ -1,4 +1,4 @@
-"""The shape of the project: doors on top, one helper, three rooms, and arrows that point downward."""
+"""The shape of the project: scripts on top, three rooms below, and imports that point downward."""
 import ast
 import subprocess
 import sys
@@ -13,7 +13,8 @@ SCRIPTS = ["tokenizer", "pretrain", "midtrain", "sft", "dpo", "distill", "evalua
 TOP = {".ci", ".gitignore", "LICENSE", "README.md", "common.py", "data", "dev", "machine.py",
        "pyproject.toml", "run.sh", "talk", "tests", "train", *(f"{name}.py" for name in SCRIPTS)}
 MODULES = {".".join(path.relative_to(ROOT).with_suffix("").parts): path
-           for path in [*ROOT.glob("*.py"), *(f for room in ROOMS for f in ROOT.glob(f"{room}/**/*.py"))]
+           for path in [*ROOT.glob("*.py"),
+                        *(f for room in ROOMS for f in ROOT.glob(f"{room}/**/*.py"))]
            if "downloads" not in path.parts}
 
 
@@ -63,7 +64,8 @@ def loaded_by(module):
 def test_pretraining_loads_neither_generation_nor_conversations():
     loaded = loaded_by("pretrain")
     assert not {name for name in loaded if room_of(name) == "talk"}
-    assert not {"data.mixtures", "data.formats", "data.demo.identity", "data.demo.spelling"} & loaded
+    assert not {"data.mixtures", "data.formats",
+                "data.demo.identity", "data.demo.spelling"} & loaded
 
 
 def test_the_bpe_trainer_starts_its_processes_without_torch():

@@ -1,4 +1,4 @@
-"""common.py in its order: tokenizer and mask, model, loss, checkpoints, set-up, against plain references."""
+"""common.py in its order, against references: tokenizer and mask, model, loss, checkpoints."""
 import base64
 import errno
 import itertools
@@ -61,14 +61,16 @@ def test_ids_are_tiktokens_and_the_nine_special_tokens_come_last(merged):
     assert merged.encode(text) == reference.encode(text) == merged.encode_batch(["", text])[1]
     assert len(merged.encode(text)) < len(text)
     assert merged.decode(merged.encode(text)) == text
-    names = "bos user_start user_end assistant_start assistant_end python_start python_end output_start output_end"
+    names = ("bos user_start user_end assistant_start assistant_end "
+             "python_start python_end output_start output_end")
     assert [merged.special(f"<|{name}|>") for name in names.split()] == list(range(267, 276))
     assert merged.vocab_size == 276
 
 
 def test_token_bytes_are_raw_bytes_and_0_for_special_tokens(tok):
     assert tok.token_bytes.dtype == np.int32 and len(tok.token_bytes) == tok.vocab_size
-    for i in range(tok.vocab_size - 9):                                    # 0x80 alone is one byte, not the 3 of U+FFFD
+    # The byte 0x80 alone decodes to U+FFFD, which has 3 bytes; the token has one.
+    for i in range(tok.vocab_size - 9):
         assert tok.token_bytes[i] == len(tok.enc.decode_single_token_bytes(i))
     assert not tok.token_bytes[-9:].any()
     text = "naïve été 12 = 12 🙂"
@@ -76,22 +78,24 @@ def test_token_bytes_are_raw_bytes_and_0_for_special_tokens(tok):
 
 
 def runs(tok, ids, mask):
-    """Neighbouring ids of ordinary text with one mask joined: [("<|bos|>", 0), ("Weng", 1), ...]."""
+    """Join ids of ordinary text that have the same mask: [("<|bos|>", 0), ("Weng", 1), ...]."""
     names = {id: name for name, id in tok.specials.items()}
     out = []
-    for (name, learn), group in itertools.groupby(zip(ids, mask), lambda pair: (names.get(pair[0]), pair[1])):
+    for (name, learn), group in itertools.groupby(
+            zip(ids, mask), lambda pair: (names.get(pair[0]), pair[1])):
         group = [id for id, _ in group]
         out += [(name, learn)] * len(group) if name else [(tok.decode(group), learn)]
     return out
 
 
 def test_the_worked_example_renders_as_the_design_says(tok):
-    conversation = json.loads(Path(__file__).with_name("fixtures").joinpath("weng.json").read_text())
+    conversation = json.loads(
+        Path(__file__).with_name("fixtures").joinpath("weng.json").read_text())
     ids, mask = tok.render_conversation(conversation)
     assert runs(tok, ids, mask) == [
         ("<|bos|>", 0), ("<|user_start|>", 0),
-        ("Weng earns $12 an hour for babysitting. Yesterday, she just did 50 minutes of babysitting. "
-         "How much did she earn?", 0),
+        ("Weng earns $12 an hour for babysitting. Yesterday, she just did 50 minutes of "
+         "babysitting. How much did she earn?", 0),
         ("<|user_end|>", 0), ("<|assistant_start|>", 0), ("Weng earns 12/60 = ", 1),
         ("<|python_start|>", 1), ("12/60", 1), ("<|python_end|>", 1),
         ("<|output_start|>", 0), ("0.2", 0), ("<|output_end|>", 0),
@@ -101,27 +105,34 @@ def test_the_worked_example_renders_as_the_design_says(tok):
         (".\n#### 10", 1), ("<|assistant_end|>", 1)]
 
 
-TWO_TURNS = {"messages": [{"role": "system", "content": "Be short."}, {"role": "user", "content": "1 = 12?"},
-                          {"role": "assistant", "content": "\n# no"}, {"role": "user", "content": "why?"},
+TWO_TURNS = {"messages": [{"role": "system", "content": "Be short."},
+                          {"role": "user", "content": "1 = 12?"},
+                          {"role": "assistant", "content": "\n# no"},
+                          {"role": "user", "content": "why?"},
                           {"role": "assistant", "content": "## 50 = 50"}]}
 
 
 def test_the_mask_selects_exactly_the_answers_and_their_ends(tok):
     ids, mask = tok.render_conversation(TWO_TURNS)
-    learned = [id for id, learn in zip(ids, mask) if learn]    # the first token of an answer too (T1), and its end (T3)
+    # That includes the first token of an answer and its <|assistant_end|>.
+    learned = [id for id, learn in zip(ids, mask) if learn]
     assert tok.decode(learned) == "\n# no<|assistant_end|>## 50 = 50<|assistant_end|>"
     assert len(learned) == len(tok.encode("\n# no")) + len(tok.encode("## 50 = 50")) + 2
-    assert runs(tok, ids, mask)[:3] == [("<|bos|>", 0), ("<|user_start|>", 0), ("Be short.\n\n1 = 12?", 0)]
+    assert runs(tok, ids, mask)[:3] == [("<|bos|>", 0), ("<|user_start|>", 0),
+                                        ("Be short.\n\n1 = 12?", 0)]
     assert ids.count(tok.special("<|bos|>")) == 1 == ids.index(tok.special("<|user_start|>"))
 
 
 def test_every_piece_is_encoded_by_itself(merged):
-    ids, _ = merged.render_conversation(TWO_TURNS)                   # "?\n" and " = 12" would merge across pieces (T36)
+    # Encoded as one text, "?\n" and " = 12" would each become a token across two pieces.
+    ids, _ = merged.render_conversation(TWO_TURNS)
     s = merged.special
-    assert ids == [s("<|bos|>"), s("<|user_start|>"), *merged.encode("Be short.\n\n1 = 12?"), s("<|user_end|>"),
-                   s("<|assistant_start|>"), *merged.encode("\n# no"), s("<|assistant_end|>"),
-                   s("<|user_start|>"), *merged.encode("why?"), s("<|user_end|>"),
-                   s("<|assistant_start|>"), *merged.encode("## 50 = 50"), s("<|assistant_end|>")]
+    assert ids == [
+        s("<|bos|>"),
+        s("<|user_start|>"), *merged.encode("Be short.\n\n1 = 12?"), s("<|user_end|>"),
+        s("<|assistant_start|>"), *merged.encode("\n# no"), s("<|assistant_end|>"),
+        s("<|user_start|>"), *merged.encode("why?"), s("<|user_end|>"),
+        s("<|assistant_start|>"), *merged.encode("## 50 = 50"), s("<|assistant_end|>")]
 
 
 def test_special_tokens_that_somebody_types_stay_ordinary_text(tok):
@@ -132,8 +143,9 @@ def test_special_tokens_that_somebody_types_stay_ordinary_text(tok):
         {"role": "assistant", "content": parts}]})
     first_special = tok.special("<|bos|>")
     order = [SPECIAL_TOKENS[id - first_special] for id in ids if id >= first_special]
-    assert order == ["<|bos|>", "<|user_start|>", "<|user_end|>", "<|assistant_start|>", "<|python_start|>",
-                     "<|python_end|>", "<|output_start|>", "<|output_end|>", "<|assistant_end|>"]
+    assert order == ["<|bos|>", "<|user_start|>", "<|user_end|>", "<|assistant_start|>",
+                     "<|python_start|>", "<|python_end|>", "<|output_start|>", "<|output_end|>",
+                     "<|assistant_end|>"]
     assert sum(mask) == 2 * len(tok.encode(typed)) + 3
 
 
@@ -145,8 +157,9 @@ def test_truncated_anywhere_it_is_a_prefix_without_an_end_to_learn(tok):
 
 
 def test_other_user_text_changes_no_target(tok):
-    """T7: of two conversations that differ in what the user says, what is learned is the same."""
-    (ids, mask), (ids_2, mask_2) = (tok.render_conversation(chat(text, "yes")) for text in ("dogs", "cats"))
+    """Two conversations that differ in what the user says have the same tokens to learn."""
+    (ids, mask), (ids_2, mask_2) = (tok.render_conversation(chat(text, "yes"))
+                                    for text in ("dogs", "cats"))
     assert ids != ids_2 and mask == mask_2
     assert [i for i, m in zip(ids, mask) if m] == [i for i, m in zip(ids_2, mask_2) if m]
 
@@ -155,20 +168,24 @@ def test_a_prompt_is_what_stood_before_the_answer_in_training(tok):
     ids, mask = tok.render_conversation(TWO_TURNS)
     prompt = tok.render_for_completion(TWO_TURNS)
     start = len(ids) - ids[::-1].index(tok.special("<|assistant_start|>"))
-    assert prompt == ids[:start] == tok.render_for_completion({"messages": TWO_TURNS["messages"][:-1]})
+    assert prompt == ids[:start] == tok.render_for_completion(
+        {"messages": TWO_TURNS["messages"][:-1]})
     assert mask[start] == 1
 
 
-@pytest.mark.parametrize("roles", ["", "assistant", "system", "system assistant", "user user", "user system",
-                                   "user tool", "user assistant assistant"])
+@pytest.mark.parametrize("roles", [
+    "", "assistant", "system", "system assistant", "user user", "user system", "user tool",
+    "user assistant assistant"])
 def test_a_role_out_of_order_is_an_error(byte_tok, roles):
     with pytest.raises(ValueError, match="expected"):
-        byte_tok.render_conversation({"messages": [{"role": role, "content": "x"} for role in roles.split()]})
+        byte_tok.render_conversation(
+            {"messages": [{"role": role, "content": "x"} for role in roles.split()]})
 
 
 def test_the_fingerprint_follows_everything_that_decides_the_ids(byte_tok, merged):
     merges = b"".join(base64.b64encode(bytes([i])) + b" %d\n" % i for i in range(256))
-    others = [merged, Tokenizer(merges, r"\S|\s"), Tokenizer(merges, r"[\s\S]", SPECIAL_TOKENS[::-1])]
+    others = [merged, Tokenizer(merges, r"\S|\s"),
+              Tokenizer(merges, r"[\s\S]", SPECIAL_TOKENS[::-1])]
     assert Tokenizer(merges, r"[\s\S]").fingerprint == byte_tok.fingerprint
     assert len({t.fingerprint for t in [byte_tok, *others]}) == 4
 
@@ -176,7 +193,7 @@ def test_the_fingerprint_follows_everything_that_decides_the_ids(byte_tok, merge
 # ---- the model ----
 
 def naive_logits(model, ids, isolate):
-    """The model of the papers, one number after the other in float64: ids (T,) -> (T, V)."""
+    """The model as the papers define it, with loops, in float64: ids (T,) -> logits (T, V)."""
     c, weights = model.config, {name: p.detach().double() for name, p in model.named_parameters()}
     D, group = c.n_embd // c.n_head, c.n_head // c.n_kv_head
 
@@ -195,10 +212,14 @@ def naive_logits(model, ids, isolate):
         return [v[i:i + D] for i in range(0, len(v), D)]
 
     x = [norm(weights["embed"][id]) for id in ids]
-    first = [max([0] + [s for s in range(t + 1) if isolate and ids[s] == c.vocab_size - 9]) for t in range(len(ids))]
+    # The first position that each position sees.
+    first = [max([0] + [s for s in range(t + 1) if isolate and ids[s] == c.vocab_size - 9])
+             for t in range(len(ids))]
     for layer in range(c.n_layer):
-        wq, wk, wv, wo = (weights[f"blocks.{layer}.attn.{name}"] for name in ("wq", "wk", "wv", "wo"))
-        gate, up, down = (weights[f"blocks.{layer}.mlp.{name}"] for name in ("gate", "up", "down"))
+        wq, wk, wv, wo = (weights[f"blocks.{layer}.attn.{name}"]
+                          for name in ("wq", "wk", "wv", "wo"))
+        gate, up, down = (weights[f"blocks.{layer}.mlp.{name}"]
+                          for name in ("gate", "up", "down"))
         q = [[rotated(norm(h), t) for h in heads(wq @ norm(v))] for t, v in enumerate(x)]
         k = [[rotated(norm(h), t) for h in heads(wk @ norm(v))] for t, v in enumerate(x)]
         v_ = [heads(wv @ norm(v)) for v in x]
@@ -228,11 +249,12 @@ def test_logits_equal_a_naive_loop_in_float64(n_kv_head, isolate):
 
 
 def test_rope_tells_far_positions_apart():
-    """bfloat16 positions can't tell 256 from 257 (T26); ours are float32 whatever the compute dtype."""
+    """bfloat16 cannot tell 256 from 257: angles are float32, whatever the compute dtype."""
     cos, sin = common.rotary_table(torch.arange(4096), 64, 10000.0)
     assert cos.dtype == torch.float32 and cos.shape == (1, 4096, 32)
     exact = np.arange(4096)[:, None] * 10000.0 ** (-np.arange(0, 64, 2) / 64)
-    assert np.abs(cos[0].numpy() - np.cos(exact)).max() < 1e-3 and np.abs(sin[0].numpy() - np.sin(exact)).max() < 1e-3
+    assert (np.abs(cos[0].numpy() - np.cos(exact)).max() < 1e-3
+            and np.abs(sin[0].numpy() - np.sin(exact)).max() < 1e-3)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -245,7 +267,8 @@ def test_a_later_token_changes_no_earlier_logit(dtype):
         other = ids.clone()
         other[0, t] = (ids[0, t] + 1) % 256
         changed = model(other)
-        assert torch.equal(changed[:, :t], logits[:, :t]) and not torch.equal(changed[:, t], logits[:, t])
+        assert (torch.equal(changed[:, :t], logits[:, :t])
+                and not torch.equal(changed[:, t], logits[:, t]))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -253,7 +276,8 @@ def test_a_later_token_changes_no_earlier_logit(dtype):
 def test_packed_conversations_do_not_see_each_other_to_the_bit(dtype, n_kv_head):
     model = tiny_model(n_head=2, n_kv_head=n_kv_head, n_embd=128)
     model.compute_dtype = dtype
-    starts, T = [0, 37, 80, 150], 170                                 # the rest is padding: one <|bos|> after the other
+    # From 160 on there is padding: one <|bos|> after the other.
+    starts, T = [0, 37, 80, 150], 170
     ids = random_ids(2, T)
     ids[:, starts + list(range(160, T))] = model.config.bos
     logits = model(ids, isolate=True)
@@ -261,11 +285,14 @@ def test_packed_conversations_do_not_see_each_other_to_the_bit(dtype, n_kv_head)
     for start, end in zip(starts, starts[1:] + [160]):
         other = ids.clone()
         other[:, start + 1:end] = random_ids(2, end - start - 1, seed=1)
-        changed, rest = model(other, isolate=True), [t for t in range(T) if not start < t < end]
+        changed, rest = (model(other, isolate=True),
+                         [t for t in range(T) if not start < t < end])
         assert torch.equal(changed[:, rest], logits[:, rest])
         assert not torch.equal(changed[:, start + 1:end], logits[:, start + 1:end])
-        assert not torch.equal(model(other)[:, rest], model(ids)[:, rest])   # without isolate they do see each other
-        alone = model(ids[:, start:end])                               # the same as in a row of its own, up to rounding
+        # Without isolate they do see each other.
+        assert not torch.equal(model(other)[:, rest], model(ids)[:, rest])
+        # Each has the logits that it would have in a row of its own, up to rounding.
+        alone = model(ids[:, start:end])
         tolerance = 1e-3 if dtype is torch.float32 else 0.15
         torch.testing.assert_close(alone, logits[:, start:end], rtol=0.05, atol=tolerance)
 
@@ -275,9 +302,11 @@ def test_no_gradient_crosses_conversations():
     ids = torch.cat([torch.arange(0, 16), torch.arange(16, 32)])[None]
     ids[0, 0] = ids[0, 16] = model.config.bos
     targets = torch.full_like(ids, -1)
-    targets[0, :15] = ids[0, 1:16]                                           # only the first conversation is learned
+    # Only the first conversation is learned.
+    targets[0, :15] = ids[0, 1:16]
     model(ids, targets, isolate=True).backward()
-    assert model.embed.grad[1:15].abs().amax(1).min() > 0 and model.embed.grad[17:32].abs().max() == 0
+    assert (model.embed.grad[1:15].abs().amax(1).min() > 0
+            and model.embed.grad[17:32].abs().max() == 0)
 
 
 def test_bfloat16_compute_stays_near_float32_and_every_master_is_float32():
@@ -307,7 +336,7 @@ def test_the_compiled_loss_and_gradients_equal_the_plain_ones():
 
 @pytest.mark.skipif(not can_compile(torch.device("cpu")), reason="no C++ compiler")
 def test_a_compiled_step_on_two_threads_gives_the_same_gradients_to_the_bit():
-    """So that --resume is exact: threads once added up the gradients of a token's embedding in the order they came."""
+    """--resume needs that. By default, threads add up the embedding's gradient in any order."""
     env = setup("cpu", "bfloat16")
     model = tiny_model(n_layer=1, n_embd=64, vocab_size=64, seq_len=512)
     model.compute_dtype = env.dtype
@@ -328,11 +357,13 @@ def test_a_compiled_step_on_two_threads_gives_the_same_gradients_to_the_bit():
 def test_the_compiled_attention_equals_sdpa_and_keeps_what_is_masked_out_to_the_bit():
     rng = torch.Generator().manual_seed(0)
     q, k, v = (rms_norm(torch.randn(2, 2, 48, 16, generator=rng)).bfloat16() for _ in range(3))
-    visible = torch.ones(48, 48).tril().bool() & (torch.arange(48)[:, None] // 20 == torch.arange(48) // 20)
+    visible = (torch.ones(48, 48).tril().bool()
+               & (torch.arange(48)[:, None] // 20 == torch.arange(48) // 20))
     attn_mask = torch.zeros(48, 48).masked_fill(~visible, -math.inf).bfloat16().expand(2, 1, 48, 48)
     compiled = torch.compile(common.attend, dynamic=False)
     for mask in None, attn_mask:
-        torch.testing.assert_close(compiled(q, k, v, mask), common.attend(q, k, v, mask), rtol=0.02, atol=0.02)
+        torch.testing.assert_close(compiled(q, k, v, mask), common.attend(q, k, v, mask),
+                                   rtol=0.02, atol=0.02)
     before = compiled(q, k, v, attn_mask)
     k[:, :, 20:40], v[:, :, 20:40] = -k[:, :, 20:40], 7 * v[:, :, 20:40]
     after, rest = compiled(q, k, v, attn_mask), [*range(20), *range(40, 48)]
@@ -366,7 +397,8 @@ def test_both_losses_equal_pytorchs_on_the_full_logits(n, share):
     reference = F.cross_entropy(x @ head.T, targets, ignore_index=-1, reduction="none")
     losses = token_losses(x, head, targets)
     torch.testing.assert_close(losses, reference, rtol=1e-5, atol=1e-5)
-    for ours, theirs in zip(gradients((losses * weights).sum()), gradients((reference * weights).sum())):
+    for ours, theirs in zip(gradients((losses * weights).sum()),
+                            gradients((reference * weights).sum())):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
@@ -385,7 +417,8 @@ def test_the_losses_stay_finite_at_extreme_logits_and_near_float32_in_bfloat16()
     x, head, targets = loss_inputs(300, 0.7)
     for factor in 1e3, 1e-3:
         loss = LinearCrossEntropy.apply(x * factor, head, targets)
-        assert torch.isfinite(loss) and all(torch.isfinite(g).all() for g in torch.autograd.grad(loss, [x, head]))
+        assert torch.isfinite(loss) and all(
+            torch.isfinite(g).all() for g in torch.autograd.grad(loss, [x, head]))
         assert torch.isfinite(token_losses(x * factor, head, targets)).all()
     exact = LinearCrossEntropy.apply(x, head, targets)
     coarse = LinearCrossEntropy.apply(x.bfloat16(), head, targets)
@@ -393,7 +426,8 @@ def test_the_losses_stay_finite_at_extreme_logits_and_near_float32_in_bfloat16()
     dx, dhead = torch.autograd.grad(coarse, [x, head])
     exact_dx, exact_dhead = torch.autograd.grad(exact, [x, head])
     assert dhead.dtype == torch.float32
-    assert (dx - exact_dx).norm() < 0.01 * exact_dx.norm() and (dhead - exact_dhead).norm() < 0.01 * exact_dhead.norm()
+    assert ((dx - exact_dx).norm() < 0.01 * exact_dx.norm()
+            and (dhead - exact_dhead).norm() < 0.01 * exact_dhead.norm())
 
 
 # ---- generation, plainly ----
@@ -411,17 +445,19 @@ def test_generate_takes_the_likeliest_id_each_time_and_ends_behind_a_stop_id():
 def test_generate_draws_by_the_probabilities_at_a_temperature():
     model = tiny_model()
     logits = model(torch.tensor([[1, 2, 3]]))[0, -1]
-    drawn = torch.tensor([generate(model, [1, 2, 3], 1, temperature=2.0, seed=seed)[0] for seed in range(2000)])
+    drawn = torch.tensor([generate(model, [1, 2, 3], 1, temperature=2.0, seed=seed)[0]
+                          for seed in range(2000)])
     shares = drawn.bincount(minlength=265) / 2000
     assert (shares - (logits / 2).softmax(-1)).abs().max() < 0.04
-    assert generate(model, [1, 2], 9, temperature=1.0, seed=5) == generate(model, [1, 2], 9, temperature=1.0, seed=5)
+    assert (generate(model, [1, 2], 9, temperature=1.0, seed=5)
+            == generate(model, [1, 2], 9, temperature=1.0, seed=5))
 
 
 # ---- checkpoints ----
 
 @pytest.fixture
 def out(tmp_path):
-    """A folder with a tokenizer; save(step) writes a checkpoint whose weights all are `step`."""
+    """A folder with a tokenizer; save(step) writes a checkpoint in which all weights are `step`."""
     tok, model = write_tokenizer(tmp_path), tiny_model(n_layer=1)
     optimizer = Optimizer(model, ENV, 0.05, 0.3, 0.01, 0.1)
 
@@ -436,7 +472,8 @@ def out(tmp_path):
 
 def test_a_checkpoint_is_plain_float32_tensors_json_and_nothing_else(out):
     out.save(3)
-    assert sorted(read_folder(out.path / "sft")) == ["meta.json", "metrics.jsonl", "model.pt", "optim.pt"]
+    assert sorted(read_folder(out.path / "sft")) == ["meta.json", "metrics.jsonl", "model.pt",
+                                                     "optim.pt"]
     weights = torch.load(out.path / "sft/model.pt", weights_only=True)
     assert list(weights) == [name for name, _ in tiny_model(n_layer=1).named_parameters()]
     assert {w.dtype for w in weights.values()} == {torch.float32}
@@ -446,11 +483,12 @@ def test_a_checkpoint_is_plain_float32_tensors_json_and_nothing_else(out):
 
 
 class Killed(BaseException):
-    """Not an Exception, so that no handler tidies up: the files stay as a kill -9 leaves them."""
+    """Not an Exception, so that no handler tidies up: the files stay as kill -9 leaves them."""
 
 
 def test_killed_at_any_moment_of_a_save_the_old_or_the_new_checkpoint_is_whole(out, monkeypatch):
-    write_synced, rename, mkdir, rmtree = common.write_synced, Path.rename, Path.mkdir, shutil.rmtree
+    write_synced, rename, mkdir, rmtree = \
+        common.write_synced, Path.rename, Path.mkdir, shutil.rmtree
     moment = itertools.count()
 
     def maybe_killed(leave):
@@ -464,7 +502,8 @@ def test_killed_at_any_moment_of_a_save_the_old_or_the_new_checkpoint_is_whole(o
 
     def arm():
         def watched(owner, name, original, leave=lambda path: None):
-            monkeypatch.setattr(owner, name, lambda *a, **k: (maybe_killed(lambda: leave(a[0])), original(*a, **k)))
+            monkeypatch.setattr(owner, name, lambda *a, **k: (
+                maybe_killed(lambda: leave(a[0])), original(*a, **k)))
         watched(common, "write_synced", write_synced, lambda path: path.write_bytes(b"torn"))
         watched(Path, "rename", rename)
         watched(Path, "mkdir", mkdir)
@@ -485,8 +524,10 @@ def test_killed_at_any_moment_of_a_save_the_old_or_the_new_checkpoint_is_whole(o
         model, _, meta = load_checkpoint(out.path / "sft")
         assert meta["step"] in ((2,) if finished else (1, 2))
         assert all((p == meta["step"]).all() for p in model.parameters())
-        out.save(3)                                                          # whatever lies about is no hindrance
-        assert load_checkpoint(out.path / "sft")[2]["step"] == 3 and [f.name for f in out.path.glob("sft*")] == ["sft"]
+        # Whatever was left behind, the next save works and cleans up.
+        out.save(3)
+        assert (load_checkpoint(out.path / "sft")[2]["step"] == 3
+                and [f.name for f in out.path.glob("sft*")] == ["sft"])
         if finished:
             break
     assert 8 < kill_at < 99
@@ -497,7 +538,8 @@ def test_killed_at_any_moment_of_a_save_the_old_or_the_new_checkpoint_is_whole(o
 @pytest.mark.parametrize("nth", [0, 1, 3])
 def test_a_full_disk_is_one_clear_error_and_the_old_checkpoint_stays(out, monkeypatch, error, nth):
     out.save(1)
-    before, write_synced, calls = read_folder(out.path / "sft"), common.write_synced, itertools.count()
+    before, write_synced, calls = \
+        read_folder(out.path / "sft"), common.write_synced, itertools.count()
 
     def write(path, write):
         if next(calls) == nth:
@@ -505,9 +547,11 @@ def test_a_full_disk_is_one_clear_error_and_the_old_checkpoint_stays(out, monkey
         write_synced(path, write)
 
     monkeypatch.setattr(common, "write_synced", write)
-    with pytest.raises(OSError, match="sft: the checkpoint could not be written .*untouched.*disk space"):
+    with pytest.raises(OSError,
+                       match="sft: the checkpoint could not be written .*untouched.*disk space"):
         out.save(2)
-    assert read_folder(out.path / "sft") == before and [f.name for f in out.path.glob("sft*")] == ["sft"]
+    assert (read_folder(out.path / "sft") == before
+            and [f.name for f in out.path.glob("sft*")] == ["sft"])
 
 
 def test_a_machine_without_git_saves_as_well(out, monkeypatch):
@@ -529,18 +573,22 @@ class ToyConfig:
 
 
 def test_flags_follow_the_config():
-    cfg = parse_config(ToyConfig, "doc", "--data a b --steps 7 --lr 1e-3 --no-compile --name=-x".split())
-    assert (cfg.data, cfg.steps, cfg.lr, cfg.compile, cfg.name, cfg.eval_every) == (["a", "b"], 7, 1e-3, False, "-x", 2)
+    cfg = parse_config(ToyConfig, "doc",
+                       "--data a b --steps 7 --lr 1e-3 --no-compile --name=-x".split())
+    assert (cfg.data, cfg.steps, cfg.lr, cfg.compile, cfg.name, cfg.eval_every) == (
+        ["a", "b"], 7, 1e-3, False, "-x", 2)
     assert parse_config(ToyConfig, "doc", []) == ToyConfig()
 
 
-@pytest.mark.parametrize("argv", ["--stepz 1", "--step 1", "--steps x", "--steps -1", "--eval_every 0", "--lr nan",
-                                  "--lr inf", "--lr -1", "--steps", "extra"])
+@pytest.mark.parametrize("argv", [
+    "--stepz 1", "--step 1", "--steps x", "--steps -1", "--eval_every 0", "--lr nan", "--lr inf",
+    "--lr -1", "--steps", "extra"])
 def test_a_wrong_flag_is_one_line_and_status_2(argv, capsys):
     with pytest.raises(SystemExit) as e:
         parse_config(ToyConfig, "doc", argv.split())
     err = capsys.readouterr().err
-    assert e.value.code == 2 and err.startswith("error: ") and err.count("\n") == 1 and argv.split()[0] in err
+    assert (e.value.code == 2 and err.startswith("error: ") and err.count("\n") == 1
+            and argv.split()[0] in err)
 
 
 def test_help_shows_every_comment_and_default(capsys):
@@ -548,12 +596,15 @@ def test_help_shows_every_comment_and_default(capsys):
         parse_config(ToyConfig, "What it does.", ["--help"])
     text = " ".join(capsys.readouterr().out.split())
     assert e.value.code == 0 and "What it does." in text
-    assert "steps, 100 % of them (default: 5)" in text and "--no-compile" in text and "files (default: none)" in text
+    assert ("steps, 100 % of them (default: 5)" in text and "--no-compile" in text
+            and "files (default: none)" in text)
 
 
 @pytest.mark.parametrize("error, status, text", [
-    (ValueError("two\nlines"), 2, "error: two lines\n"), (FileNotFoundError("gone"), 2, "error: gone\n"),
-    (OSError(errno.ENOSPC, "full"), 2, "error: [Errno 28] full\n"), (KeyboardInterrupt(), 130, "\nstopped by Ctrl-C\n"),
+    (ValueError("two\nlines"), 2, "error: two lines\n"),
+    (FileNotFoundError("gone"), 2, "error: gone\n"),
+    (OSError(errno.ENOSPC, "full"), 2, "error: [Errno 28] full\n"),
+    (KeyboardInterrupt(), 130, "\nstopped by Ctrl-C\n"),
     (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate"), 2,
      "error: CUDA out of memory. Choose a smaller --batch_size or --depth\n")])
 def test_what_a_user_can_cause_ends_without_a_traceback(error, status, text, capsys):
@@ -562,7 +613,8 @@ def test_what_a_user_can_cause_ends_without_a_traceback(error, status, text, cap
     with pytest.raises(SystemExit) as e:
         machine.run(main)
     assert e.value.code == status and capsys.readouterr().err == text
-    with pytest.raises(ZeroDivisionError):                                   # our own mistakes keep theirs
+    # Our own mistakes keep their traceback.
+    with pytest.raises(ZeroDivisionError):
         machine.run(lambda: 1 / 0)
 
 

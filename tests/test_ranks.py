@@ -1,4 +1,4 @@
-"""Several ranks: two gloo processes under torchrun on the CPU give what one gives. This file is also what they run."""
+"""Two processes under torchrun give what one process gives. This file is also what they run."""
 import copy
 import json
 import os
@@ -11,7 +11,8 @@ import pytest
 import torch
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]                              # as a script under torchrun
+# torchrun runs this file as a script.
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from common import save_checkpoint
 from machine import Env, setup
@@ -24,14 +25,18 @@ ROWS_PER_STEP = 8
 
 
 def ragged_chats():
-    """Answers of 0 to 60 characters, so that some rows hold many targets, some few, and one none."""
-    return [chat("q" * (1 + 7 * i % 40), "a" * (i * i % 61)) for i in range(40)] + [chat("q" * 61, "")]
+    """Answers of 0 to 60 characters: some rows hold many targets, some few, and one none."""
+    return [chat("q" * (1 + 7 * i % 40), "a" * (i * i % 61))
+            for i in range(40)] + [chat("q" * 61, "")]
 
 
 def gradients(model, rows, step, batch_size, env):
-    """As the stages do it: the summed loss of each micro-batch over the targets of the whole step.
-    -> loss, count of targets, gradients, those of this rank alone."""
-    batches, n_target = micro_batches(rows, step, ROWS_PER_STEP, batch_size, env, seed=3, only_learned=True)
+    """As the stages do it: the summed loss of a micro-batch, over the targets of the whole step.
+
+    -> the loss, the number of targets, and the gradients; loss and gradients are this rank's alone.
+    """
+    batches, n_target = micro_batches(rows, step, ROWS_PER_STEP, batch_size, env, seed=3,
+                                      only_learned=True)
     total = 0.0
     for ids, targets in batches:
         loss = model(ids, targets, isolate=True) / n_target
@@ -41,14 +46,14 @@ def gradients(model, rows, step, batch_size, env):
 
 
 def new_optimizer(model, env):
-    """Muon's bfloat16 products blow up rounding in the small singular values; a plain update shows the sharding."""
+    """Orthogonalizing magnifies the rounding of small singular values; a plain update does not."""
     optimizer = Optimizer(model, env, 0.05, 0.3, 0.01, 0.1)
     optimizer.orthogonalize = lambda g, dtype: g / g.norm(dim=(1, 2), keepdim=True)
     return optimizer
 
 
 def train(model, optimizer, rows, steps, batch_size, env):
-    """-> the loss and gradient norm of each step, as logged."""
+    """-> the loss and the gradient norm of each step, as the stages log them."""
     logged = []
     for step in steps:
         loss = gradients(model, rows, step, batch_size, env)[0]
@@ -64,8 +69,10 @@ def main(folder):
     assert env.world_size == 2
     model, rows = tiny_model(), Rows(folder / "x.rows")
     loss, n_target, grads = gradients(model, rows, 0, 4, env)
-    result = dict(loss=env.all_sum(torch.tensor(loss)).item(), n_target=n_target, grads=[env.all_sum(g) for g in grads],
-                  uneven=evaluate_loss(model, rows, write_tokenizer(folder / str(env.rank)), env, 2, 5))
+    result = dict(loss=env.all_sum(torch.tensor(loss)).item(), n_target=n_target,
+                  grads=[env.all_sum(g) for g in grads],
+                  uneven=evaluate_loss(model, rows, write_tokenizer(folder / str(env.rank)),
+                                       env, 2, 5))
 
     model = tiny_model()
     optimizer = new_optimizer(model, env)
@@ -79,26 +86,29 @@ def main(folder):
     result["resumed_at"] = start_or_resume(folder, "one", {}, True, model, optimizer, env)[0]
     result["after_one"] = train(model, optimizer, rows, range(3, 5), 2, env)
     result["after_one_weights"] = {name: p.detach() for name, p in model.named_parameters()}
-    same = [p.detach().clone() for p in model.parameters()]                 # all ranks hold the same weights to the bit
+    # All ranks must hold the same weights to the bit.
+    same = [p.detach().clone() for p in model.parameters()]
     for p in same:
         torch.distributed.broadcast(p, 0)
-    result["equal_on_all_ranks"] = int(env.all_sum(torch.tensor(int(all(map(torch.equal, same, model.parameters()))))))
+    result["equal_on_all_ranks"] = int(env.all_sum(torch.tensor(
+        int(all(map(torch.equal, same, model.parameters()))))))
     if env.rank == 0:
         torch.save(result, folder / "result.pt")
     torch.distributed.destroy_process_group()
 
 
 def torchrun(*args):
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", *map(str, args)]
-    return subprocess.Popen(command, env=dict(os.environ, OMP_NUM_THREADS="1"), stdout=subprocess.PIPE,
-                            stderr=subprocess.STDOUT, text=True)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone",
+               "--nproc_per_node", "2", *map(str, args)]
+    return subprocess.Popen(command, env=dict(os.environ, OMP_NUM_THREADS="1"),
+                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
 # ---- the tests ----
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory):
-    """What one process computes, and what two ranks made of the same: (one, two), dicts of results."""
+    """-> the folder, the rows, and two dicts: what one process computes, and what two ranks do."""
     torch.set_num_threads(1)
     folder, env = tmp_path_factory.mktemp("ranks"), Env(torch.device("cpu"), torch.float32)
     rows = pack_conversations(folder / "x.rows", ragged_chats, write_tokenizer(folder), 63, {}, env)
@@ -121,7 +131,10 @@ def close(a, b, rel):
 
 
 def test_gradients_do_not_depend_on_micro_batches_or_ranks(two):
-    """T6: 1 x 8 rows, 8 x 1, 2 x 4 and 2 ranks x 4 rows; ragged rows, one without any target."""
+    """A step of 8 rows in whole, in micro-batches of 1, 2, 3 and 4 rows, and on 2 ranks of 4 rows.
+
+    The rows hold very different numbers of targets: a mean over each micro-batch would differ.
+    """
     _, rows, _, ranks = two
     env = Env(torch.device("cpu"), torch.float32)
     counts = [int((rows.batch([i], True)[1] >= 0).sum()) for i in range(len(rows))]
@@ -154,10 +167,12 @@ def test_the_optimizers_state_is_cut_anew_for_another_number_of_ranks(two):
             for a, b in zip(ours, theirs, strict=True):
                 assert a.shape == b.shape
                 close(a, b, 1e-4)
-    assert ranks["resumed_at"] == 3                                          # one rank saved, two went on
+    # One rank saved, and two went on.
+    assert ranks["resumed_at"] == 3
     for name, p in one["after_weights"].items():
         close(ranks["after_one_weights"][name], p, 1e-5)
-    model, env = tiny_model(), Env(torch.device("cpu"), torch.float32)       # two saved, one goes on
+    # Two ranks saved, and one goes on.
+    model, env = tiny_model(), Env(torch.device("cpu"), torch.float32)
     optimizer = new_optimizer(model, env)
     assert start_or_resume(folder, "two", {}, True, model, optimizer, env)[0] == 3
     train(model, optimizer, rows, range(3, 5), 8, env)
@@ -166,15 +181,18 @@ def test_the_optimizers_state_is_cut_anew_for_another_number_of_ranks(two):
 
 
 def test_ranks_with_unequal_shares_of_the_evaluation_agree_and_do_not_wait_forever(two):
-    folder, rows, _, ranks = two                                             # T29: 5 rows, 2 ranks, batches of 2
-    expected = evaluate_loss(tiny_model(), rows, write_tokenizer(folder), Env(torch.device("cpu"), torch.float32), 4, 5)
+    folder, rows, _, ranks = two
+    # Two ranks shared 5 rows in batches of 2: one had two batches, the other one.
+    expected = evaluate_loss(tiny_model(), rows, write_tokenizer(folder),
+                             Env(torch.device("cpu"), torch.float32), 4, 5)
     assert ranks["uneven"] == pytest.approx(expected, rel=1e-5)
 
 
 def test_a_stage_under_torchrun_stops_on_sigterm_and_one_process_goes_on(tmp_path):
     data, outs = write_data(tmp_path / "data"), [tmp_path / "one", tmp_path / "two"]
-    flags = ["--data", data.documents, "--depth", 1, "--seq_len", 64, "--tokens_per_step", 512, "--dtype", "float32",
-             "--no-compile", "--steps", 200, "--eval_every", 100, "--sample_every", 200, "--save_every", 200]
+    flags = ["--data", data.documents, "--depth", 1, "--seq_len", 64, "--tokens_per_step", 512,
+             "--dtype", "float32", "--no-compile", "--steps", 200, "--eval_every", 100,
+             "--sample_every", 200, "--save_every", 200]
     for out in outs:
         write_tokenizer(out)
     one = run_script("pretrain.py", "--out", outs[0], *flags, log=tmp_path / "one")
@@ -182,13 +200,17 @@ def test_a_stage_under_torchrun_stops_on_sigterm_and_one_process_goes_on(tmp_pat
     for line in process.stdout:
         lines.append(line)
         if line.startswith("step     5/"):
-            process.send_signal(signal.SIGTERM)                              # torchrun hands it on to both ranks
-    assert process.wait(300) != 0 and "".join(lines).count("stopped by SIGTERM") == 1, "".join(lines[-40:])
+            # torchrun passes the signal on to both ranks.
+            process.send_signal(signal.SIGTERM)
+    assert (process.wait(300) != 0
+            and "".join(lines).count("stopped by SIGTERM") == 1), "".join(lines[-40:])
     stopped = json.loads((outs[1] / "pretrain.part/meta.json").read_text())["step"]
     assert 5 < stopped < 200
     result = run_script("pretrain.py", "--out", outs[1], "--resume", *flags, log=tmp_path / "two")
     assert one.status == result.status == 0, result.stderr
-    logged = [[json.loads(line) for line in (out / "pretrain/metrics.jsonl").read_text().splitlines()] for out in outs]
+    logged = [[json.loads(line)
+               for line in (out / "pretrain/metrics.jsonl").read_text().splitlines()]
+              for out in outs]
     a, b = ([m["loss"] for m in metrics if "loss" in m] for metrics in logged)
     assert len(a) == len(b) == 200 and b[0] == pytest.approx(a[0], rel=1e-5)
     assert b[1:6] == pytest.approx(a[1:6], rel=1e-2)

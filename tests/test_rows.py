@@ -1,4 +1,4 @@
-"""data/rows.py: packing loses, mixes and crops nothing; a batch is a pure function of its number; foreign files."""
+"""train/rows.py: packing loses nothing; a batch is a function of its step; torn files are seen."""
 import json
 from types import SimpleNamespace
 
@@ -47,23 +47,29 @@ def pack_chats(path, chats, tok, seq_len, env=ENV, **kwargs):
 # ---- documents ----
 
 @pytest.mark.parametrize("seq_len, longest", [(1, 5), (7, 20), (16, 4), (64, 300), (64, 30)])
-def test_documents_lose_nothing_keep_their_order_and_every_row_starts_with_bos(tok, tmp_path, seq_len, longest):
-    typed = "".join(SPECIAL_TOKENS) + "<|endoftext|>"                       # stays ordinary text
+def test_documents_lose_nothing_keep_their_order_and_every_row_starts_with_bos(
+        tok, tmp_path, seq_len, longest):
+    # Special tokens in the text must stay ordinary text.
+    typed = "".join(SPECIAL_TOKENS) + "<|endoftext|>"
     texts, bos = random_texts(300, longest) + [typed] * 3, tok.special("<|bos|>")
     rows = pack_texts(tmp_path / "x.rows", texts, tok, seq_len)
     ids = rows.records["ids"]
-    assert ids.shape[1] == seq_len + 1 and (ids[:, 0] == bos).all() and rows.records.dtype.names == ("ids",)
+    assert (ids.shape[1] == seq_len + 1 and (ids[:, 0] == bos).all()
+            and rows.records.dtype.names == ("ids",))
     everything = [id for text in texts for id in tok.encode(text)]
     kept = [id for row in ids.tolist() for id in row if id != bos]
-    assert kept == everything[:len(kept)] and len(everything) - len(kept) <= seq_len        # less than a row at the end
+    # Only the end of the last document may be missing, less than a row.
+    assert kept == everything[:len(kept)] and len(everything) - len(kept) <= seq_len
     batch, targets = rows.batch([0, 1])
-    assert torch.equal(batch[:, 1:], targets[:, :-1]) and (targets >= 0).all()   # every token is a target, also <|bos|>
+    # Every token is a target, <|bos|> too.
+    assert torch.equal(batch[:, 1:], targets[:, :-1]) and (targets >= 0).all()
 
 
 def test_documents_begin_where_bos_stands(tok, tmp_path):
-    """Of short documents, what stands between two <|bos|> is one document, or the end of one in a new row."""
+    """Between two <|bos|> is one document, or a piece of one that crosses the end of a row."""
     texts = [f"document {i:02}" for i in range(50)]
-    ids, bos = pack_texts(tmp_path / "x.rows", texts, tok, 39).records["ids"], tok.special("<|bos|>")
+    ids, bos = (pack_texts(tmp_path / "x.rows", texts, tok, 39).records["ids"],
+                tok.special("<|bos|>"))
     pieces = [tok.decode(piece) for row in ids.tolist() for piece in _split(row, bos)]
     whole = [piece for piece in pieces if piece in texts]
     assert whole == sorted(whole, key=texts.index) and len(whole) > 30
@@ -85,11 +91,12 @@ def _split(row, bos):
 
 def random_chats(n, longest, seed=0):
     rng = np.random.default_rng(seed)
-    return [chat(f"{i} " + "q" * rng.integers(0, longest), "a" * rng.integers(0, longest)) for i in range(n)]
+    return [chat(f"{i} " + "q" * rng.integers(0, longest), "a" * rng.integers(0, longest))
+            for i in range(n)]
 
 
 def conversations_in(rows, tok):
-    """Every conversation of the rows: (ids, mask), padding left out."""
+    """Every conversation of the rows, as (ids, mask) without padding."""
     bos, out = tok.special("<|bos|>"), []
     for ids, mask in zip(rows.records["ids"].tolist(), rows.records["mask"].tolist()):
         n = len(ids) - mask.count(PAD)
@@ -99,7 +106,8 @@ def conversations_in(rows, tok):
     return out
 
 
-@pytest.mark.parametrize("seq_len, n", [(79, 50), (255, 10000)])              # more than one window of the packer, too
+# 10,000 conversations are more than one window of the packer.
+@pytest.mark.parametrize("seq_len, n", [(79, 50), (255, 10000)])
 def test_every_conversation_that_fits_is_there_exactly_once_and_whole(tok, tmp_path, seq_len, n):
     chats = random_chats(n, 30)
     rows = pack_chats(tmp_path / "x.rows", chats, tok, seq_len)
@@ -110,21 +118,28 @@ def test_every_conversation_that_fits_is_there_exactly_once_and_whole(tok, tmp_p
     assert rows.header["stats"]["supervised"] == sum(sum(mask) for _, mask in expected)
     padding = (rows.records["mask"] == PAD).mean()
     assert rows.header["stats"]["padded"] == pytest.approx(padding, abs=1e-4)
-    assert seq_len < 100 or padding < 0.01                                   # a row of real length wastes under 1 %
+    # Rows of a realistic length waste less than 1 %.
+    assert seq_len < 100 or padding < 0.01
 
 
 def test_conversations_longer_than_a_row_are_cut_without_an_end_to_learn(tok, tmp_path):
-    """T5: no endless search for a row that could hold them; T3: a cut answer does not teach the model to stop there."""
+    """The packer must not look forever for a row that could hold them.
+
+    A cut answer must not teach the model to stop in the middle.
+    """
     chats = random_chats(40, 200) + [chat("q" * 100, "lost")]
     rows = pack_chats(tmp_path / "x.rows", chats, tok, 31)
     expected = [tok.render_conversation(c, max_tokens=32) for c in chats]
     assert sorted(conversations_in(rows, tok)) == sorted(expected)
     n_cut = sum(len(tok.render_conversation(c)[0]) > 32 for c in chats)
     assert rows.header["stats"]["cut"] == n_cut > 20
-    assert rows.header["stats"]["cropped"] == sum(max(0, len(tok.render_conversation(c)[0]) - 32) for c in chats)
+    assert rows.header["stats"]["cropped"] == sum(
+        max(0, len(tok.render_conversation(c)[0]) - 32) for c in chats)
     learned = pack_chats(tmp_path / "y.rows", chats, tok, 31, need_target=True)
-    assert sorted(conversations_in(learned, tok)) == sorted((ids, mask) for ids, mask in expected if any(mask))
-    assert learned.header["stats"]["without_target"] == sum(not any(mask) for _, mask in expected) > 0
+    assert sorted(conversations_in(learned, tok)) == sorted(
+        (ids, mask) for ids, mask in expected if any(mask))
+    assert learned.header["stats"]["without_target"] == sum(
+        not any(mask) for _, mask in expected) > 0
 
 
 def test_targets_are_the_next_ids_where_their_mask_says_so_and_never_padding(tok, tmp_path):
@@ -133,23 +148,31 @@ def test_targets_are_the_next_ids_where_their_mask_says_so_and_never_padding(tok
     record_ids, record_mask = rows.records["ids"].astype(int), rows.records["mask"]
     for only_learned in True, False:
         ids, targets = rows.batch(everyone, only_learned)
-        assert ids.dtype == targets.dtype == torch.int64 and ids.shape == targets.shape == (len(rows), 95)
+        assert (ids.dtype == targets.dtype == torch.int64
+                and ids.shape == targets.shape == (len(rows), 95))
         for r in everyone:
             for t in range(95):
-                counts = record_mask[r, t + 1] == LEARN if only_learned else record_mask[r, t + 1] != PAD
-                assert ids[r, t] == record_ids[r, t] and targets[r, t] == (record_ids[r, t + 1] if counts else -1)
+                counts = (record_mask[r, t + 1] == LEARN if only_learned
+                          else record_mask[r, t + 1] != PAD)
+                assert (ids[r, t] == record_ids[r, t]
+                        and targets[r, t] == (record_ids[r, t + 1] if counts else -1))
     learned = rows.batch(everyone, only_learned=True)[1]
-    assert (learned != tok.special("<|bos|>")).all() and int((learned >= 0).sum()) == rows.header["stats"]["supervised"]
-    ends = int((learned == tok.special("<|assistant_end|>")).sum())          # every answer's end is learned (T3)
+    assert ((learned != tok.special("<|bos|>")).all()
+            and int((learned >= 0).sum()) == rows.header["stats"]["supervised"])
+    # The end of every answer is learned, so that the model learns to stop.
+    ends = int((learned == tok.special("<|assistant_end|>")).sum())
     assert ends == 60 and (learned != tok.special("<|assistant_start|>")).all()
 
 
 @pytest.mark.parametrize("vocab_size, dtype", [(65536, "uint16"), (65537, "uint32")])
 def test_the_largest_ids_survive(tmp_path, vocab_size, dtype):
-    big = SimpleNamespace(vocab_size=vocab_size, fingerprint="big", special=lambda name: vocab_size - 9,
-                          enc=SimpleNamespace(encode_to_numpy=lambda text, **_: np.array([vocab_size - 1, 0, 256])))
+    big = SimpleNamespace(
+        vocab_size=vocab_size, fingerprint="big", special=lambda name: vocab_size - 9,
+        enc=SimpleNamespace(
+            encode_to_numpy=lambda text, **_: np.array([vocab_size - 1, 0, 256])))
     rows = pack_texts(tmp_path / "x.rows", ["x"] * 10, big, 3)
-    assert rows.header["dtype"] == dtype and rows.records["ids"][0].tolist() == [vocab_size - 9, vocab_size - 1, 0, 256]
+    assert (rows.header["dtype"] == dtype
+            and rows.records["ids"][0].tolist() == [vocab_size - 9, vocab_size - 1, 0, 256])
 
 
 # ---- the file ----
@@ -181,8 +204,9 @@ def test_another_tokenizer_length_or_source_packs_again(tok, tmp_path, tmp_path_
 
 
 @pytest.mark.parametrize("spoil", [
-    lambda b: b"", lambda b: b[:10], lambda b: b[:40], lambda b: b[:-1], lambda b: b[:5000], lambda b: b + b"x",
-    lambda b: b"a picture of a cat" + b[18:], lambda b: b[:8] + b"\x02" + b[9:], lambda b: bytes(len(b))])
+    lambda b: b"", lambda b: b[:10], lambda b: b[:40], lambda b: b[:-1], lambda b: b[:5000],
+    lambda b: b + b"x", lambda b: b"a picture of a cat" + b[18:],
+    lambda b: b[:8] + b"\x02" + b[9:], lambda b: bytes(len(b))])
 def test_torn_and_foreign_files_are_packed_again_and_never_read(tok, tmp_path, spoil):
     texts, path = random_texts(50, 30), tmp_path / "x.rows"
     pack_texts(path, texts, tok, 15)
@@ -201,14 +225,15 @@ def test_an_error_while_packing_leaves_no_file(tok, tmp_path):
     with pytest.raises(ValueError, match="line 2 is broken"):
         pack_documents(tmp_path / "rows/x.rows", texts, tok, 7, {}, ENV)
     for nothing in [], ["", ""], ["abc"]:
-        with pytest.raises(ValueError, match=r"tokens of documents do not fill one row of 8.*--data"):
+        with pytest.raises(ValueError,
+                           match=r"tokens of documents do not fill one row of 8.*--data"):
             pack_texts(tmp_path / "rows/x.rows", nothing, tok, 7)
     assert not list((tmp_path / "rows").iterdir())
 
 
 def test_conversations_without_an_answer_in_the_row_are_told_as_that(tok, tmp_path):
-    with pytest.raises(ValueError, match=r"x.rows: of 3 conversations none has an answer left in a row of 16 tokens. .*"
-                                         r"longer --seq_len$"):
+    with pytest.raises(ValueError, match=r"x.rows: of 3 conversations none has an answer left in a "
+                                         r"row of 16 tokens. .*longer --seq_len$"):
         pack_chats(tmp_path / "x.rows", [chat("q" * 100, "lost")] * 3, tok, 15, need_target=True)
     assert not list(tmp_path.iterdir())
 
@@ -217,14 +242,16 @@ def test_sources_are_described_by_what_can_change_them(tmp_path):
     a, b = tmp_path / "a.txt", tmp_path / "b.txt"
     a.write_text("one"), b.write_text("two")
     first = describe_sources([a, b])
-    assert describe_sources([a, b]) == first == json.loads(json.dumps(first)) != describe_sources([b, a])
+    assert (describe_sources([a, b]) == first == json.loads(json.dumps(first))
+            != describe_sources([b, a]))
     assert describe_sources([a]) != first != describe_sources([a, b], mixture="x")
     b.write_text("three")
     assert describe_sources([a, b]) != first
     folder = describe_sources([tmp_path])
     (tmp_path / "c.txt").write_text("")
     assert folder["n_files"] == 2 and describe_sources([tmp_path]) != folder
-    assert describe_sources(mixture="x") == describe_sources(mixture="x") != describe_sources(mixture="y")
+    assert (describe_sources(mixture="x") == describe_sources(mixture="x")
+            != describe_sources(mixture="y"))
 
 
 # ---- batches ----
@@ -232,7 +259,8 @@ def test_sources_are_described_by_what_can_change_them(tmp_path):
 @pytest.mark.parametrize("n_rows, rows_per_step", [(10, 4), (7, 7), (3, 8), (1, 5), (100, 1)])
 def test_each_epoch_visits_every_row_once_in_a_new_order(n_rows, rows_per_step):
     n_steps = 3 * n_rows
-    stream = np.concatenate([step_indices(n_rows, step, rows_per_step, seed=5) for step in range(n_steps)])
+    stream = np.concatenate([step_indices(n_rows, step, rows_per_step, seed=5)
+                             for step in range(n_steps)])
     epochs = stream[:len(stream) // n_rows * n_rows].reshape(-1, n_rows)
     assert (np.sort(epochs, axis=1) == np.arange(n_rows)).all()
     assert n_rows < 7 or len({tuple(epoch) for epoch in epochs}) == len(epochs)
@@ -243,7 +271,8 @@ def test_a_step_is_a_pure_function_of_its_number_and_the_seed():
     backward = [step_indices(50, step, 8, seed=1) for step in reversed(range(40))][::-1]
     assert all((a == b).all() for a, b in zip(forward, backward))
     assert any((a != step_indices(50, step, 8, seed=2)).any() for step, a in enumerate(forward))
-    coarse = [step_indices(50, step, 16, seed=1) for step in range(20)]     # a larger step takes the same rows in order
+    # Steps of twice the size take the same rows in the same order.
+    coarse = [step_indices(50, step, 16, seed=1) for step in range(20)]
     assert (np.concatenate(forward) == np.concatenate(coarse)).all()
 
 
@@ -251,14 +280,18 @@ def test_a_step_is_a_pure_function_of_its_number_and_the_seed():
 def test_ranks_and_micro_batches_cut_the_same_step(tok, tmp_path, world_size, batch_size):
     rows = pack_chats(tmp_path / "x.rows", random_chats(60, 30), tok, 79)
     whole = step_indices(len(rows), 3, 8, seed=0)
-    shares = [my_share(whole, Env(ENV.device, ENV.dtype, rank, world_size)) for rank in range(world_size)]
+    shares = [my_share(whole, Env(ENV.device, ENV.dtype, rank, world_size))
+              for rank in range(world_size)]
     assert (np.concatenate(shares) == whole).all()
-    cut = [micro_batches(rows, 3, 8, batch_size, Env(ENV.device, ENV.dtype, rank, world_size), 0, True)
+    cut = [micro_batches(rows, 3, 8, batch_size, Env(ENV.device, ENV.dtype, rank, world_size), 0,
+                         True)
            for rank in range(world_size)]
     ids, targets = rows.batch(whole, True)
     assert torch.equal(torch.cat([ids for batches, _ in cut for ids, _ in batches]), ids)
-    assert torch.equal(torch.cat([targets for batches, _ in cut for _, targets in batches]), targets)
-    assert {n for _, n in cut} == {int((targets >= 0).sum())}   # every rank divides by the count of the whole step (T6)
+    assert torch.equal(torch.cat([targets for batches, _ in cut for _, targets in batches]),
+                       targets)
+    # Every rank divides by the count of the whole step.
+    assert {n for _, n in cut} == {int((targets >= 0).sum())}
     assert all(len(ids) <= batch_size for batches, _ in cut for ids, _ in batches)
 
 
@@ -266,10 +299,12 @@ def test_reading_ahead_gives_the_same_batches_in_order_from_any_step(tok, tmp_pa
     rows = pack_chats(tmp_path / "x.rows", random_chats(60, 30), tok, 79)
     batches_of = lambda step: micro_batches(rows, step, 8, 3, ENV, 0, True)
     for first in 0, 5:
-        for step, (batches, n_target) in zip(range(first, first + 6), read_ahead(batches_of, first, ENV.device)):
+        for step, (batches, n_target) in zip(range(first, first + 6),
+                                             read_ahead(batches_of, first, ENV.device)):
             expected, n = batches_of(step)
             assert n_target == n and len(batches) == 3
-            assert all(torch.equal(a, b) for got, want in zip(batches, expected) for a, b in zip(got, want))
+            assert all(torch.equal(a, b) for got, want in zip(batches, expected)
+                       for a, b in zip(got, want))
 
 
 def test_an_error_of_the_reading_thread_reaches_the_step_that_needs_the_batch():
@@ -290,7 +325,7 @@ def test_a_step_without_targets_divides_by_1(tok, tmp_path):
 
 
 def test_a_long_corpus_is_read_as_a_stream(tok, tmp_path):
-    """Packing holds a window of documents, never the corpus: a text is asked for when rows came of those before."""
+    """Packing never holds the whole corpus: rows are written before the last texts are read."""
     asked, path = [], tmp_path / "x.rows"
 
     def texts():

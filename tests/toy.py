@@ -1,4 +1,4 @@
-"""What the tests of the stages share: the smallest tokenizer, toy data, and stages run as processes of their own."""
+"""What the tests share: small tokenizers, a tiny model, toy data, and scripts run as processes."""
 import base64
 import json
 import multiprocessing
@@ -17,11 +17,12 @@ FORKSERVER.set_forkserver_preload(["numpy", "torch", "tiktoken", "regex"])
 
 
 def write_tokenizer(out, pattern=r"[\s\S]", tokens=[bytes([i]) for i in range(256)]):
-    """out/tokenizer, by default with the 256 bytes and the nine special tokens, nothing merged -> Tokenizer."""
+    """Write out/tokenizer -> Tokenizer; by default 256 bytes and the special tokens, no merges."""
     from common import SPECIAL_TOKENS, Tokenizer
     folder = Path(out, "tokenizer")
     folder.mkdir(parents=True, exist_ok=True)
-    merges = b"".join(base64.b64encode(token) + b" %d\n" % rank for rank, token in enumerate(tokens))
+    merges = b"".join(base64.b64encode(token) + b" %d\n" % rank
+                      for rank, token in enumerate(tokens))
     (folder / "merges.tiktoken").write_bytes(merges)
     info = dict(pattern=pattern, special_tokens=SPECIAL_TOKENS, vocab_size=len(tokens) + 9,
                 fingerprint=Tokenizer(merges, pattern).fingerprint)
@@ -32,13 +33,16 @@ def write_tokenizer(out, pattern=r"[\s\S]", tokens=[bytes([i]) for i in range(25
 
 
 def merged_tokenizer(out):
-    """One with tokens across the boundaries of parts and turns ("?\\n", " = 12", "\\n#"), and "é"."""
-    merges = [b" =", b" = ", b"12", b" = 12", b"\n#", b"##", b"50", b"?\n", b"<|", b"|>", b"\xc3\xa9"]
-    return write_tokenizer(out, pattern=r"[\s\S]+", tokens=[bytes([i]) for i in range(256)] + merges)
+    """One with "é", and with tokens that could join two parts or turns: "?\\n", " = 12", "\\n#"."""
+    merges = [b" =", b" = ", b"12", b" = 12", b"\n#", b"##", b"50", b"?\n", b"<|", b"|>",
+              b"\xc3\xa9"]
+    return write_tokenizer(out, pattern=r"[\s\S]+",
+                           tokens=[bytes([i]) for i in range(256)] + merges)
 
 
-def tiny_model(seed=0, vocab_size=265, n_layer=2, n_head=4, n_kv_head=2, n_embd=32, n_ff=48, seq_len=32):
-    """Random weights everywhere: the zeros of init_weights would hide half of the model from a test."""
+def tiny_model(seed=0, vocab_size=265, n_layer=2, n_head=4, n_kv_head=2, n_embd=32, n_ff=48,
+               seq_len=32):
+    """Random weights everywhere: the zeros of init_weights would hide half of the model."""
     import torch
 
     from common import GPT, GPTConfig
@@ -56,7 +60,8 @@ def random_ids(*shape, seed=0, high=256):
 
 
 def chat(user, answer):
-    return {"messages": [{"role": "user", "content": user}, {"role": "assistant", "content": answer}]}
+    return {"messages": [{"role": "user", "content": user},
+                         {"role": "assistant", "content": answer}]}
 
 
 def write_jsonl(path, rows):
@@ -65,20 +70,23 @@ def write_jsonl(path, rows):
 
 
 def write_data(folder):
-    """Documents, conversations, pairs and prompts that a model of one layer learns in twenty steps."""
+    """Documents, conversations, pairs and prompts that one layer learns in twenty steps."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     documents = [{"text": f"{a} and {b} and {a} again. " * 3} for a in WORDS for b in WORDS]
     questions = [(f"{a} {b}?", f"{b} {a}.") for a in WORDS for b in WORDS]
     return SimpleNamespace(
         documents=write_jsonl(folder / "documents.jsonl", documents),
-        conversations=write_jsonl(folder / "conversations.jsonl", [chat(q, a) for q, a in questions]),
-        pairs=write_jsonl(folder / "pairs.jsonl", [dict(prompt=q, chosen=a, rejected="well") for q, a in questions]),
-        prompts=write_jsonl(folder / "prompts.jsonl", [{"prompt": "say " + q} for q, a in questions]))
+        conversations=write_jsonl(folder / "conversations.jsonl",
+                                  [chat(q, a) for q, a in questions]),
+        pairs=write_jsonl(folder / "pairs.jsonl",
+                          [dict(prompt=q, chosen=a, rejected="well") for q, a in questions]),
+        prompts=write_jsonl(folder / "prompts.jsonl",
+                            [{"prompt": "say " + q} for q, a in questions]))
 
 
 def in_child(script, argv, log, before):
-    """The body of the child process: everything it prints goes to files, then it is `python script argv...`."""
+    """What the child process does: send all that it prints to files, then run `script argv...`."""
     for number, name in (1, "stdout"), (2, "stderr"):
         os.dup2(os.open(f"{log}.{name}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
     import torch
@@ -90,7 +98,10 @@ def in_child(script, argv, log, before):
 
 
 def run_script(script, *argv, log, before=None):
-    """Run one script to its end -> exit status (-9 if killed), stdout, stderr. before: what the child calls first."""
+    """Run one script to its end -> exit status (-9 if killed), stdout, stderr.
+
+    log: the path of the files of its output. before: a function that the child calls first.
+    """
     process = FORKSERVER.Process(target=in_child, args=(script, argv, log, before))
     process.start()
     process.join(300)
@@ -106,7 +117,7 @@ def succeed(*args, **kwargs):
 
 
 def fails_with_one_line(result, *words):
-    """A user's mistake ends in one line on stderr that holds these words, exit status 2, no traceback."""
+    """A user's mistake ends in one line on stderr with these words, status 2 and no traceback."""
     lines = result.stderr.splitlines()
     assert result.status == 2 and len(lines) == 1 and lines[0].startswith("error: "), result.stderr
     for word in words:
