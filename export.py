@@ -1,17 +1,19 @@
 """
-Export any checkpoint as a stock Hugging Face folder: a Qwen3ForCausalLM that transformers and vLLM load with equal
-logits and no code of ours. Reads out/<stage>/ and out/tokenizer/, writes out/huggingface/.
+Export any checkpoint as a stock Hugging Face folder: a Qwen3ForCausalLM that transformers and vLLM
+load without any code of ours, with equal logits. Reads out/<stage>/ and out/tokenizer/, writes
+out/huggingface/.
 
-python export.py                            the newest stage in out/
+python export.py                      the newest stage in out/
 python export.py --stage sft --to my-model
-python export.py --dtype bfloat16           half the size; logits then differ in the third digit
-python export.py --gguf                     out/model.gguf for llama.cpp and Ollama instead of a folder
+python export.py --dtype bfloat16     half the size; logits then differ in the third digit
+python export.py --gguf               out/model.gguf for llama.cpp and Ollama instead of a folder
 
 Then, with `pip install transformers`:
     model = AutoModelForCausalLM.from_pretrained("out/huggingface")
     tok = AutoTokenizer.from_pretrained("out/huggingface")
-    inputs = tok.apply_chat_template([{"role": "user", "content": "Who are you?"}], add_generation_prompt=True,
-                                     return_dict=True, return_tensors="pt")
+    inputs = tok.apply_chat_template([{"role": "user", "content": "Who are you?"}],
+                                     add_generation_prompt=True, return_dict=True,
+                                     return_tensors="pt")
     print(tok.decode(model.generate(**inputs, max_new_tokens=100)[0]))
 """
 import json
@@ -25,8 +27,9 @@ from common import find_checkpoint, load_checkpoint, rms_norm
 from machine import new_folder, parse_config, run, write_synced
 from tokenizer import PATTERNS
 
-# Jinja, the same tokens as Tokenizer.render_conversation. Other tools parse special tokens out of the text of messages,
-# which ours never does: there, an <|assistant_end|> that a user types ends the turn.
+# In Jinja; it renders the same tokens as Tokenizer.render_conversation. But other tools look for
+# special tokens in the text of messages, which ours never does. With them, a user who types
+# <|assistant_end|> ends the turn.
 CHAT_TEMPLATE = """\
 {{- '<|bos|>' }}
 {%- set ns = namespace(system='') %}
@@ -63,39 +66,55 @@ CHAT_TEMPLATE = """\
 @dataclass
 class Config:
     out: str = "out"              # folder where the stages find each other
-    stage: str = ""               # pretrain, midtrain, sft, dpo, distill or the path of a checkpoint; empty: the last
-    to: str = ""                  # folder to write; empty: huggingface in --out. With --gguf a file, model.gguf
-    gguf: bool = False            # one file for llama.cpp, for the split patterns that it knows: llama3, qwen2, gpt2
+    stage: str = ""               # pretrain, ..., distill or a checkpoint's path; empty: the newest
+    to: str = ""                  # what to write; empty: huggingface, or model.gguf, in --out
+    gguf: bool = False            # one file for llama.cpp; needs --pattern llama3, qwen2 or gpt2
     dtype: str = "float32"        # of the weights: float32 (equal logits), bfloat16 or float16
 
 
 def stock_weights(model):
-    """-> {name in transformers' Qwen3ForCausalLM: tensor}. What training added folds away: the embedding table is
-    stored normalised, and the norms, which have no gain here, get gains of ones."""
+    """-> {name in transformers' Qwen3ForCausalLM: tensor}.
+
+    What our model does differently folds away: the embedding table is stored normalised, and the
+    norms, which have no gains here, get gains of one.
+    """
     c = model.config
     ones, head_ones = torch.ones(c.n_embd), torch.ones(c.n_embd // c.n_head)
-    weights = {"model.embed_tokens.weight": rms_norm(model.embed), "model.norm.weight": ones,
-               "lm_head.weight": model.head}
+    weights = {"model.embed_tokens.weight": rms_norm(model.embed),
+               "model.norm.weight": ones, "lm_head.weight": model.head}
     for i, block in enumerate(model.blocks):
         attn, mlp = block.attn, block.mlp
-        for name, w in {"input_layernorm": ones, "self_attn.q_proj": attn.wq, "self_attn.k_proj": attn.wk,
-                        "self_attn.v_proj": attn.wv, "self_attn.o_proj": attn.wo, "self_attn.q_norm": head_ones,
-                        "self_attn.k_norm": head_ones, "post_attention_layernorm": ones, "mlp.gate_proj": mlp.gate,
-                        "mlp.up_proj": mlp.up, "mlp.down_proj": mlp.down}.items():
+        for name, w in {"input_layernorm": ones,
+                        "self_attn.q_proj": attn.wq,
+                        "self_attn.k_proj": attn.wk,
+                        "self_attn.v_proj": attn.wv,
+                        "self_attn.o_proj": attn.wo,
+                        "self_attn.q_norm": head_ones,
+                        "self_attn.k_norm": head_ones,
+                        "post_attention_layernorm": ones,
+                        "mlp.gate_proj": mlp.gate,
+                        "mlp.up_proj": mlp.up,
+                        "mlp.down_proj": mlp.down}.items():
             weights[f"model.layers.{i}.{name}.weight"] = w
     return {name: w.detach() for name, w in weights.items()}
 
 
 def write_safetensors(path, tensors):
-    """The safetensors format: 8 bytes of header length, a JSON header with types, shapes, offsets; the raw numbers."""
+    """Write {name: tensor} in the safetensors format.
+
+    That is: the length of the header in 8 bytes, a JSON header with types, shapes and offsets, and
+    the raw numbers.
+    """
     names = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
     header, offset = {"__metadata__": {"format": "pt"}}, 0
     for name, t in tensors.items():
         size = t.numel() * t.element_size()
-        header[name] = {"dtype": names[t.dtype], "shape": list(t.shape), "data_offsets": [offset, offset + size]}
+        header[name] = {"dtype": names[t.dtype], "shape": list(t.shape),
+                        "data_offsets": [offset, offset + size]}
         offset += size
     head = json.dumps(header).encode()
-    head += b" " * (-len(head) % 8)                                          # the numbers start at a multiple of 8
+    # The numbers have to start at a multiple of 8.
+    head += b" " * (-len(head) % 8)
 
     def write(f):
         f.write(len(head).to_bytes(8, "little") + head)
@@ -105,87 +124,126 @@ def write_safetensors(path, tensors):
 
 
 def token_parts(token, ranks):
-    """The two tokens that `token` was merged from: merge its bytes as far as by the tokens before it."""
+    """The two tokens that `token` was merged from. ranks: {token: rank}.
+
+    Merge its bytes in the order of BPE until two parts are left: the last merge would join those.
+    """
     parts = [token[i:i + 1] for i in range(len(token))]
     while len(parts) > 2:
-        i = min(range(len(parts) - 1), key=lambda i: ranks.get(parts[i] + parts[i + 1], len(ranks)))
+        i = min(range(len(parts) - 1),
+                key=lambda i: ranks.get(parts[i] + parts[i + 1], len(ranks)))
         parts[i:i + 2] = [parts[i] + parts[i + 1]]
     return parts
 
 
 def byte_letters():
-    """GPT-2's spelling of bytes, which Hugging Face kept: byte -> a printable letter, itself where it is one."""
+    """GPT-2's spelling of bytes, which Hugging Face kept: {byte: a printable letter}.
+
+    A byte that is printable in Latin-1 is spelled as itself, the others are letters from 256 on.
+    """
     letters = {byte: chr(byte) for byte in [*range(33, 127), *range(161, 173), *range(174, 256)]}
-    return letters | {byte: chr(256 + i) for i, byte in enumerate(b for b in range(256) if b not in letters)}
+    return letters | {byte: chr(256 + i)
+                      for i, byte in enumerate(b for b in range(256) if b not in letters)}
 
 
 def hf_tokenizer_json(tokens, pattern, special_tokens):
-    """-> dict, the same tokenizer as the content of a Hugging Face tokenizer.json."""
+    """The same tokenizer as the content of a Hugging Face tokenizer.json -> dict.
+
+    tokens: list of bytes in rank order; special_tokens: names, with the ids that follow.
+    """
     letters, ranks = byte_letters(), {token: rank for rank, token in enumerate(tokens)}
 
     def spell(token):
         return "".join(letters[byte] for byte in token)
 
-    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
-    split = {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
-    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
-    return {"version": "1.0", "truncation": None, "padding": None, "normalizer": None, "post_processor": None,
-            "added_tokens": [{"id": i, "content": name} | flags for i, name in enumerate(special_tokens, len(tokens))],
-            "pre_tokenizer": {"type": "Sequence", "pretokenizers": [split, byte_level]}, "decoder": byte_level,
-            "model": {"type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None,
-                      "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False, "ignore_merges": False,
-                      "vocab": {spell(token): rank for token, rank in ranks.items()},
-                      "merges": [[spell(part) for part in token_parts(token, ranks)] for token in tokens[256:]]}}
+    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True,
+                  "use_regex": False}
+    split = {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated",
+             "invert": False}
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False,
+             "special": True}
+    return {
+        "version": "1.0", "truncation": None, "padding": None, "normalizer": None,
+        "post_processor": None,
+        "added_tokens": [{"id": i, "content": name} | flags
+                         for i, name in enumerate(special_tokens, len(tokens))],
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [split, byte_level]},
+        "decoder": byte_level,
+        "model": {
+            "type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None,
+            "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False,
+            "ignore_merges": False,
+            "vocab": {spell(token): rank for token, rank in ranks.items()},
+            "merges": [[spell(part) for part in token_parts(token, ranks)]
+                       for token in tokens[256:]]}}
 
 
 def model_json(c, tok, dtype):
-    """config.json, in the words of transformers."""
-    return {"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "vocab_size": c.vocab_size,
-            "hidden_size": c.n_embd, "intermediate_size": c.n_ff, "num_hidden_layers": c.n_layer,
-            "num_attention_heads": c.n_head,
-            "num_key_value_heads": c.n_kv_head, "head_dim": c.n_embd // c.n_head, "max_position_embeddings": c.seq_len,
-            "rope_theta": c.rope_theta, "rms_norm_eps": 1e-6, "hidden_act": "silu", "attention_bias": False,
-            "attention_dropout": 0.0, "use_sliding_window": False, "tie_word_embeddings": False, "use_cache": True,
-            "bos_token_id": tok.special("<|bos|>"), "eos_token_id": tok.special("<|assistant_end|>"),
-            "pad_token_id": tok.special("<|assistant_end|>"), "torch_dtype": dtype}
+    """The content of config.json, in the words of transformers -> dict. c: GPTConfig."""
+    return {
+        "architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3",
+        "vocab_size": c.vocab_size, "hidden_size": c.n_embd, "intermediate_size": c.n_ff,
+        "num_hidden_layers": c.n_layer, "num_attention_heads": c.n_head,
+        "num_key_value_heads": c.n_kv_head, "head_dim": c.n_embd // c.n_head,
+        "max_position_embeddings": c.seq_len, "rope_theta": c.rope_theta, "rms_norm_eps": 1e-6,
+        "hidden_act": "silu", "attention_bias": False, "attention_dropout": 0.0,
+        "use_sliding_window": False, "tie_word_embeddings": False, "use_cache": True,
+        "bos_token_id": tok.special("<|bos|>"), "eos_token_id": tok.special("<|assistant_end|>"),
+        "pad_token_id": tok.special("<|assistant_end|>"), "torch_dtype": dtype}
 
 
 def export(model, tok, path, dtype="float32"):
-    """Write the folder; it appears at `path` when it is whole."""
+    """Write the folder `path`, which appears there when it is whole.
+
+    ValueError for another dtype, or if something else is at `path`.
+    """
     if dtype not in ("float32", "bfloat16", "float16"):
         raise ValueError(f"--dtype {dtype}: expected float32, bfloat16 or float16")
     path = Path(path)
-    # generate() without an attention mask takes every pad token of the prompt for padding, unless it is the end token
-    specials = {"bos_token": "<|bos|>", "eos_token": "<|assistant_end|>", "pad_token": "<|assistant_end|>"}
-    tokens = [tok.enc.decode_single_token_bytes(i) for i in range(tok.vocab_size - len(tok.specials))]
+    # The pad token is the end token: generate() without an attention mask would take any other pad
+    # token in the prompt for padding.
+    specials = {"bos_token": "<|bos|>", "eos_token": "<|assistant_end|>",
+                "pad_token": "<|assistant_end|>"}
+    tokens = [tok.enc.decode_single_token_bytes(i)
+              for i in range(tok.vocab_size - len(tok.specials))]
     ids = {key + "_id": tok.special(name) for key, name in specials.items()}
-    files = {"config.json": model_json(model.config, tok, dtype), "generation_config.json": ids,
-             "tokenizer.json": hf_tokenizer_json(tokens, tok.pattern, list(tok.specials)),
-             "tokenizer_config.json": {"tokenizer_class": "PreTrainedTokenizerFast", "chat_template": CHAT_TEMPLATE,
-                                       "model_max_length": model.config.seq_len,
-                                       "clean_up_tokenization_spaces": False, **specials},
-             "special_tokens_map.json": specials}
+    files = {
+        "config.json": model_json(model.config, tok, dtype),
+        "generation_config.json": ids,
+        "tokenizer.json": hf_tokenizer_json(tokens, tok.pattern, list(tok.specials)),
+        "tokenizer_config.json": {
+            "tokenizer_class": "PreTrainedTokenizerFast", "chat_template": CHAT_TEMPLATE,
+            "model_max_length": model.config.seq_len, "clean_up_tokenization_spaces": False,
+            **specials},
+        "special_tokens_map.json": specials}
+    # Replace an older export, but nothing else.
     ours = {*files, "chat_template.jinja", "model.safetensors"}
-    if path.exists() and (not path.is_dir() or (other := {file.name for file in path.iterdir()} - ours)):
+    if path.exists() and (not path.is_dir()
+                          or (other := {file.name for file in path.iterdir()} - ours)):
         raise ValueError(f"--to {path} exists and is no exported model"
-                         + (f" (it holds {min(other)})" if path.is_dir() else "") + ": choose another folder")
+                         + (f" (it holds {min(other)})" if path.is_dir() else "")
+                         + ": choose another folder")
     weights = {name: w.to(getattr(torch, dtype)) for name, w in stock_weights(model).items()}
     with new_folder(path) as new:
         for name, content in files.items():
-            write_synced(new / name, lambda f: f.write(json.dumps(content, indent=1, ensure_ascii=False).encode()))
+            write_synced(new / name, lambda f: f.write(
+                json.dumps(content, indent=1, ensure_ascii=False).encode()))
         write_synced(new / "chat_template.jinja", lambda f: f.write(CHAT_TEMPLATE.encode()))
         write_safetensors(new / "model.safetensors", weights)
 
-# ---------------------------------------------------------------------------------------------------------------------
-# GGUF, the file format of llama.cpp (ggml/docs/gguf.md). Its converter would read the folder above, but recognises a
-# tokenizer by a hash of the ids of one text, so it refuses every new one; writing the file is shorter than teaching it.
+# --------------------------------------------------------------------------------------------------
+# GGUF, the file format of llama.cpp (ggml/docs/gguf.md). Its own converter can read the folder
+# above. But it recognises a tokenizer by a hash of the ids of one text, so it refuses every new
+# tokenizer. To write the file ourselves takes less code than to teach the converter.
 
-GGUF_PATTERNS = {"llama3": "llama-bpe", "qwen2": "qwen2", "gpt2": "gpt-2"}   # our names -> llama.cpp's
-GGUF_NAMES = {"embed_tokens": "token_embd", "norm": "output_norm", "lm_head": "output", "input_layernorm": "attn_norm",
-              "q_proj": "attn_q", "k_proj": "attn_k", "v_proj": "attn_v", "o_proj": "attn_output",
-              "q_norm": "attn_q_norm", "k_norm": "attn_k_norm", "post_attention_layernorm": "ffn_norm",
-              "gate_proj": "ffn_gate",
-              "up_proj": "ffn_up", "down_proj": "ffn_down"}
+# Our names of split patterns -> llama.cpp's.
+GGUF_PATTERNS = {"llama3": "llama-bpe", "qwen2": "qwen2", "gpt2": "gpt-2"}
+# The names of weights in transformers -> in llama.cpp.
+GGUF_NAMES = {"embed_tokens": "token_embd", "norm": "output_norm", "lm_head": "output",
+              "input_layernorm": "attn_norm", "q_proj": "attn_q", "k_proj": "attn_k",
+              "v_proj": "attn_v", "o_proj": "attn_output", "q_norm": "attn_q_norm",
+              "k_norm": "attn_k_norm", "post_attention_layernorm": "ffn_norm",
+              "gate_proj": "ffn_gate", "up_proj": "ffn_up", "down_proj": "ffn_down"}
 
 
 def gguf_name(name):
@@ -196,16 +254,20 @@ def gguf_name(name):
 
 
 def gguf_value(value, with_type=True):
-    """A value as GGUF stores it, behind the number of its type."""
-    if isinstance(value, list):                                              # of str or int, all alike
+    """A value as GGUF stores it -> bytes: the number of its type (if with_type), then the value.
+
+    The types are 4 uint32, 5 int32, 6 float32, 7 bool, 8 string and 9 array.
+    A list holds either int, stored as int32 since that is what llama.cpp reads, or str.
+    """
+    if isinstance(value, list):
         if isinstance(value[0], int):
-            # int32, as llama.cpp reads
             return struct.pack(f"<IIQ{len(value)}i", 9, 5, len(value), *value)
-        return struct.pack("<IIQ", 9, 8, len(value)) + b"".join(gguf_value(v, with_type=False) for v in value)
+        return (struct.pack("<IIQ", 9, 8, len(value))
+                + b"".join(gguf_value(v, with_type=False) for v in value))
     if isinstance(value, bool):
         kind, data = 7, struct.pack("<?", value)
     elif isinstance(value, int):
-        kind, data = 4, struct.pack("<I", value)                             # uint32
+        kind, data = 4, struct.pack("<I", value)
     elif isinstance(value, float):
         kind, data = 6, struct.pack("<f", value)
     else:
@@ -214,43 +276,63 @@ def gguf_value(value, with_type=True):
 
 
 def export_gguf(model, tok, path, dtype="float32"):
-    """Write one file for llama.cpp; it appears at `path` when it is whole. ValueError for a split pattern it lacks."""
+    """Write one file for llama.cpp, which appears at `path` when it is whole.
+
+    ValueError for another dtype, a split pattern that llama.cpp lacks, or if `path` is a folder.
+    """
     kinds = {"float32": 0, "float16": 1, "bfloat16": 30}
     if dtype not in kinds:
         raise ValueError(f"--dtype {dtype}: expected {', '.join(kinds)}")
     pattern = {PATTERNS[name]: theirs for name, theirs in GGUF_PATTERNS.items()}.get(tok.pattern)
     if pattern is None:
-        raise ValueError("llama.cpp does not know this tokenizer's split pattern and would cut text elsewhere: train "
-                         "again from python tokenizer.py --pattern qwen2 (or llama3, gpt2)")
+        raise ValueError("llama.cpp does not know this tokenizer's split pattern and would cut "
+                         "text elsewhere: train again from python tokenizer.py --pattern qwen2 (or "
+                         "llama3, gpt2)")
     path = Path(path)
     if path.is_dir():
-        raise ValueError(f"--to {path} is a folder: with --gguf name a file, {path / 'model.gguf'} say")
+        raise ValueError(f"--to {path} is a folder: with --gguf name a file, "
+                         f"{path / 'model.gguf'} say")
     c, special = model.config, tok.special
     tokens = [tok.enc.decode_single_token_bytes(i) for i in range(special("<|bos|>"))]
     bpe = hf_tokenizer_json(tokens, tok.pattern, [])["model"]
+
+    # ---- what llama.cpp has to know of the model and the tokenizer ----
     info = {"general.architecture": "qwen3", "general.name": "tok2chat", "general.alignment": 32,
             "general.file_type": {"float32": 0, "float16": 1, "bfloat16": 32}[dtype]}
     info |= {f"qwen3.{name}": value for name, value in {
         "block_count": c.n_layer, "context_length": c.seq_len, "embedding_length": c.n_embd,
-        "feed_forward_length": c.n_ff, "attention.head_count": c.n_head, "attention.head_count_kv": c.n_kv_head,
-        "attention.key_length": c.n_embd // c.n_head, "attention.value_length": c.n_embd // c.n_head,
+        "feed_forward_length": c.n_ff,
+        "attention.head_count": c.n_head, "attention.head_count_kv": c.n_kv_head,
+        "attention.key_length": c.n_embd // c.n_head,
+        "attention.value_length": c.n_embd // c.n_head,
         "attention.layer_norm_rms_epsilon": 1e-6, "rope.freq_base": float(c.rope_theta)}.items()}
     info |= {f"tokenizer.{name}": value for name, value in {
-        "ggml.model": "gpt2", "ggml.pre": pattern, "ggml.tokens": list(bpe["vocab"]) + list(tok.specials),
-        "ggml.token_type": [1] * len(bpe["vocab"]) + [3] * len(tok.specials),                   # 1 ordinary, 3 control
-        "ggml.merges": [" ".join(pair) for pair in bpe["merges"]], "ggml.bos_token_id": special("<|bos|>"),
-        "ggml.eos_token_id": special("<|assistant_end|>"), "ggml.padding_token_id": special("<|assistant_end|>"),
+        "ggml.model": "gpt2", "ggml.pre": pattern,
+        "ggml.tokens": list(bpe["vocab"]) + list(tok.specials),
+        # 1 is an ordinary token, 3 a control token.
+        "ggml.token_type": [1] * len(bpe["vocab"]) + [3] * len(tok.specials),
+        "ggml.merges": [" ".join(pair) for pair in bpe["merges"]],
+        "ggml.bos_token_id": special("<|bos|>"),
+        "ggml.eos_token_id": special("<|assistant_end|>"),
+        "ggml.padding_token_id": special("<|assistant_end|>"),
         "ggml.add_bos_token": True, "chat_template": CHAT_TEMPLATE}.items()}
+
+    # ---- the weights: name, shape, type and offset of each go to the head, the numbers behind ----
     tensors, head, offset = [], b"", 0
     for name, w in stock_weights(model).items():
-        w = w.to(getattr(torch, dtype) if w.ndim > 1 else torch.float32).contiguous()           # gains stay float32
+        # Vectors, which are the gains of norms, stay float32.
+        w = w.to(getattr(torch, dtype) if w.ndim > 1 else torch.float32).contiguous()
         name = gguf_name(name).encode()
-        head += struct.pack("<Q", len(name)) + name + struct.pack(f"<I{w.ndim}Q", w.ndim, *w.shape[::-1])
+        # GGUF counts dimensions from the innermost one.
+        head += (struct.pack("<Q", len(name)) + name
+                 + struct.pack(f"<I{w.ndim}Q", w.ndim, *w.shape[::-1]))
         head += struct.pack("<IQ", kinds[dtype] if w.ndim > 1 else 0, offset)
         tensors.append(w.view(torch.uint8).numpy().tobytes())
+        # Each tensor starts at a multiple of 32, the alignment that `info` names.
         tensors[-1] += b"\0" * (-len(tensors[-1]) % 32)
         offset += len(tensors[-1])
     keys = b"".join(struct.pack("<Q", len(k)) + k.encode() + gguf_value(v) for k, v in info.items())
+    # The magic number, version 3, and how many of both follow.
     head = b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(info)) + keys + head
     new = path.with_name(path.name + ".tmp")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -265,11 +347,13 @@ def main():
     model, tok, _ = load_checkpoint(path)
     if cfg.gguf:
         export_gguf(model, tok, to, cfg.dtype)
-        print(f"{path} -> {to}: {to.stat().st_size / 1e6:.0f} MB. Talk to it: llama-cli -m {to} --jinja")
+        print(f"{path} -> {to}: {to.stat().st_size / 1e6:.0f} MB. "
+              f"Talk to it: llama-cli -m {to} --jinja")
         return
     export(model, tok, to, cfg.dtype)
     size = sum(f.stat().st_size for f in to.iterdir()) / 1e6
-    print(f"{path} -> {to}: {model.num_params() / 1e6:.1f} million parameters in {cfg.dtype}, {size:.0f} MB")
+    print(f"{path} -> {to}: {model.num_params() / 1e6:.1f} million parameters in {cfg.dtype}, "
+          f"{size:.0f} MB")
     print("How to load it: python export.py --help")
 
 

@@ -1,16 +1,18 @@
 """
 Stage 1 of 6: the tokenizer. Reads text, writes out/tokenizer.
 
-laptop    python tokenizer.py                                       # the documentation and source code of your Python
+laptop    python tokenizer.py           # reads the documentation and source code of your Python
 own text  python tokenizer.py --data books/ wiki.jsonl --vocab_size 65536
 library   from tokenizer import train_bpe; tokens = train_bpe(iterator_of_str, 32768)
 
-Byte-pair encoding (Sennrich et al. 2016, arXiv:1508.07909; on bytes: Radford et al. 2019) in three sentences. Cut the
-text into chunks: a word with the space before it, a number, some punctuation. See each chunk as a row of bytes, the
-first 256 tokens. Then, until the vocabulary is full, make the most frequent pair of neighbours in a chunk a new token.
+Byte-pair encoding (Sennrich et al. 2016, arXiv:1508.07909; on bytes: Radford et al. 2019) in three
+sentences. Cut the text into chunks: a word with the space before it, a number, some punctuation.
+Write each chunk as its bytes; the 256 bytes are the first tokens. Then, until the vocabulary is
+full, take the most frequent pair of neighbouring tokens and make it a new token, in every chunk.
 
-train_bpe_by_definition is these sentences in twenty lines. train_bpe returns the same tokens, on a large text a
-thousand times faster, in numpy: how, is told in bpe.py. Encoding is the work of tiktoken, which loads what we save.
+train_bpe_by_definition is these three sentences in twenty lines of Python. train_bpe returns the
+same tokens, on a large text a thousand times faster; train/bpe.py explains how. Encoding text is
+the work of tiktoken, which loads the file that we save.
 """
 import base64
 import hashlib
@@ -30,62 +32,74 @@ import regex
 
 from train.bpe import MAX_TOKENS, count_chunks, merge_chunks
 
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # What BPE is
 
-# GPT-4's pattern, but with digits in groups of one or two, which spends less of a small vocabulary on numbers. The
-# others have names because llama.cpp only reads patterns that it knows.
-SPLIT_PATTERN = (r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,2}| ?[^\s\p{L}\p{N}]++[\r\n]*"
-                 r"|\s*[\r\n]|\s+(?!\S)|\s+")
-LLAMA3_PATTERN = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
-                  r"|\s*[\r\n]+|\s+(?!\S)|\s+")
+# GPT-4's pattern, except that digits come in groups of one or two, not three: numbers then take
+# less of a small vocabulary. The others have names because llama.cpp reads only patterns it knows.
+SPLIT_PATTERN = (r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,2}"
+                 r"| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+")
+LLAMA3_PATTERN = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
+                  r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+")
 GPT2_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-PATTERNS = {"default": SPLIT_PATTERN, "llama3": LLAMA3_PATTERN, "qwen2": LLAMA3_PATTERN.replace("{1,3}", ""),
-            "gpt2": GPT2_PATTERN}
-# Which CERTAIN_CUTS of bpe.py hold for a pattern: bit k is rule k. For a pattern of your own none are known.
+PATTERNS = {"default": SPLIT_PATTERN, "llama3": LLAMA3_PATTERN,
+            "qwen2": LLAMA3_PATTERN.replace("{1,3}", ""), "gpt2": GPT2_PATTERN}
+# Which rules of CERTAIN_CUTS in train/bpe.py hold for a pattern: bit k stands for rule k.
+# Of a user's own pattern we do not know it.
 CUT_RULES = {pattern: 0b11111 for pattern in PATTERNS.values()} | {GPT2_PATTERN: 0b01111}
 
 
 def train_bpe_by_definition(texts, vocab_size, pattern=SPLIT_PATTERN):
     """What train_bpe returns, as plainly as it can be said; the tests compare the two."""
     chunks = Counter(chunk for text in texts for chunk in regex.findall(pattern, text))
-    words = [(list(chunk.encode()), count) for chunk, count in chunks.items()]       # a word is a list of token ids
+    # A word is a list of token ids, which gets shorter with every merge.
+    words = [(list(chunk.encode()), count) for chunk, count in chunks.items()]
     tokens = [bytes([byte]) for byte in range(256)]
     while len(tokens) < vocab_size:
         counts = Counter()
         for ids, count in words:
             for pair in zip(ids, ids[1:]):
                 counts[pair] += count
+        # No pairs are left when every word is a single token.
         if not counts:
-            break                                                    # every word is a single token by now
-        left, right = min(counts, key=lambda pair: (-counts[pair], pair))        # most frequent; ties: smaller ids
+            break
+        # The most frequent pair; of equally frequent ones, the pair of smaller ids.
+        left, right = min(counts, key=lambda pair: (-counts[pair], pair))
+        # Merge from left to right, so that a a a becomes (aa) a.
         for ids, _ in words:
-            for i in range(len(ids)):                                # from left to right: a a a -> (aa) a
+            for i in range(len(ids)):
                 if ids[i:i + 2] == [left, right]:
                     ids[i:i + 2] = [len(tokens)]
         tokens.append(tokens[left] + tokens[right])
     return tokens
 
 
-def train_bpe(texts, vocab_size, pattern=SPLIT_PATTERN, processes=None, progress=False, total_mb=None):
-    """Train byte-level BPE on an iterator of str -> list of bytes, the tokens in rank order; 0 to 255 are the bytes.
+def train_bpe(texts, vocab_size, pattern=SPLIT_PATTERN, processes=None, progress=False,
+              total_mb=None):
+    """Train byte-level BPE -> list of bytes, the tokens in rank order; 0 to 255 are the bytes.
 
-    vocab_size: tokens to return, 256 to 65535; fewer come back when the text has no pairs left to merge.
-    pattern: a name in PATTERNS or a regular expression. processes: how many count chunks, by default one a core.
-    progress: show on stderr how far it is; total_mb: about how much text there is, for the time left while reading.
-    Depends on nothing but the text. Lone surrogates count as U+FFFD: so does tiktoken encode them.
-    ValueError for an impossible size, pattern or amount of text; OSError if a counting process dies.
+    texts: an iterable of str. The result depends on nothing else, not even on their order.
+    vocab_size: tokens to return, 256 to 65535; fewer come back when no pairs are left to merge.
+    pattern: a name in PATTERNS or a regular expression.
+    processes: how many processes count chunks; by default one a core.
+    progress: show progress on stderr. total_mb: roughly how much text there is, which is needed to
+    estimate the time that is left while reading.
+    A lone surrogate counts as U+FFFD, since that is how tiktoken encodes it.
+    ValueError for an impossible size, pattern or amount of text; OSError if a process dies.
     """
     if not 256 <= vocab_size <= MAX_TOKENS:
-        raise ValueError(f"cannot train {vocab_size} BPE tokens: ask for 256 (the bytes) to {MAX_TOKENS} (16-bit ids)")
+        raise ValueError(f"cannot train {vocab_size} BPE tokens: ask for 256 (the bytes) to "
+                         f"{MAX_TOKENS} (16-bit ids)")
     pattern = PATTERNS.get(pattern, pattern)
     check_pattern(pattern)
     update = meter("read", "MB", total_mb, progress)
     try:
-        symbols, weights = count_chunks(texts, pattern, CUT_RULES.get(pattern), processes or os.cpu_count(), update)
+        symbols, weights = count_chunks(texts, pattern, CUT_RULES.get(pattern),
+                                        processes or os.cpu_count(), update)
     except BrokenProcessPool:
-        raise OSError("a counting process died: killed, out of memory, or started by a script without `if __name__ == "
-                      "'__main__':`. Go without it: --processes 1") from None
+        raise OSError("a counting process died: killed, out of memory, or started by a script "
+                      "without `if __name__ == '__main__':`. Go without it: "
+                      "--processes 1") from None
     tokens = [bytes([byte]) for byte in range(256)]
     update = meter("merged", "pairs", vocab_size - 256, progress)
     for left, right in merge_chunks(symbols, weights, vocab_size - 256, update):
@@ -98,13 +112,18 @@ def check_pattern(pattern):
     try:
         groups = regex.compile(pattern).groups
     except regex.error as e:
-        raise ValueError(f"split pattern {pattern!r} is none of {', '.join(PATTERNS)} and no regular expression: {e}")
-    if groups:                                                       # findall would return them instead of the chunks
+        raise ValueError(f"split pattern {pattern!r} is none of {', '.join(PATTERNS)} and no "
+                         f"regular expression: {e}")
+    # With a group in the pattern, findall returns what the group matched in place of the chunk.
+    if groups:
         raise ValueError(f"split pattern {pattern!r} has capturing groups; write (?:...) for (...)")
 
 
 def meter(what, unit, total, show):
-    """-> update(done): one line on stderr, rewritten twice a second; with the time left if the total is known."""
+    """-> update(done), which rewrites one line on stderr at most twice a second.
+
+    The line shows the speed, and the time that is left if the total is known.
+    """
     start = last = time.monotonic()
 
     def update(done):
@@ -113,52 +132,66 @@ def meter(what, unit, total, show):
         if show and (now - last > 0.5 or done == total):
             last, speed = now, max(done, 1) / max(now - start, 1e-9)
             left = f", {max(0, total - done) / speed:.0f} s left" if total else ""
-            print(f"\r{what} {done:,.0f} {unit}, {speed:,.0f} {unit}/s{left}    ", end="\n" if done == total else "",
-                  file=sys.stderr, flush=True)
+            print(f"\r{what} {done:,.0f} {unit}, {speed:,.0f} {unit}/s{left}    ",
+                  end="\n" if done == total else "", file=sys.stderr, flush=True)
     return update
 
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Files
 
 def save_tokenizer(path, merges, tok, trained_on):
-    """Write merges.tiktoken, of which tok was made, and tokenizer.json as a folder that is replaced as a whole."""
+    """Write a folder of merges.tiktoken and tokenizer.json, which replaces the old one as a whole.
+
+    merges: the bytes of merges.tiktoken, from which the Tokenizer `tok` was made.
+    trained_on: dict, for the record.
+    """
     from machine import new_folder, write_synced
-    info = {"pattern": tok.pattern, "special_tokens": list(tok.specials), "vocab_size": tok.vocab_size,
-            "trained_on": trained_on, "fingerprint": tok.fingerprint}
+    info = {"pattern": tok.pattern, "special_tokens": list(tok.specials),
+            "vocab_size": tok.vocab_size, "trained_on": trained_on, "fingerprint": tok.fingerprint}
     with new_folder(path) as new:
         write_synced(new / "merges.tiktoken", lambda f: f.write(merges))
-        write_synced(new / "tokenizer.json", lambda f: f.write(json.dumps(info, indent=1).encode()))
+        write_synced(new / "tokenizer.json",
+                     lambda f: f.write(json.dumps(info, indent=1).encode()))
 
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Main: train, save, report
 
 @dataclass
 class Config:
-    data: tuple = ()             # text, files or folders; none: downloads on a GPU, else (or with "demo") Python's own
-    mixture: str = "spelling_bee:3000,arithmetic:3000,python_questions,identity"  # without --data: conversations, too
+    data: tuple = ()             # text, files or folders; none: downloads on a GPU, else the demo
+    mixture: str = "spelling_bee:3000,arithmetic:3000,python_questions,identity"  # conversations
     out: str = "out"             # the tokenizer goes to the folder OUT/tokenizer
-    vocab_size: int = 0          # tokens, the nine special ones included; 0: 1536 for the demo, else by the text's size
-    pattern: str = "default"     # how text is split: default, llama3, qwen2, gpt2, or a regular expression of your own
+    vocab_size: int = 0          # tokens, special ones too; 0: 1536 for the demo, else by size
+    pattern: str = "default"     # how to split text: default, llama3, qwen2, gpt2 or your own regex
     max_chars: int = 0           # stop after so many characters; 0 reads everything
     doc_cap: int = 0             # take only so many characters of each document; 0 takes all
     processes: int = 0           # how many processes count chunks; 0: one a core
 
 
-OTHER_SCRIPTS = """Привет, как дела? Сегодня мы пойдём в библиотеку, чтобы вернуть книги. Καλημέρα, τι κάνεις σήμερα;
-今天天气很好，我们去公园散步吧。東京は日本の首都であり、人口の多い都市の一つです。안녕하세요, 만나서 반갑습니다. Crème brûlée,
-السلام عليكم، كيف حالك اليوم؟ שלום, מה שלומך היום? नमस्ते, आप कैसे हैं? สวัสดีครับ วันนี้อากาศดีมาก naïve Ωmega 🙂🚀
-"""
+OTHER_SCRIPTS = (
+    "Привет, как дела? Сегодня мы пойдём в библиотеку, чтобы вернуть книги. "
+    "Καλημέρα, τι κάνεις σήμερα;\n"
+    "今天天气很好，我们去公园散步吧。東京は日本の首都であり、"
+    "人口の多い都市の一つです。안녕하세요, 만나서 반갑습니다. Crème brûlée,\n"
+    "السلام عليكم، كيف حالك اليوم؟ שלום, מה שלומך היום? नमस्ते, आप कैसे हैं? "
+    "สวัสดีครับ วันนี้อากาศดีมาก naïve Ωmega 🙂🚀\n")
 
 
 def training_texts(cfg, seen):
-    """The documents to train on, within max_chars and doc_cap; counts them in the dict `seen`."""
+    """Yield the documents to train on, within max_chars and doc_cap, and count them in `seen`.
+
+    seen: dict with the keys "documents" and "characters".
+    """
     from data import documents, mixtures
     from data.demo import python_corpus
-    conversations = () if cfg.data or not cfg.mixture else mixtures.conversations(cfg.mixture, "train")
-    contents = (message["content"] for conversation in conversations for message in conversation["messages"])
+    conversations = () if cfg.data or not cfg.mixture else mixtures.conversations(cfg.mixture,
+                                                                                  "train")
+    contents = (message["content"] for conversation in conversations
+                for message in conversation["messages"])
     spoken = (part["text"] for content in contents
               for part in ([{"text": content}] if isinstance(content, str) else content))
-    texts = documents.read_documents(cfg.data, "train") if cfg.data else chain(python_corpus.documents("train"), spoken)
+    texts = (documents.read_documents(cfg.data, "train") if cfg.data
+             else chain(python_corpus.documents("train"), spoken))
     for document in texts:
         document = document[:cfg.doc_cap or None]
         document = document[:cfg.max_chars - seen["characters"]] if cfg.max_chars else document
@@ -170,24 +203,31 @@ def training_texts(cfg, seen):
 
 
 def cached_encodings():
-    """GPT-2's and GPT-4's encodings where tiktoken has their files already; nothing is downloaded."""
+    """GPT-2's and GPT-4's encodings, if tiktoken has their files already; downloads nothing."""
     import tiktoken
     files = {"gpt2": ("gpt-2/encodings/main/vocab.bpe", "gpt-2/encodings/main/encoder.json"),
              "cl100k_base": ("encodings/cl100k_base.tiktoken",)}
     cache = os.environ.get("TIKTOKEN_CACHE_DIR") or os.environ.get("DATA_GYM_CACHE_DIR")
-    cache, url = Path(cache or tempfile.gettempdir() + "/data-gym-cache"), "https://openaipublic.blob.core.windows.net/"
+    cache, url = (Path(cache or tempfile.gettempdir() + "/data-gym-cache"),
+                  "https://openaipublic.blob.core.windows.net/")
     return {name: tiktoken.get_encoding(name) for name, needed in files.items()
-            if all((cache / hashlib.sha1((url + file).encode()).hexdigest()).exists() for file in needed)}
+            if all((cache / hashlib.sha1((url + file).encode()).hexdigest()).exists()
+                   for file in needed)}
 
 
 def report(tok, tokens, cfg):
-    """Print bytes per token on text not trained on, and a look at the vocabulary; ValueError if a text gets altered."""
+    """Print bytes per token on text not trained on, and a look at the vocabulary.
+
+    ValueError if a text does not survive encoding and decoding.
+    """
     from data import documents
     from data.demo import python_corpus
     if cfg.data:
         from pydoc_data.topics import topics
-        samples = {"your held-out text": documents.read_documents(cfg.data, "val"), "English prose": topics.values(),
-                   "Python code": (Path(module.__file__).read_text("utf-8") for module in (os, json, shutil, tempfile))}
+        samples = {"your held-out text": documents.read_documents(cfg.data, "val"),
+                   "English prose": topics.values(),
+                   "Python code": (Path(module.__file__).read_text("utf-8")
+                                   for module in (os, json, shutil, tempfile))}
     else:
         samples = {"held-out prose": python_corpus.documents("val", code=0),
                    "held-out code": python_corpus.documents("val", prose=0)}
@@ -198,49 +238,64 @@ def report(tok, tokens, cfg):
     for kind, texts in samples.items():
         sample = "\n\n".join(islice(texts, 500))[:1_000_000]
         if tok.decode(tok.encode(sample)) != sample:
-            raise ValueError(f"{kind} comes back changed: --pattern {cfg.pattern!r} does not match every character")
+            raise ValueError(f"{kind} comes back changed: --pattern {cfg.pattern!r} does not match "
+                             f"every character")
         lengths = [len(encoding.encode_ordinary(sample)) for encoding in encodings.values()]
-        print(f"{kind:<20}" + "".join(f"{len(sample.encode()) / max(1, length):14.2f}" for length in lengths))
+        print(f"{kind:<20}" + "".join(f"{len(sample.encode()) / max(1, length):14.2f}"
+                                      for length in lengths))
     for what, some in [("first merges", tokens[256:270]), ("last merges", tokens[256:][-14:]),
                        ("longest", sorted(tokens, key=len)[-6:])]:
         print(f"{what:<16}" + " ".join(repr(token.decode(errors="replace")) for token in some))
 
 
 def main():
-    import torch  # train_bpe does without
+    # Imported here, since train_bpe does without torch and starts faster for it.
+    import torch
 
     from common import SPECIAL_TOKENS, Tokenizer
     from data.documents import choose_documents, list_files
     from machine import parse_config
     cfg = parse_config(Config, __doc__)
     paths = choose_documents(cfg.data, torch.cuda.is_available())
+    # Of a download a billion characters are enough: more would hardly change a token (a guess).
     if paths and not cfg.data:
-        cfg.max_chars = cfg.max_chars or 10**9                       # more changes hardly a token (guess)
-    cfg.data, growth = paths, {".parquet": 2.5, ".gz": 2.5, ".xz": 3.5}              # of a file when it is read: guess
-    size = sum(file.stat().st_size * growth.get(file.suffix, 1) for file in list_files(paths)) if paths else 0
+        cfg.max_chars = cfg.max_chars or 10**9
+    # How much a compressed file grows when it is read (a guess).
+    cfg.data, growth = paths, {".parquet": 2.5, ".gz": 2.5, ".xz": 3.5}
+    size = (sum(file.stat().st_size * growth.get(file.suffix, 1) for file in list_files(paths))
+            if paths else 0)
     size = min(size, cfg.max_chars or size)
-    if not cfg.vocab_size:                                           # small models learn to spell few tokens: LOG.md
-        cfg.vocab_size = 1536 if not paths else 4096 if size < 50e6 else 16384 if size < 1e9 else 32768
+    # A small vocabulary for a small model: it learns to spell few tokens (dev/LOG.md).
+    if not cfg.vocab_size:
+        cfg.vocab_size = (1536 if not paths else 4096 if size < 50e6
+                          else 16384 if size < 1e9 else 32768)
         source = f"about {size / 1e6:,.1f} MB of text" if paths else "the embedded text"
         print(f"vocabulary {cfg.vocab_size} (--vocab_size), for {source}")
     n_tokens, start = cfg.vocab_size - len(SPECIAL_TOKENS), time.monotonic()
     if not 256 <= n_tokens <= 65536 - len(SPECIAL_TOKENS):
-        raise ValueError(f"--vocab_size {cfg.vocab_size}: choose from {256 + len(SPECIAL_TOKENS)}, the bytes and the "
-                         f"special tokens, to 65536, for ids of 16 bits")
+        raise ValueError(f"--vocab_size {cfg.vocab_size}: choose from {256 + len(SPECIAL_TOKENS)}, "
+                         f"the bytes and the special tokens, to 65536, for ids of 16 bits")
     pattern, seen = PATTERNS.get(cfg.pattern, cfg.pattern), {"documents": 0, "characters": 0}
     if pattern not in CUT_RULES:
-        print("note       where this pattern surely cuts is not known: the regex reads all text, several times slower")
+        print("note       where this pattern surely cuts is not known: the regex reads all text, "
+              "several times slower")
+    # Make the folder now: if that is impossible, it fails before the work and not after it.
     path = Path(cfg.out, "tokenizer")
-    path.parent.mkdir(parents=True, exist_ok=True)                   # fails now, not after the work
-    tokens = train_bpe(training_texts(cfg, seen), n_tokens, pattern, cfg.processes, sys.stderr.isatty(), size / 1e6)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tokens = train_bpe(training_texts(cfg, seen), n_tokens, pattern, cfg.processes,
+                       sys.stderr.isatty(), size / 1e6)
     if not seen["characters"]:
         raise ValueError(f"no text to train on in {' '.join(cfg.data)}")
-    print(f"trained    {len(tokens):,} tokens on {seen['documents']:,} documents of {seen['characters']:,} characters "
-          f"in {time.monotonic() - start:.1f} s; {len(SPECIAL_TOKENS)} special tokens follow them")
+    print(f"trained    {len(tokens):,} tokens on {seen['documents']:,} documents of "
+          f"{seen['characters']:,} characters in {time.monotonic() - start:.1f} s; "
+          f"{len(SPECIAL_TOKENS)} special tokens follow them")
     if len(tokens) < n_tokens:
-        print(f"note       fewer than --vocab_size {cfg.vocab_size} asked for: the text has no more pairs to merge")
-    sources = list(cfg.data) or [f"standard library of Python {sys.version_info[0]}.{sys.version_info[1]}", cfg.mixture]
-    merges = b"".join(base64.b64encode(token) + b" %d\n" % rank for rank, token in enumerate(tokens))
+        print(f"note       fewer than --vocab_size {cfg.vocab_size} asked for: the text has no "
+              f"more pairs to merge")
+    sources = list(cfg.data) or [
+        f"standard library of Python {sys.version_info[0]}.{sys.version_info[1]}", cfg.mixture]
+    merges = b"".join(base64.b64encode(token) + b" %d\n" % rank
+                      for rank, token in enumerate(tokens))
     tok = Tokenizer(merges, pattern)
     report(tok, tokens, cfg)
     save_tokenizer(path, merges, tok, {"sources": sources, **seen})

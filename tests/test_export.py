@@ -19,21 +19,23 @@ from tokenizer import PATTERNS, train_bpe
 from toy_chat import byte_tokenizer, tiny_model
 
 torch.set_num_threads(1)
-TEXTS = ["hello world, 12345 times", "def f(x):\n    return x  # naïve café", "  spaces   and\n\n\ttabs ",
-         "日本語 emoji 😀👍🏽 e\u0301", "'s 'LL don't",
+TEXTS = ["hello world, 12345 times", "def f(x):\n    return x  # naïve café",
+         "  spaces   and\n\n\ttabs ", "日本語 emoji 😀👍🏽 e\u0301", "'s 'LL don't",
          "mixed\r\nlines\r", "a" * 50, ""]
 CONVERSATION = {"messages": [
     {"role": "system", "content": "Be kind."}, {"role": "user", "content": "What is 6*7?"},
-    {"role": "assistant", "content": [{"type": "text", "text": "It is "}, {"type": "python", "text": "6*7"},
-                                      {"type": "python_output", "text": "42"}, {"type": "text", "text": "."}]},
-    {"role": "user", "content": " and 2+2? \n"}, {"role": "assistant", "content": "4"}, {"role": "user",
-        "content": "thanks"}]}
+    {"role": "assistant", "content": [
+        {"type": "text", "text": "It is "}, {"type": "python", "text": "6*7"},
+        {"type": "python_output", "text": "42"}, {"type": "text", "text": "."}]},
+    {"role": "user", "content": " and 2+2? \n"}, {"role": "assistant", "content": "4"},
+    {"role": "user", "content": "thanks"}]}
 
 
 def trained_tokenizer(pattern="default"):
     corpus = [" ".join(TEXTS) * 3, Path(__file__).read_text() * 2]
     tokens = train_bpe(corpus, 600, PATTERNS[pattern])
-    return Tokenizer(b"".join(base64.b64encode(t) + b" %d\n" % i for i, t in enumerate(tokens)), PATTERNS[pattern])
+    return Tokenizer(b"".join(base64.b64encode(t) + b" %d\n" % i for i, t in enumerate(tokens)),
+                     PATTERNS[pattern])
 
 
 @pytest.fixture(scope="module", params=[1, 2])
@@ -48,8 +50,8 @@ def exported(request, tmp_path_factory):
 def test_logits_are_equal_in_transformers(exported):
     transformers = pytest.importorskip("transformers")
     model, tok, path = exported
-    reference, loading = transformers.AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32,
-                                                                           output_loading_info=True)
+    reference, loading = transformers.AutoModelForCausalLM.from_pretrained(
+        path, dtype=torch.float32, output_loading_info=True)
     assert type(reference).__name__ == "Qwen3ForCausalLM" and not any(loading.values()), loading
     ids = torch.randint(0, tok.vocab_size, (2, 200), generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
@@ -61,13 +63,15 @@ def test_greedy_text_is_the_same_token_for_token(exported):
     model, tok, path = exported
     reference = transformers.AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
     hf = transformers.AutoTokenizer.from_pretrained(path)
-    ids = hf.apply_chat_template(CONVERSATION["messages"], add_generation_prompt=True, tokenize=True, return_dict=False)
+    ids = hf.apply_chat_template(CONVERSATION["messages"], add_generation_prompt=True,
+                                 tokenize=True, return_dict=False)
     assert ids == tok.render_for_completion(CONVERSATION)
-    never = [i for name, i in tok.specials.items() if name != "<|assistant_end|>"]     # transformers has no tool to run
+    # transformers has no tool to run, so neither side may say a special token but the end.
+    never = [i for name, i in tok.specials.items() if name != "<|assistant_end|>"]
     engine = Engine(model, tok)
     engine.specials[0, list(tok.specials).index("<|python_start|>")] = -torch.inf
-    theirs = reference.generate(torch.tensor([ids]), max_new_tokens=100, do_sample=False, suppress_tokens=never)[0,
-        len(ids):].tolist()
+    theirs = reference.generate(torch.tensor([ids]), max_new_tokens=100, do_sample=False,
+                                suppress_tokens=never)[0, len(ids):].tolist()
     ours = engine.generate([ids], 100)[0]
     assert ours == theirs and hf.decode(theirs) == tok.decode(ours)
 
@@ -76,11 +80,13 @@ def test_chat_template_renders_every_kind_of_message(exported):
     transformers = pytest.importorskip("transformers")
     _, tok, path = exported
     hf = transformers.AutoTokenizer.from_pretrained(path)
-    for n in range(2, 7):                                                  # messages; an odd number ends with an answer
+    # The first n messages: with the system message, an odd n ends with an answer.
+    for n in range(2, 7):
         part = {"messages": CONVERSATION["messages"][:n]}
-        ids = hf.apply_chat_template(part["messages"], add_generation_prompt=n % 2 == 0, tokenize=True,
-                                     return_dict=False)
-        assert ids == (tok.render_conversation(part)[0] if n % 2 else tok.render_for_completion(part))
+        ids = hf.apply_chat_template(part["messages"], add_generation_prompt=n % 2 == 0,
+                                     tokenize=True, return_dict=False)
+        assert ids == (tok.render_conversation(part)[0] if n % 2
+                       else tok.render_for_completion(part))
 
 
 @pytest.mark.parametrize("pattern", list(PATTERNS))
@@ -100,9 +106,11 @@ def test_the_tokenizer_gives_the_same_ids_for_any_text(pattern):
     hf = pytest.importorskip("tokenizers")
     texts = [Path(os.__file__).read_text(), "".join(fuzz(random.Random(6), "all", length=500))]
     tokens, special = train_bpe(texts, 600, pattern), ["<|bos|>", "<|end|>"]
-    ours = tiktoken.Encoding("test", pat_str=PATTERNS[pattern], mergeable_ranks={t: i for i, t in enumerate(tokens)},
+    ours = tiktoken.Encoding("test", pat_str=PATTERNS[pattern],
+                             mergeable_ranks={t: i for i, t in enumerate(tokens)},
                              special_tokens={name: 600 + i for i, name in enumerate(special)})
-    theirs = hf.Tokenizer.from_str(json.dumps(hf_tokenizer_json(tokens, PATTERNS[pattern], special)))
+    theirs = hf.Tokenizer.from_str(
+        json.dumps(hf_tokenizer_json(tokens, PATTERNS[pattern], special)))
     rng = random.Random(pattern)
     for kind in list(CLASSES) * 4:
         for text in fuzz(rng, kind):
@@ -116,8 +124,8 @@ def test_safetensors_reads_the_weights(exported):
     safetensors = pytest.importorskip("safetensors.torch")
     model, tok, path = exported
     tensors = safetensors.load_file(path / "model.safetensors")
-    assert torch.equal(tensors["lm_head.weight"],
-                       model.head) and tensors["model.layers.1.self_attn.q_norm.weight"].eq(1).all()
+    assert (torch.equal(tensors["lm_head.weight"], model.head)
+            and tensors["model.layers.1.self_attn.q_norm.weight"].eq(1).all())
     rms = tensors["model.embed_tokens.weight"].square().mean(-1).sqrt()
     assert torch.allclose(rms, torch.ones_like(rms), atol=1e-4)
 
@@ -126,13 +134,17 @@ def test_other_types_and_refusals(tmp_path):
     safetensors = pytest.importorskip("safetensors.torch")
     tok, model = byte_tokenizer(), tiny_model()
     export(model, tok, tmp_path / "m", "bfloat16")
-    assert safetensors.load_file(tmp_path / "m" / "model.safetensors")["lm_head.weight"].dtype == torch.bfloat16
-    export(model, tok, tmp_path / "m")                                       # over an older export
+    assert safetensors.load_file(
+        tmp_path / "m" / "model.safetensors")["lm_head.weight"].dtype == torch.bfloat16
+    # An older export is replaced.
+    export(model, tok, tmp_path / "m")
     assert json.loads((tmp_path / "m" / "config.json").read_text())["torch_dtype"] == "float32"
     with pytest.raises(ValueError, match="int8"):
         export(model, tok, tmp_path / "n", "int8")
-    (tmp_path / "m" / "notes.txt").write_text("x")                           # ours, with more in it
-    with pytest.raises(ValueError, match=r"m exists and is no exported model \(it holds notes.txt\)"):
+    # A folder with more in it than an export is not, nor is a file.
+    (tmp_path / "m" / "notes.txt").write_text("x")
+    with pytest.raises(ValueError,
+                       match=r"m exists and is no exported model \(it holds notes.txt\)"):
         export(model, tok, tmp_path / "m")
     with pytest.raises(ValueError, match="notes.txt exists and is no exported model: "):
         export(model, tok, tmp_path / "m" / "notes.txt")
@@ -149,17 +161,20 @@ def test_gguf_holds_the_model_and_the_tokenizer(pattern, tmp_path):
     value = lambda name: reader.fields[name].contents()
     assert value("general.architecture") == "qwen3" and value("qwen3.block_count") == 2
     assert value("qwen3.attention.head_count_kv") == 1
-    assert value("tokenizer.ggml.pre") == {"llama3": "llama-bpe", "qwen2": "qwen2", "gpt2": "gpt-2"}[pattern]
+    assert value("tokenizer.ggml.pre") == {"llama3": "llama-bpe", "qwen2": "qwen2",
+                                           "gpt2": "gpt-2"}[pattern]
     assert value("tokenizer.ggml.tokens")[tok.special("<|bos|>")] == "<|bos|>"
     assert value("tokenizer.ggml.bos_token_id") == tok.special("<|bos|>")
     assert len(value("tokenizer.ggml.merges")) == tok.vocab_size - 9 - 256
     tensors = {t.name: t for t in reader.tensors}
-    wanted = {f"blk.{i}.{name}.weight" for i in range(2) for name in ("attn_norm", "attn_q", "attn_k", "attn_v",
-                                                                      "attn_output", "attn_q_norm",
-              "attn_k_norm", "ffn_norm", "ffn_gate", "ffn_up", "ffn_down")} | {"token_embd.weight",
-                                                                               "output_norm.weight", "output.weight"}
+    wanted = {f"blk.{i}.{name}.weight" for i in range(2)
+              for name in ("attn_norm", "attn_q", "attn_k", "attn_v", "attn_output",
+                           "attn_q_norm", "attn_k_norm", "ffn_norm", "ffn_gate", "ffn_up",
+                           "ffn_down")} | {
+        "token_embd.weight", "output_norm.weight", "output.weight"}
     assert set(tensors) == wanted
-    assert torch.equal(torch.from_numpy(tensors["blk.1.attn_k.weight"].data.copy()), model.blocks[1].attn.wk.detach())
+    assert torch.equal(torch.from_numpy(tensors["blk.1.attn_k.weight"].data.copy()),
+                       model.blocks[1].attn.wk.detach())
     assert torch.equal(torch.from_numpy(tensors["blk.0.ffn_down.weight"].data.copy()),
                        model.blocks[0].mlp.down.detach())
 
@@ -170,8 +185,8 @@ def test_gguf_in_transformers_gives_the_same_logits(tmp_path):
     tok = trained_tokenizer("qwen2")
     model = tiny_model(n_kv_head=1, vocab_size=tok.vocab_size)
     export_gguf(model, tok, tmp_path / "m.gguf")
-    reference = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, gguf_file="m.gguf", dtype=torch.float32,
-                                                                  head_dim=32)
+    reference = transformers.AutoModelForCausalLM.from_pretrained(
+        tmp_path, gguf_file="m.gguf", dtype=torch.float32, head_dim=32)
     ids = torch.randint(0, tok.vocab_size, (2, 100), generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         assert (reference(ids).logits - model(ids)).abs().max() < 1e-4
@@ -192,8 +207,8 @@ def test_gguf_is_a_file_and_leaves_a_folder_alone(tmp_path):
 
 
 def test_the_script(out):
-    result = subprocess.run([sys.executable, "export.py", "--out", str(out)], capture_output=True, text=True,
-                            cwd=Path(__file__).parent.parent)
+    result = subprocess.run([sys.executable, "export.py", "--out", str(out)], capture_output=True,
+                            text=True, cwd=Path(__file__).parent.parent)
     assert result.returncode == 0 and "huggingface" in result.stdout
     assert (out / "huggingface" / "model.safetensors").exists()
     assert not (out / "huggingface.tmp").exists()

@@ -1,4 +1,7 @@
-"""export.py --gguf in llama.cpp itself: `pip install llama-cpp-python` compiles it, which takes some minutes."""
+"""export.py --gguf in llama.cpp itself.
+
+Skipped without it: `pip install llama-cpp-python` compiles it, which takes some minutes.
+"""
 import base64
 
 import pytest
@@ -12,14 +15,16 @@ from toy_chat import tiny_model
 
 llama_cpp = pytest.importorskip("llama_cpp")
 torch.set_num_threads(1)
-MORE_TEXTS = TEXTS + ["\n\n \n  x", "a\n\n\n b \r\n\tc  ", "1 12 123 1234567 ½ ١٢٣", "Привет, мир! नमस्ते שלום",
-                      "\u00a0\u3000\x00", "I'VE 'tis we'Re'd", "<|bos|> </s>", "x=[{'a':1}]; # !?\n\n"]
+MORE_TEXTS = TEXTS + ["\n\n \n  x", "a\n\n\n b \r\n\tc  ", "1 12 123 1234567 ½ ١٢٣",
+                      "Привет, мир! नमस्ते שלום", "\u00a0\u3000\x00", "I'VE 'tis we'Re'd",
+                      "<|bos|> </s>", "x=[{'a':1}]; # !?\n\n"]
 
 
 def load(path):
     """llama.cpp with keys and values in float32; by default it keeps them in float16."""
-    return llama_cpp.Llama(str(path), n_ctx=256, n_threads=1, n_threads_batch=1, logits_all=True, verbose=False,
-                           type_k=llama_cpp.GGML_TYPE_F32, type_v=llama_cpp.GGML_TYPE_F32)
+    return llama_cpp.Llama(str(path), n_ctx=256, n_threads=1, n_threads_batch=1, logits_all=True,
+                           verbose=False, type_k=llama_cpp.GGML_TYPE_F32,
+                           type_v=llama_cpp.GGML_TYPE_F32)
 
 
 def logits(llama, ids):
@@ -50,9 +55,11 @@ def test_text_becomes_the_same_ids(loaded):
 @pytest.mark.parametrize("pattern", GGUF_PATTERNS)
 def test_text_is_cut_in_the_same_places(pattern, tmp_path):
     texts = [text.encode() for text in MORE_TEXTS]
-    pairs = {text[i:i + 2] for text in texts for i in range(len(text) - 1)}        # every missing cut makes a token
+    # Any two neighbouring bytes are a token, so a cut that is missing shows in the ids.
+    pairs = {text[i:i + 2] for text in texts for i in range(len(text) - 1)}
     tokens = [bytes([i]) for i in range(256)] + sorted(pairs)
-    tok = Tokenizer(b"".join(base64.b64encode(t) + b" %d\n" % i for i, t in enumerate(tokens)), PATTERNS[pattern])
+    tok = Tokenizer(b"".join(base64.b64encode(t) + b" %d\n" % i for i, t in enumerate(tokens)),
+                    PATTERNS[pattern])
     export_gguf(tiny_model(vocab_size=tok.vocab_size), tok, tmp_path / "m.gguf")
     llama = llama_cpp.Llama(str(tmp_path / "m.gguf"), vocab_only=True, verbose=False)
     for text in texts:
@@ -71,7 +78,8 @@ def test_greedy_text_is_the_same_token_for_token(loaded):
     model, tok, llama = loaded
     ids = tok.render_for_completion(CONVERSATION)
     theirs = [id for id, _ in zip(llama.generate(ids, temp=0), range(120))]
-    with torch.inference_mode():                               # given their text, we would have said each next token
+    # Given their text, we would have said each next token of it.
+    with torch.inference_mode():
         ours = model(torch.tensor([ids + theirs]))[0].argmax(-1).tolist()
     assert ours[len(ids) - 1:-1] == theirs and len(set(theirs)) > 20
 
@@ -82,14 +90,17 @@ def test_a_chat_has_our_prompt_and_ends_at_assistant_end(loaded, tmp_path):
     answer = [id for id, _ in zip(llama.generate(prompt, temp=0), range(30))]
     n = next(n for n in range(9, 30) if answer[n] not in answer[:n])
     swapped = tiny_model(seed=1, n_kv_head=1, vocab_size=tok.vocab_size, seq_len=256)
-    with torch.no_grad():                              # the token that it said n-th becomes <|assistant_end|>
+    # Swap two rows of the head, so that this model says <|assistant_end|> in place of answer[n].
+    with torch.no_grad():
         pair = [answer[n], tok.special("<|assistant_end|>")]
         swapped.head[pair] = swapped.head[pair[::-1]]
     export_gguf(swapped, tok, tmp_path / "m.gguf")
     llama = load(tmp_path / "m.gguf")
     reply = llama.create_chat_completion(CONVERSATION["messages"], temperature=0, max_tokens=60)
-    assert llama.input_ids[:reply["usage"]["prompt_tokens"]].tolist() == prompt           # a single <|bos|>, too
-    assert (reply["choices"][0]["finish_reason"], reply["usage"]["completion_tokens"]) == ("stop", n)
+    # Among other things: llama.cpp adds no second <|bos|> to that of the template.
+    assert llama.input_ids[:reply["usage"]["prompt_tokens"]].tolist() == prompt
+    assert (reply["choices"][0]["finish_reason"],
+            reply["usage"]["completion_tokens"]) == ("stop", n)
 
 
 @pytest.mark.parametrize("dtype, tolerance", [("bfloat16", 0.2), ("float16", 0.02)])
@@ -99,5 +110,6 @@ def test_smaller_types(dtype, tolerance, tmp_path):
     export_gguf(model, tok, tmp_path / "m.gguf", dtype)
     ids = tok.render_for_completion(CONVERSATION)
     with torch.inference_mode():
-        difference = (logits(load(tmp_path / "m.gguf"), ids) - model(torch.tensor([ids]))[0]).abs().max()
+        difference = (logits(load(tmp_path / "m.gguf"), ids)
+                      - model(torch.tensor([ids]))[0]).abs().max()
     assert 1e-4 < difference < tolerance
