@@ -1,0 +1,162 @@
+"""data/conversations.py: files of lines and files that are one array, read lazily, row by row."""
+import json
+import pickle
+import time
+import tracemalloc
+from random import Random
+
+import pytest
+
+from data.conversations import read_conversations, read_preferences
+
+U = {"role": "user", "content": "Hi"}
+A = {"role": "assistant", "content": "Hello"}
+
+
+def write(path, *rows):
+    """One row a line; a str is written as it is, so that a line can be broken JSON or blank."""
+    lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
+    path.write_text("".join(line + "\n" for line in lines))
+    return path
+
+
+def first_words(rows):
+    return [row["messages"][0]["content"] for row in rows]
+
+
+def test_files_are_read_lazily_in_order(tmp_path):
+    write(tmp_path / "b.jsonl", {"prompt": "b0", "completion": "é"}, "", [U, A])
+    write(tmp_path / "a.jsonl", *[{"prompt": f"a{i}", "completion": "x"} for i in range(5)])
+    rows = read_conversations(tmp_path)
+    assert len(rows) == 7 and rows[-1] == {"messages": [U, A]}
+    assert first_words(rows) == ["a0", "a1", "a2", "a3", "a4", "b0", "Hi"]
+    assert first_words(rows[1:6:2]) == ["a1", "a3", "b0"]
+    assert pickle.loads(pickle.dumps(rows))[2] == rows[2]
+    assert rows.kinds == {"prompt/completion": 6, "messages (bare list)": 1}
+    with pytest.raises(IndexError):
+        rows[7]
+    write(tmp_path / "a.jsonl", "{}")
+    changed = "a.jsonl: the file has changed since it was checked .at byte 0: not"
+    with pytest.raises(ValueError, match=changed):
+        rows[0]
+
+
+def test_a_bad_row_stops_or_is_counted_and_named(tmp_path, capsys):
+    good = {"messages": [U, A]}
+    path = write(tmp_path / "x.jsonl", good, "{broken", {"messages": [A]}, good)
+    reason = r"x.jsonl:2: broken JSON at column 2.*check.py.*--skip_bad_rows"
+    with pytest.raises(ValueError, match=reason) as e:
+        read_conversations(path)
+    assert "\n" not in str(e.value)
+    rows = read_conversations(path, skip_bad_rows=True)
+    assert len(rows) == 2 and rows[1] == good
+    err = capsys.readouterr().err
+    assert "skipped 2 bad rows of 4" in err
+    assert "x.jsonl:3: message 1 has role 'assistant'" in err
+
+
+def test_files_without_a_good_row_are_errors(tmp_path):
+    for content, reason in [("", "no conversation in here"),
+                            ("[\n[],\n]", "x.json:2: expected a non-empty list"),
+                            ('{\n"a": 1}', "one complete value on each line")]:
+        (tmp_path / "x.json").write_text(content)
+        with pytest.raises(ValueError, match=reason):
+            read_conversations(tmp_path / "x.json")
+    with pytest.raises(ValueError, match="no preference pair in here"):
+        read_preferences(write(tmp_path / "y.jsonl", {"messages": [U, A]}), skip_bad_rows=True)
+
+
+@pytest.mark.parametrize("style", [dict(), dict(indent=2), dict(indent="\t", ensure_ascii=False),
+                                   dict(separators=(",", ":"))])
+def test_a_file_may_be_one_array(tmp_path, style):
+    """It reads like the same rows on lines, whatever its layout and whatever is in its strings."""
+    random = Random(0)
+    rows = []
+    for i in range(200):
+        text = "".join(random.choices('[]{}",:\\ \n\té😀0', k=random.randrange(1, 30))) + "x"
+        rows.append(random.choice([
+            {"instruction": text, "output": str(i)},
+            [{"role": "user", "content": text}, A],
+            {"conversations": [{"from": "human", "value": text}, {"from": "gpt", "value": "y"}],
+             "id": [i, {"n": None, "[": 1.5e3, "{": True}]},
+        ]))
+    lines = read_conversations(write(tmp_path / "rows.jsonl", *rows))
+    path = tmp_path / "rows.json"
+    for start, end in ("", ""), ("\ufeff \n", "\n\n"):
+        path.write_text(start + json.dumps(rows, **style) + end, encoding="utf-8", newline="\r\n")
+        array = read_conversations(path)
+        assert list(array) == list(lines)
+        assert array.kinds == lines.kinds
+        assert array[77] == lines[77]
+
+
+def test_a_broken_array_says_where_and_keeps_the_rows_before(tmp_path):
+    path = tmp_path / "x.json"
+    rows = [{"prompt": f"a {i}", "completion": "[b] {c}"} for i in range(4)]
+    whole = json.dumps(rows, indent=1)
+    # The file is cut off at each of its characters.
+    for end in range(3, len(whole)):
+        start = whole[:end]
+        path.write_text(start)
+        reason = r"x.json:\d+( .element 1.)?: (the array's|(broken|unreadable) J)"
+        with pytest.raises(ValueError, match=reason):
+            read_conversations(path)
+        n_whole_rows = start.count("}\n") + start.count("},") + start.endswith(" }")
+        if n_whole_rows > 1:
+            assert len(read_conversations(path, skip_bad_rows=True)) == n_whole_rows
+    for broken, reason in [
+            (whole.replace('"a 1",', '"a 1"'), "x.json:6: broken JSON at column 3, 2 lines on"),
+            (whole.replace('"prompt": "a 2"', "5"), "x.json:10: broken JSON"),
+            (whole[:-1] + ", 5, null]",
+             "x.json:18: expected an object or a list of messages, got int"),
+            (whole + "]", "the array's brackets do not match")]:
+        path.write_text(broken)
+        with pytest.raises(ValueError, match=reason):
+            read_conversations(path)
+
+
+def test_lines_that_begin_with_a_bracket_are_lines_whatever_the_first_says(tmp_path):
+    for first in ("[]", "[1, 2]", '["Hi", "Hello"]', '[{"rol": "user"}]',
+                  '[{"prompt": "a", "completion": "b"}]'):
+        path = write(tmp_path / "x.jsonl", "", first, [U, A], "", [U, A])
+        with pytest.raises(ValueError, match="x.jsonl:2: "):
+            read_conversations(path)
+        rows = read_conversations(path, skip_bad_rows=True)
+        assert list(rows) == [{"messages": [U, A]}] * 2 and len(rows.bad) == 1
+    # Rows that have fields of a message, but are none.
+    row = {"role": "tutor", "from": "a book", "messages": [U, A]}
+    for layout in dict(), dict(indent=1):
+        (tmp_path / "x.json").write_text(json.dumps([row] * 3, **layout))
+        assert list(read_conversations(tmp_path / "x.json")) == [{"messages": [U, A]}] * 3
+
+
+def test_a_bad_row_of_an_array_on_one_line_is_named(tmp_path):
+    path = tmp_path / "x.json"
+    rows = [{"prompt": f"a {i}", "completion": "x\n"} for i in range(900)]
+    rows[700] = {}
+    path.write_text("\n" + json.dumps(rows) + "\n\n")
+    with pytest.raises(ValueError, match=r"x.json:2 \(element 701\): not recognised"):
+        read_conversations(path)
+    path.write_text(json.dumps(rows[:2])[:-1])
+    bad = read_conversations(path, skip_bad_rows=True).bad
+    assert bad[0][0].endswith("x.json:1 (element 3)")
+
+
+def test_a_string_without_an_end_takes_no_longer_than_the_file(tmp_path):
+    # 2 MB, which take a minute if every quote starts another search for the end of the string.
+    (tmp_path / "x.json").write_text('[{"prompt": "' + '\\"' * 1_000_000)
+    start = time.process_time()
+    with pytest.raises(ValueError, match=r"x.json:1 \(element 1\): broken JSON"):
+        read_conversations(tmp_path / "x.json")
+    assert time.process_time() - start < 10
+
+
+def test_the_index_is_small(tmp_path):
+    # Rows of about 1,000 bytes.
+    path = write(tmp_path / "x.jsonl", *[{"prompt": "Hi", "completion": "word " * 200}] * 5000)
+    tracemalloc.start()
+    rows = read_conversations(path)
+    held = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert len(rows) == 5000
+    assert held < 30 * 5000
