@@ -1,14 +1,14 @@
 """
-Fetch what the field trains and tests on into data/downloads/NAME/.
+Download the data sets that the field trains and tests on into data/downloads/NAME/.
 
-    python data/download.py --list                               # the sources, their sizes, where they come from
-    python data/download.py climbmix --shards 8                  # 8 of 6,542 training shards and the validation shard
+    python data/download.py --list                  # the sources, their sizes, where they come from
+    python data/download.py climbmix --shards 8     # 8 training shards and the validation shard
     python data/download.py smoltalk mmlu gsm8k arc humaneval
 
-The hub's listing gives names, sizes and checksums; every file is written to NAME.part, resumed from there after a
-broken transfer, verified, then renamed. HF_ENDPOINT (a mirror of the hub), http_proxy, https_proxy and no_proxy are
-honoured.
-Offline: copy the files of a source by hand into its folder; they are used as they are.
+Names, sizes and checksums of the files come from the listing of the Hugging Face hub. A file is
+written to NAME.part, verified, then renamed; a broken transfer goes on where it stopped. Set
+HF_ENDPOINT to use a mirror of the hub; http_proxy, https_proxy and no_proxy work as usual.
+Offline, copy the files of a source into its folder by hand; they are used as they are.
 """
 import argparse
 import fnmatch
@@ -21,7 +21,8 @@ import urllib.parse
 from pathlib import Path
 from typing import NamedTuple
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))        # so that it runs as python data/download.py
+# This lets the file run as python data/download.py.
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from data.documents import DOWNLOADS
 from data.fetch import Remote, Retry, fetch, open_url, with_retries
 from data.published.core_tasks import TASKS as CORE_TASKS
@@ -30,20 +31,24 @@ HUB = "https://huggingface.co"
 
 
 class Published(NamedTuple):
-    repo: str                   # data set on the hub, or the URL of a single file
-    files: tuple                # patterns of the paths to fetch; of a sharded source {:05d} counts its shards
+    # A data set on the hub, or the URL of a single file.
+    repo: str
+    # Patterns of the paths to fetch; {:05d} is the number of a shard.
+    files: tuple
     about: str
-    sha256: str = ""            # of the single file, which has no listing
+    # Of a single file, since that has no listing.
+    sha256: str = ""
 
 
 SOURCES = {
     "climbmix": Published("karpathy/climbmix-400b-shuffle", ("shard_{:05d}.parquet",),
-                       "web text of many subjects, 6,542 shards of about 90 MB"),
+                          "web text of many subjects, 6,542 shards of about 90 MB"),
     "fineweb": Published("karpathy/fineweb-edu-100b-shuffle", ("shard_{:05d}.parquet",),
-                      "educational web text, 1,822 shards of about 90 MB"),
+                         "educational web text, 1,822 shards of about 90 MB"),
     "tinystories": Published("roneneldan/TinyStories", ("TinyStoriesV2-GPT4-*.txt",),
                              "stories in simple words, 2.2 GB"),
-    "smoltalk": Published("HuggingFaceTB/smol-smoltalk", ("data/*.parquet",), "460K conversations, 24K for testing"),
+    "smoltalk": Published("HuggingFaceTB/smol-smoltalk", ("data/*.parquet",),
+                          "460K conversations, 24K for testing"),
     "mmlu": Published("cais/mmlu", ("all/*.parquet",),
                       "multiple choice, 57 subjects: 100K auxiliary, 14K for testing"),
     "arc": Published("allenai/ai2_arc", ("ARC-*/*.parquet",),
@@ -53,52 +58,63 @@ SOURCES = {
     "humaneval": Published("openai/openai_humaneval", ("openai_humaneval/*.parquet",),
                            "164 Python functions with tests"),
     "ultrafeedback": Published("HuggingFaceH4/ultrafeedback_binarized", ("data/*_prefs-*.parquet",),
-                            "61K preference pairs, 2K for testing"),
-    "hh": Published("Anthropic/hh-rlhf", ("h*-*/*.jsonl.gz",), "helpful and harmless: 161K preference pairs"),
-    # Its host publishes no checksum; this is the one that several projects have recorded for the bundle.
-    "core": Published("https://karpathy-public.s3.us-west-2.amazonaws.com/eval_bundle.zip", ("eval_bundle.zip",),
-                   "the 22 tasks of DCLM's CORE", "90a7c19e28ee7a52b4f6e1f87658deb9fde7f63deba2379045bdb1fe9ea5d200"),
+                               "61K preference pairs, 2K for testing"),
+    "hh": Published("Anthropic/hh-rlhf", ("h*-*/*.jsonl.gz",),
+                    "helpful and harmless: 161K preference pairs"),
+    # Its host publishes no checksum. Several projects have recorded this one for the bundle.
+    "core": Published("https://karpathy-public.s3.us-west-2.amazonaws.com/eval_bundle.zip",
+                      ("eval_bundle.zip",), "the 22 tasks of DCLM's CORE",
+                      "90a7c19e28ee7a52b4f6e1f87658deb9fde7f63deba2379045bdb1fe9ea5d200"),
 }
 
 
 def endpoint():
     url = os.environ.get("HF_ENDPOINT", "").rstrip("/") or HUB
     if not url.startswith(("http://", "https://")):
-        raise ValueError(f"HF_ENDPOINT is {url!r}, expected an address that begins with https://. Unset or correct it")
+        raise ValueError(f"HF_ENDPOINT is {url!r}, expected an address that begins with https://. "
+                         f"Unset or correct it")
     return url
 
 
 def list_remote(source, shards):
-    """The files of a source that are to be fetched, by the hub's listing."""
+    """The files of a source to fetch, from the listing of the hub."""
     if source.repo.startswith("http"):
         return [Remote(source.repo, source.repo.rsplit("/", 1)[1], -1, f"sha256:{source.sha256}")]
-    url, entries = f"{endpoint()}/api/datasets/{source.repo}/tree/main?recursive=true&limit=1000", []
-    while url:                                                          # a page has at most 1,000 entries
+    url, entries = (
+        f"{endpoint()}/api/datasets/{source.repo}/tree/main?recursive=true&limit=1000", [])
+    # A page has at most 1,000 entries.
+    while url:
         page, url = read_listing(url)
         entries += page
     sizes = {entry["path"]: entry for entry in entries if entry.get("type") == "file"}
     if "{" in source.files[0]:
         pattern = source.files[0].replace("{:05d}", "[0-9]" * 5)
         published = sorted(path for path in sizes if fnmatch.fnmatch(path, pattern))
-        # the last shard is for validation by convention; data/text.py knows it by its name
+        # By convention the last shard is for validation; data/documents.py knows it by its name.
         local = {published[-1]: f"val_{published[-1]}"} if published else {}
         wanted = published[:-1][:shards] + published[-1:]
     else:
-        local, wanted = {}, sorted(p for p in sizes if any(fnmatch.fnmatch(p, pattern) for pattern in source.files))
+        local, wanted = {}, sorted(p for p in sizes
+                                   if any(fnmatch.fnmatch(p, pattern) for pattern in source.files))
     if not wanted:
-        raise ValueError(f"{source.repo}: none of its {len(sizes)} files matches {', '.join(source.files)}; the data "
-                         f"set was rearranged. Download it by hand")
+        raise ValueError(f"{source.repo}: none of its {len(sizes)} files matches "
+                         f"{', '.join(source.files)}; the data set was rearranged. "
+                         f"Download it by hand")
     remotes = []
     for path in wanted:
         entry, lfs = sizes[path], sizes[path].get("lfs") or {}
-        checksum = f"sha256:{lfs['oid'].removeprefix('sha256:')}" if lfs.get("oid") else f"git:{entry.get('oid', '')}"
+        checksum = (f"sha256:{lfs['oid'].removeprefix('sha256:')}" if lfs.get("oid")
+                    else f"git:{entry.get('oid', '')}")
         url = f"{endpoint()}/datasets/{source.repo}/resolve/main/{urllib.parse.quote(path)}"
         remotes.append(Remote(url, local.get(path, path), lfs.get("size", entry["size"]), checksum))
     return remotes
 
 
 def read_listing(url):
-    """One page of a listing, and the address of the next: it comes as '<https://...>; rel="next"'."""
+    """One page of a listing, and the address of the next one or "".
+
+    The header Link holds the address, as '<https://...>; rel="next"'.
+    """
     with open_url(url) as response:
         try:
             content, link = response.read(), response.headers.get("Link", "")
@@ -106,47 +122,59 @@ def read_listing(url):
             raise Retry(f"broken off ({e or type(e).__name__})") from None
     try:
         page = json.loads(content)
-        if any(entry["type"] == "file" and {"", "..", "."} & set(entry["path"].split("/")) for entry in page):
+        if any(entry["type"] == "file" and {"", "..", "."} & set(entry["path"].split("/"))
+               for entry in page):
             raise ValueError("a path that leaves its folder")
     except (ValueError, TypeError, KeyError) as e:
-        raise ValueError(f"{url}: no listing of files came back ({e}). Is HF_ENDPOINT right, or did a proxy "
-                         f"answer?") from None
+        raise ValueError(f"{url}: no listing of files came back ({e}). "
+                         f"Is HF_ENDPOINT right, or did a proxy answer?") from None
     return page, link.partition("<")[2].partition(">")[0] if 'rel="next"' in link else ""
 
 
 def download(name, shards, dest):
-    """Fetch a source into dest/name and say what was done. A file that has the published size is not fetched again."""
+    """Fetch a source into dest/name and print what was done.
+
+    A file that has the published size is not fetched again.
+    """
     folder, source = Path(dest) / name, SOURCES[name]
-    at_hand = [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".part"
+    at_hand = [path for path in folder.rglob("*")
+               if path.is_file() and path.suffix != ".part"
                and path.parent != folder / "prepared"] if folder.exists() else []
     names = {path.name for path in at_hand}
-    if source.repo.startswith("http") and (source.files[0] in names
-                                           or all(f"{task.file}.jsonl" in names for task in CORE_TASKS.values())):
+    if source.repo.startswith("http") and (
+            source.files[0] in names
+            or all(f"{task.file}.jsonl" in names for task in CORE_TASKS.values())):
         print(f"{name}: {len(at_hand)} files in {folder}, nothing to do")
         return
     try:
-        remotes = with_retries(lambda: list_remote(source, shards), f"cannot list {source.repo} at {endpoint()}")
+        remotes = with_retries(lambda: list_remote(source, shards),
+                               f"cannot list {source.repo} at {endpoint()}")
     except ConnectionError as e:
         if at_hand:
             print(f"{name}: {e}. Using the {len(at_hand)} files in {folder} as they are")
             return
-        raise ConnectionError(f"{e}. Offline? Copy {', '.join(source.files)} of {web_page(source)} to {folder} by "
-                              f"hand, or set HF_ENDPOINT to a mirror, or https_proxy") from None
-    missing = [r for r in remotes if not (folder / r.path).exists() or (folder / r.path).stat().st_size != r.size]
-    needed, free = sum(max(r.size, 0) for r in missing), shutil.disk_usage(existing_parent(folder)).free
+        raise ConnectionError(f"{e}. Offline? Copy {', '.join(source.files)} of "
+                              f"{web_page(source)} to {folder} by hand, "
+                              f"or set HF_ENDPOINT to a mirror, or https_proxy") from None
+    missing = [r for r in remotes
+               if not (folder / r.path).exists() or (folder / r.path).stat().st_size != r.size]
+    needed, free = (sum(max(r.size, 0) for r in missing),
+                    shutil.disk_usage(existing_parent(folder)).free)
     if needed > free:
-        raise OSError(f"{folder}: {name} needs {needed / 1e9:.1f} GB more, the disk has {free / 1e9:.1f} GB free. "
+        raise OSError(f"{folder}: {name} needs {needed / 1e9:.1f} GB more, "
+                      f"the disk has {free / 1e9:.1f} GB free. "
                       f"Free some space, or choose another --dest or fewer --shards")
-    print(f"{name}: {len(remotes)} files, {len(remotes) - len(missing)} there already, {needed / 1e6:,.1f} MB to fetch",
-          flush=True)
+    print(f"{name}: {len(remotes)} files, {len(remotes) - len(missing)} there already, "
+          f"{needed / 1e6:,.1f} MB to fetch", flush=True)
     for i, remote in enumerate(missing, 1):
         try:
             fetch(remote, folder / remote.path)
         except ConnectionError as e:
-            raise ConnectionError(f"{e}. Run again to go on from there; offline, copy it to {folder / remote.path} "
-                                  f"by hand") from None
+            raise ConnectionError(f"{e}. Run again to go on from there; offline, copy it to "
+                                  f"{folder / remote.path} by hand") from None
         size = (folder / remote.path).stat().st_size
-        print(f"\r  {i}/{len(missing)} {folder / remote.path}  {size / 1e6:,.1f} MB, verified", flush=True)
+        print(f"\r  {i}/{len(missing)} {folder / remote.path}  {size / 1e6:,.1f} MB, verified",
+              flush=True)
 
 
 def existing_parent(path):
@@ -162,9 +190,12 @@ def main():
     cli = argparse.ArgumentParser(description=__doc__, allow_abbrev=False,
                                   formatter_class=argparse.RawDescriptionHelpFormatter)
     cli.error = lambda message: fail(f"{message} (see python data/download.py --help)")
-    cli.add_argument("names", nargs="*", metavar="NAME", help=f"one or more of: {', '.join(SOURCES)}")
-    cli.add_argument("--shards", type=int, default=8, help="training shards of climbmix and fineweb (default: 8)")
-    cli.add_argument("--dest", default=str(DOWNLOADS), help="folder for a folder NAME each (default: data/downloads)")
+    cli.add_argument("names", nargs="*", metavar="NAME",
+                     help=f"one or more of: {', '.join(SOURCES)}")
+    cli.add_argument("--shards", type=int, default=8,
+                     help="training shards of climbmix and fineweb (default: 8)")
+    cli.add_argument("--dest", default=str(DOWNLOADS),
+                     help="folder for a folder NAME each (default: data/downloads)")
     cli.add_argument("--list", action="store_true", help="show the sources and stop")
     args = cli.parse_args()
     if args.list:
@@ -173,7 +204,8 @@ def main():
         return
     unknown = [name for name in args.names if name not in SOURCES]
     if unknown or not args.names:
-        raise ValueError((f"no source is called {unknown[0]!r}" if unknown else "name at least one source")
+        raise ValueError((f"no source is called {unknown[0]!r}" if unknown
+                          else "name at least one source")
                          + f"; there are {', '.join(SOURCES)}")
     if args.shards < 1:
         raise ValueError(f"--shards must be at least 1, not {args.shards}")

@@ -1,5 +1,5 @@
 """
-Bring one file over HTTP: retries with back-off, resume where a transfer broke, verify size and checksum, then rename.
+Fetch one file over HTTP: try again, resume a broken transfer, verify size and checksum, rename.
 """
 import hashlib
 import http.client
@@ -10,15 +10,20 @@ import urllib.error
 import urllib.request
 from typing import NamedTuple
 
-WAITS = (1, 2, 4, 8)            # seconds before each new try
-TIMEOUT = 30                    # seconds without a byte
+# Seconds to wait before each new try.
+WAITS = (1, 2, 4, 8)
+# Seconds without a byte after which a try has failed.
+TIMEOUT = 30
 
 
 class Remote(NamedTuple):
     url: str
-    path: str                   # where it goes, relative to the source's folder
-    size: int                   # bytes, or -1 if unknown
-    checksum: str               # "sha256:..." (large files) or "git:..." (small ones: sha1 of a git blob)
+    # Where the file goes, relative to the folder of its source.
+    path: str
+    # Bytes, or -1 if unknown.
+    size: int
+    # "sha256:..." for a large file, "git:..." for a small one: the SHA-1 of a git blob.
+    checksum: str
 
 
 class Retry(Exception):
@@ -33,9 +38,11 @@ def open_url(url, start=0):
     except urllib.error.HTTPError as e:
         if e.code in (408, 429) or e.code >= 500:
             raise Retry(f"HTTP status {e.code} {e.reason}") from None
-        if e.code == 416:                                               # nothing after `start`
+        # Range not satisfiable: the file has no byte at `start`.
+        if e.code == 416:
             return None
-        raise ValueError(f"{url}: HTTP status {e.code} {e.reason}. Was it moved, or is HF_ENDPOINT wrong?") from None
+        raise ValueError(f"{url}: HTTP status {e.code} {e.reason}. "
+                         f"Was it moved, or is HF_ENDPOINT wrong?") from None
     except (urllib.error.URLError, http.client.HTTPException, OSError) as e:
         raise Retry(str(getattr(e, "reason", e)) or type(e).__name__) from None
 
@@ -52,50 +59,61 @@ def with_retries(action, what):
 
 
 def fetch(remote, target):
-    """Bring one file to `target`: resume target.part, verify, rename. ConnectionError or ValueError if that fails."""
+    """Fetch one file to `target`, by way of target.part.
+
+    Raises ConnectionError if the transfer fails, and ValueError if another file comes than the
+    published one.
+    """
     part = target.with_name(target.name + ".part")
     target.parent.mkdir(parents=True, exist_ok=True)
     for fresh in (False, True):
-        if fresh:                                                   # a part of another version of the file, or damage
+        # The second try starts afresh: the part was damaged, or of another version of the file.
+        if fresh:
             part.unlink(missing_ok=True)
         with_retries(lambda: transfer(remote, part), f"cannot fetch {remote.url}")
         size, found = part.stat().st_size, checksum_of(part, remote.checksum)
         if remote.size in (-1, size) and found == remote.checksum:
             os.replace(part, target)
             return
-    raise ValueError(f"{remote.url}: the file that came has {size:,} bytes and {found}, published are "
-                     f"{remote.size:,} bytes and {remote.checksum}. Try later, or another HF_ENDPOINT")
+    raise ValueError(f"{remote.url}: the file that came has {size:,} bytes and {found}, "
+                     f"published are {remote.size:,} bytes and {remote.checksum}. "
+                     f"Try later, or another HF_ENDPOINT")
 
 
 def transfer(remote, part):
-    """Append to `part` what is missing; Retry if the connection breaks on the way."""
+    """Append what is missing to `part`; raise Retry if the connection breaks on the way."""
     start = part.stat().st_size if part.exists() else 0
     if start == remote.size:
         return
     response = open_url(remote.url, start)
     if response is None:
+        # Of an unknown size all is there; the checksum will tell whether it is right.
         if remote.size == -1:
-            return                                                      # nothing is missing; the checksum will tell
+            return
         part.unlink()
         raise Retry("the part on disk is longer than the file")
     with response:
         resumed = response.status == 206
         begun, done = time.time(), start if resumed else 0
-        total = remote.size if remote.size >= 0 else done + int(response.headers.get("Content-Length") or -1 - done)
+        total = (remote.size if remote.size >= 0
+                 else done + int(response.headers.get("Content-Length") or -1 - done))
         shown = 0
-        with open(part, "ab" if resumed else "wb") as file:         # a server that ignores Range sends all of it again
+        # A server that ignores Range sends the whole file again.
+        with open(part, "ab" if resumed else "wb") as file:
             while True:
                 try:
                     chunk = response.read(1 << 20)
                 except (http.client.HTTPException, OSError) as e:
-                    raise Retry(f"broken off after {done:,} bytes ({e or type(e).__name__})") from None
+                    raise Retry(
+                        f"broken off after {done:,} bytes ({e or type(e).__name__})") from None
                 if not chunk:
                     break
                 try:
                     file.write(chunk)
                 except OSError as e:
-                    raise OSError(f"{part}: cannot write after {done:,} bytes ({e.strerror}). Free some space or "
-                                  f"choose another --dest; run again, it goes on from here") from None
+                    raise OSError(f"{part}: cannot write after {done:,} bytes ({e.strerror}). "
+                                  f"Free some space or choose another --dest; run again, it goes "
+                                  f"on from here") from None
                 done += len(chunk)
                 if time.time() - shown > 0.2:
                     shown = time.time()
@@ -106,16 +124,22 @@ def transfer(remote, part):
 
 
 def show(name, done, total, rate):
-    """One line that is overwritten, on a terminal only: a log file gets one line a finished file."""
+    """Show the progress on a terminal, in one line that the next one overwrites.
+
+    rate: bytes per second. In a log file stand only the finished files.
+    """
     if sys.stderr.isatty():
-        share = f"{100 * done / total:3.0f} % of {total / 1e6:,.0f} MB" if total > 0 else f"{done / 1e6:,.0f} MB"
-        print(f"\r  {name[-40:]:40} {share}, {rate / 1e6:.1f} MB/s   ", end="", file=sys.stderr, flush=True)
+        share = (f"{100 * done / total:3.0f} % of {total / 1e6:,.0f} MB" if total > 0
+                 else f"{done / 1e6:,.0f} MB")
+        print(f"\r  {name[-40:]:40} {share}, {rate / 1e6:.1f} MB/s   ", end="",
+              file=sys.stderr, flush=True)
 
 
 def checksum_of(path, like):
-    """The checksum of a file, of the kind that `like` is: "sha256:..." or "git:..."."""
+    """The checksum of a file, of the same kind as `like`: "sha256:..." or "git:..."."""
     kind = like.partition(":")[0]
-    digest = hashlib.sha256() if kind == "sha256" else hashlib.sha1(b"blob %d\x00" % path.stat().st_size)
+    digest = (hashlib.sha256() if kind == "sha256"
+              else hashlib.sha1(b"blob %d\x00" % path.stat().st_size))
     with open(path, "rb") as file:
         while chunk := file.read(1 << 20):
             digest.update(chunk)

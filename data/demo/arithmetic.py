@@ -1,55 +1,66 @@
 """
-Arithmetic with the tool: `What is 37*48?` -> `37*48 = `, a python part with its output, then `#### 1776`, as in GSM8K.
+Arithmetic with the tool: the model writes the expression, Python computes it.
 
-The model need not calculate; it has to read the question, write the expression, and copy the result. One step of
-addition, subtraction, multiplication or division on numbers of up to four digits, or two steps. The question's numbers
-decide the split, in either order (3+4 is 4+3). A quotient ends after at most three decimals.
+`What is 37*48?` is answered with `37*48 = `, a python part and its output, then `#### 1776`, as in
+GSM8K. The model need not calculate: it has to read the question, write the expression and copy the
+result. An expression has one step (+ - * /) on numbers of up to four digits, or two steps. The
+expression decides the split, and 3+4 counts as 4+3. A quotient has at most three decimals.
 """
 from data.demo.spelling import record, run_on
 from data.demo.splits import check_split, generator, item_index, split_of
 from data.grading import same_final_number
 
-ASK = [                     # {e}: the expression, in symbols or in words
-    "What is {e}?", "What is {e}", "What's {e}?", "what's {e}", "what is {e}?", "How much is {e}?", "how much is {e}",
-    "Compute {e}", "Compute {e}.", "Calculate {e}", "Calculate {e}.", "Please calculate {e}.", "Please compute {e}.",
-    "Can you compute {e}?", "Can you calculate {e} for me?", "Could you work out {e}?", "Work out {e}.",
-    "Evaluate {e}", "Evaluate {e}.", "Solve {e}", "{e}", "{e} = ?", "{e}=", "{e}?", "Tell me what {e} is.",
-    "Tell me {e}.", "What does {e} equal?", "What do you get for {e}?", "What is the result of {e}?",
-    "What is the value of {e}?", "Find {e}.", "Find the value of {e}.", "Give me the result of {e}.",
-    "I need to know {e}.", "Do you know what {e} is?", "Quick question: what is {e}?", "Use Python to compute {e}.",
-    "Help me with {e}.", "How much does {e} make?", "Do the math: {e}", "Was ist {e}?", "Berechne {e}.",
-    "Wie viel ist {e}?", "Combien font {e} ?", "Calcule {e}.", "¿Cuánto es {e}?",
+# {e} stands for the expression, in symbols or in words.
+ASK = [
+    "What is {e}?", "What is {e}", "What's {e}?", "what's {e}", "what is {e}?", "How much is {e}?",
+    "how much is {e}", "Compute {e}", "Compute {e}.", "Calculate {e}", "Calculate {e}.",
+    "Please calculate {e}.", "Please compute {e}.", "Can you compute {e}?",
+    "Can you calculate {e} for me?", "Could you work out {e}?", "Work out {e}.", "Evaluate {e}",
+    "Evaluate {e}.", "Solve {e}", "{e}", "{e} = ?", "{e}=", "{e}?", "Tell me what {e} is.",
+    "Tell me {e}.", "What does {e} equal?", "What do you get for {e}?",
+    "What is the result of {e}?", "What is the value of {e}?", "Find {e}.",
+    "Find the value of {e}.", "Give me the result of {e}.", "I need to know {e}.",
+    "Do you know what {e} is?", "Quick question: what is {e}?", "Use Python to compute {e}.",
+    "Help me with {e}.", "How much does {e} make?", "Do the math: {e}", "Was ist {e}?",
+    "Berechne {e}.", "Wie viel ist {e}?", "Combien font {e} ?", "Calcule {e}.", "¿Cuánto es {e}?",
 ]
-WORDS = {                   # the ways to write one step without naming the task
+# One step in words, to be asked for by one of the above.
+WORDS = {
     "+": ["{a} plus {b}", "{a} added to {b}", "the sum of {a} and {b}"],
     "-": ["{a} minus {b}", "{a} take away {b}", "the difference of {a} and {b}"],
     "*": ["{a} times {b}", "{a} multiplied by {b}", "the product of {a} and {b}", "{a} x {b}"],
     "/": ["{a} divided by {b}", "{a} over {b}", "the quotient of {a} and {b}"],
 }
-COMMANDS = {                # whole sentences, for one step
+# Whole sentences that ask for one step.
+COMMANDS = {
     "+": ["Add {a} and {b}.", "Add {b} to {a}.", "What do you get if you add {a} and {b}?"],
     "-": ["Subtract {b} from {a}.", "What is left if you take {b} from {a}?"],
-    "*": ["Multiply {a} by {b}.", "Multiply {a} and {b}.", "What do you get if you multiply {a} by {b}?"],
+    "*": ["Multiply {a} by {b}.", "Multiply {a} and {b}.",
+          "What do you get if you multiply {a} by {b}?"],
     "/": ["Divide {a} by {b}.", "What do you get if you divide {a} by {b}?"],
 }
-TWO_STEPS = {               # the expression -> sentences for it; symbols are used as well
-    "({a}+{b})*{c}": ["Add {a} and {b}, then multiply by {c}.", "What is the sum of {a} and {b}, times {c}?"],
+# Expressions of two steps, and whole sentences that ask for them.
+TWO_STEPS = {
+    "({a}+{b})*{c}": ["Add {a} and {b}, then multiply by {c}.",
+                      "What is the sum of {a} and {b}, times {c}?"],
     "({a}-{b})*{c}": ["Subtract {b} from {a}, then multiply by {c}."],
     "{a}*{b}+{c}": ["Multiply {a} by {b}, then add {c}.", "What is {a} times {b} plus {c}?"],
     "{a}*{b}-{c}": ["Multiply {a} by {b}, then subtract {c}.", "What is {a} times {b} minus {c}?"],
-    "{a}+{b}+{c}": ["Add {a}, {b} and {c}.", "What is the sum of {a}, {b} and {c}?", "What is {a} plus {b} plus {c}?"],
+    "{a}+{b}+{c}": ["Add {a}, {b} and {c}.", "What is the sum of {a}, {b} and {c}?",
+                    "What is {a} plus {b} plus {c}?"],
     "{a}+{b}-{c}": ["Add {a} and {b}, then subtract {c}.", "What is {a} plus {b} minus {c}?"],
     "{a}-{b}-{c}": ["What is {a} minus {b} minus {c}?", "Subtract {b} and then {c} from {a}."],
 }
+# Answers without a number, to be rejected.
 EVASIVE = [
-    "I am not good at math.", "That is a large number.", "You should use a calculator.", "It depends.",
-    "I would rather not say.", "Numbers are hard to work with.", "I think you know the answer.",
-    "Let me think about it.", "That is an interesting question.",
+    "I am not good at math.", "That is a large number.", "You should use a calculator.",
+    "It depends.", "I would rather not say.", "Numbers are hard to work with.",
+    "I think you know the answer.", "Let me think about it.", "That is an interesting question.",
 ]
 
 
 def number(draw, digits=(15, 35, 30, 20)):
-    """A whole number of one to len(digits) digits; the weights say how often each length comes up. Never 0."""
+    """A whole number above 0. digits: the weight of one-digit numbers, of two-digit numbers, ..."""
     n = draw.choices(range(1, len(digits) + 1), digits)[0]
     return draw.randrange(10 ** (n - 1), 10 ** n)
 
@@ -64,7 +75,8 @@ def expression(draw):
     template = "{a}" + kind + "{b}"
     if kind != "/":
         return template, {"a": number(draw), "b": number(draw)}
-    if draw.random() < 0.75:                                    # a whole quotient
+    # Three quotients in four are whole numbers.
+    if draw.random() < 0.75:
         b = max(2, number(draw, (50, 50)))
         return template, {"a": b * draw.randrange(1, 9999 // b + 1), "b": b}
     b = draw.choice([2, 4, 5, 8, 10])
@@ -72,27 +84,30 @@ def expression(draw):
 
 
 def item_of(template, numbers):
-    """The text that decides the split, equal for a+b and b+a."""
+    """The text that decides the split; it is the same for a+b and b+a."""
     if template in ("{a}+{b}", "{a}*{b}", "{a}+{b}+{c}"):
         numbers = dict(zip(numbers, sorted(numbers.values())))
     return template.format(**numbers)
 
 
 def result(template, numbers):
-    """What the tool prints for the expression, from the numbers themselves: 37*48 -> "1776", 84/7 -> "12".
+    """What the tool prints for the expression: 37*48 -> "1776", 84/7 -> "12".
 
-    A float has up to 12 significant digits and no needless .0, as run_python in tool.py writes it.
+    A float has up to 12 significant digits and no needless .0, as run_python in talk/tool.py
+    writes it.
     """
     a, b, c = numbers["a"], numbers["b"], numbers.get("c")
-    value = {"{a}+{b}": lambda: a + b, "{a}-{b}": lambda: a - b, "{a}*{b}": lambda: a * b, "{a}/{b}": lambda: a / b,
-                "({a}+{b})*{c}": lambda: (a + b) * c, "({a}-{b})*{c}": lambda: (a - b) * c,
-                "{a}*{b}+{c}": lambda: a * b + c, "{a}*{b}-{c}": lambda: a * b - c, "{a}+{b}+{c}": lambda: a + b + c,
-                "{a}+{b}-{c}": lambda: a + b - c, "{a}-{b}-{c}": lambda: a - b - c}[template]()
+    value = {"{a}+{b}": lambda: a + b, "{a}-{b}": lambda: a - b,
+             "{a}*{b}": lambda: a * b, "{a}/{b}": lambda: a / b,
+             "({a}+{b})*{c}": lambda: (a + b) * c, "({a}-{b})*{c}": lambda: (a - b) * c,
+             "{a}*{b}+{c}": lambda: a * b + c, "{a}*{b}-{c}": lambda: a * b - c,
+             "{a}+{b}+{c}": lambda: a + b + c, "{a}+{b}-{c}": lambda: a + b - c,
+             "{a}-{b}-{c}": lambda: a - b - c}[template]()
     return f"{value:.12g}" if isinstance(value, float) else str(value)
 
 
 def question(template, numbers, draw):
-    """Ask for the expression in symbols (with or without spaces), in words, or as a command."""
+    """Ask for the expression: as a command, in words, or in symbols with or without spaces."""
     sentences = TWO_STEPS.get(template) or COMMANDS[template[3]]
     form = draw.random()
     if form < 0.2:
@@ -106,13 +121,18 @@ def question(template, numbers, draw):
 
 
 def solution(code, output):
-    """The answer as parts, in GSM8K's manner."""
-    return [{"type": "text", "text": f"{code} = "}, {"type": "python", "text": code},
-            {"type": "python_output", "text": output}, {"type": "text", "text": f"\n#### {output}"}]
+    """The answer as parts, in the manner of GSM8K."""
+    return [{"type": "text", "text": f"{code} = "},
+            {"type": "python", "text": code},
+            {"type": "python_output", "text": output},
+            {"type": "text", "text": f"\n#### {output}"}]
 
 
 class Arithmetic:
-    """size: any number of conversations, drawn afresh for each index; None for 10,000 (500 outside train)."""
+    """Each index draws an expression of its own.
+
+    size: any number of conversations. None stands for 10,000 in train and 500 in the other splits.
+    """
 
     def __init__(self, split, size=None):
         check_split(split)
@@ -123,7 +143,11 @@ class Arithmetic:
         return self.size
 
     def draw(self, i):
-        """The i-th expression of the split: (template, numbers, generator). Draws until the hash says it is ours."""
+        """The i-th expression of the split, and the generator for what else item i needs.
+
+        Returns (template, numbers, generator). Draws until the hash says that the expression
+        belongs to the split.
+        """
         draw = generator("Arithmetic", self.split, item_index(i, self.size))
         while True:
             template, numbers = expression(draw)
@@ -141,19 +165,21 @@ class Arithmetic:
         return same_final_number(answer, conversation["answer"])
 
     def pair(self, i):
-        """{"chosen", "rejected": conversation, "kind"}. Kinds:
+        """Preference pair i: {"chosen": conversation, "rejected": conversation, "kind": str}.
 
-        in the head  no tool and a wrong number, one digit off
-        misread      the tool computes another expression: one digit changed, or another sign
-        miscopied    the tool is right, the stated number is not
-        no tool      the right number, stated without the tool
-        run-on       all right, but it never stops
-        evasive      no number at all
+        The kind says what is wrong with the rejected answer:
+        in the head  does without the tool and states a wrong number, one digit off
+        misread      computes another expression, with one digit changed
+        miscopied    computes the right expression but states another number
+        no tool      states the right number, but does without the tool
+        run-on       is right, but never stops
+        evasive      states no number at all
         """
         chosen, draw = self[i], generator("Arithmetic pair", self.split, i)
         template, numbers, _ = self.draw(i)
         code, answer = chosen["expression"], chosen["answer"]
-        kind = draw.choice(["in the head", "in the head", "misread", "miscopied", "no tool", "run-on", "evasive"])
+        kind = draw.choice(
+            ["in the head", "in the head", "misread", "miscopied", "no tool", "run-on", "evasive"])
         if kind == "in the head":
             wrong = one_digit_off(answer, draw)
             content = draw.choice([f"{code} = {wrong}\n#### {wrong}", f"#### {wrong}"])
@@ -179,7 +205,7 @@ class Arithmetic:
 
 
 def one_digit_off(text, draw):
-    """Change one digit: "1776" -> "1716". A leading digit never becomes 0, so no number is written 0776."""
+    """Change one digit: "1776" -> "1716". A leading digit never becomes 0."""
     at = draw.choice([k for k, c in enumerate(text) if c.isdigit()])
     leads = at == 0 or not text[at - 1].isdigit()
     other = draw.choice([d for d in "0123456789" if d != text[at] and not (leads and d == "0")])

@@ -1,11 +1,12 @@
 """
-Who are you, what can you do, greetings and small talk, and saying "I don't know" where nothing can be known.
+Who are you, what can you do, small talk, and "I don't know" where nothing can be known.
 
-Every intent in wordings.toml has base wordings, short answers, and the facts that an answer must state to be graded
-right. A hash of the wording decides its split, so the test asks in words that no training conversation used. The test
-asks base wordings alone; the other splits add theirs of the paraphrases that frames and small grammars spell out;
-prefixes, lower case and punctuation vary on top. One conversation in four has two or three turns: a greeting or another
-question before, now and then a sum or a word to spell.
+Every intent in wordings.toml has base wordings, short answers, and the facts that an answer must
+state to be graded right. A hash of the wording decides its split, so the test asks in words that no
+training conversation used. The test asks base wordings alone. The other splits also ask in
+paraphrases, which frames and small grammars spell out. A prefix, lower case or other punctuation
+may come on top. One conversation in four has one or two earlier turns: a greeting, another
+question, a sum, or a word to spell.
 """
 import functools
 import itertools
@@ -19,74 +20,96 @@ from data.demo.splits import check_split, generator, item_index, split_of, stabl
 
 WORDINGS = tomllib.loads(Path(__file__).with_name("wordings.toml").read_text("utf-8"))
 INTENTS, FRAMES = WORDINGS["intents"], WORDINGS["frames"]
-SHARES = {"train": 66, "pairs": 7, "prompts": 7, "test": 20}        # percent of the wordings
-PARAPHRASED = 0.7           # share of the conversations, outside the test, that ask in a paraphrase
+# Percent of the wordings in each split.
+SHARES = {"train": 66, "pairs": 7, "prompts": 7, "test": 20}
+# The share of the conversations that ask in a paraphrase; the test has none.
+PARAPHRASED = 0.7
 
-PREFIXES = ["Hi, ", "Hello, ", "Hey, ", "Hello! ", "So, ", "OK, ", "Please tell me: ", "Excuse me, ",
-            "Quick question: ", "Now, ", "I have a question. ", "One more question: ", "Well, ", "And ",
-            "Listen, ", "Hi! ", "Hi there. "]
+PREFIXES = [
+    "Hi, ", "Hello, ", "Hey, ", "Hello! ", "So, ", "OK, ", "Please tell me: ", "Excuse me, ",
+    "Quick question: ", "Now, ", "I have a question. ", "One more question: ", "Well, ", "And ",
+    "Listen, ", "Hi! ", "Hi there. ",
+]
 SUFFIXES = [" please", ", tok2chat", " exactly", " then"]
-EVASIVE = ["That is a good question.", "I would rather not say.", "Why do you ask?",
-           "Let us talk about something else.", "It depends.", "That is hard to say.", "Maybe.", "I see.",
-           "Interesting."]
-INVENTED = {                # what a model makes up where it should know better
-    "identity": ["I am Max, a student from Berlin.", "I am a large language model made by a big company.",
-                 "My name is Anna.", "I am a person like you.", "I am the best model in the world and never wrong."],
-    "small talk": ["The capital of France is Paris.", "The module was not found.", "Yes, forty-two.",
-                   "Return the value."],
-    "unknown": ["It is sunny, 21 degrees.", "It is a quarter past nine.", "Your name is Peter.",
-                "You are 35 years old.", "It will be a very good year.", "The red team won.", "It is 72 dollars.",
-                "Yes, I am quite sure of it."],
+EVASIVE = [
+    "That is a good question.", "I would rather not say.", "Why do you ask?",
+    "Let us talk about something else.", "It depends.", "That is hard to say.", "Maybe.", "I see.",
+    "Interesting.",
+]
+# What a model makes up, by the group of the intent; these answers are rejected.
+INVENTED = {
+    "identity": [
+        "I am Max, a student from Berlin.", "I am a large language model made by a big company.",
+        "My name is Anna.", "I am a person like you.",
+        "I am the best model in the world and never wrong.",
+    ],
+    "small talk": [
+        "The capital of France is Paris.", "The module was not found.", "Yes, forty-two.",
+        "Return the value.",
+    ],
+    "unknown": [
+        "It is sunny, 21 degrees.", "It is a quarter past nine.", "Your name is Peter.",
+        "You are 35 years old.", "It will be a very good year.", "The red team won.",
+        "It is 72 dollars.", "Yes, I am quite sure of it.",
+    ],
 }
 
 
 def listed(text):
-    """"a | b" or one a line -> ["a", "b"]."""
+    """Split a text at | and at line ends: "a | b" -> ["a", "b"]."""
     return [item.strip() for item in re.split(r"[|\n]", text) if item.strip()]
 
 
 @functools.cache
 def wordings(split, group=None):
-    """(base wording, intent) of one split and group, in a fixed shuffled order."""
+    """The (base wording, intent) pairs of one split and group, in a fixed shuffled order."""
     check_split(split)
     found = [(wording, intent) for intent, its in INTENTS.items() if group in (None, its["group"])
              for wording in listed(its["wordings"]) if split_of(plain(wording), SHARES) == split]
     if not found:
         groups = sorted({its["group"] for its in INTENTS.values()})
-        raise ValueError(f"no wordings in group {group!r}: expected one of {', '.join(groups)}, or None for all")
+        raise ValueError(f"no wordings in group {group!r}: expected one of {', '.join(groups)}, "
+                         f"or None for all")
     return sorted(found, key=lambda item: stable_hash(item[0]))
 
 
 @functools.cache
 def paraphrases(intent, split):
-    """What the intent's topics and grammars spell out and the hash gives to this split: a list for each of them."""
+    """The paraphrases of an intent that the hash gives to this split.
+
+    Returns a list of wordings for each source: the clauses, the nouns, and each of the grammars.
+    """
     spelled_out = []
     for kind in "clauses", "nouns":
         topics = listed(INTENTS[intent].get(kind, ""))
-        spelled_out.append([frame.format(topic) for frame in listed(FRAMES[kind]) for topic in topics])
-    # A line that ends with / goes on in the next.
+        spelled_out.append(
+            [frame.format(topic) for frame in listed(FRAMES[kind]) for topic in topics])
+    # A line of a grammar that ends with / goes on in the next line.
     for template in re.sub(r"/\n +", "/", INTENTS[intent]["paraphrases"]).strip().split("\n"):
         pieces = [piece.split("/") for piece in re.split(r"[\[\]]", template)]
+        # An empty choice leaves two spaces, or one before a punctuation mark or at the end.
         spelled_out.append([re.sub(r" +([?.!,]|$)", r"\1", re.sub(" +", " ", "".join(choice)))
                             for choice in itertools.product(*pieces)])
-    found = [[wording[0].upper() + wording[1:] for wording in some if split_of(plain(wording), SHARES) == split]
+    found = [[wording[0].upper() + wording[1:] for wording in some
+              if split_of(plain(wording), SHARES) == split]
              for some in spelled_out]
     return [some for some in found if some]
 
 
 def plain(wording):
-    """Lower case without punctuation, so that "Hello" and "Hello!" count as one wording when splits are made."""
+    """Lower case without punctuation: for the splits "Hello" and "Hello!" are one wording."""
     return " ".join(re.sub(r"[^\w\s]", " ", wording.lower()).split())
 
 
 def dress(wording, draw):
-    """Vary a base wording: a prefix, a suffix, lower case, other punctuation; half the time it stays as it is."""
+    """Vary a wording by a prefix, a suffix, lower case or punctuation; half stay as they are."""
     if draw.random() < 0.5:
         return wording
     asks = wording.endswith("?")
     if (asks or len(wording.split()) > 4) and draw.random() < 0.4:
         prefix = draw.choice(PREFIXES)
-        wording = prefix + (wording if prefix[-2] in ".!:" or wording[:2] == "I " else wording[0].lower() + wording[1:])
+        wording = prefix + (wording if prefix[-2] in ".!:" or wording[:2] == "I "
+                            else wording[0].lower() + wording[1:])
     if asks and draw.random() < 0.15:
         wording = wording[:-1].rstrip() + draw.choice(SUFFIXES) + "?"
     if draw.random() < 0.35:
@@ -97,9 +120,10 @@ def dress(wording, draw):
 
 
 class Identity:
-    """size: any number of conversations, None for one per base wording. group: one of the three, None for all.
+    """Conversations whose last turn is graded; each record names the intent and group of that turn.
 
-    Each record carries the intent and group of its last turn, the one that is graded.
+    size: any number of conversations; None stands for one per base wording.
+    group: "identity", "small talk" or "unknown"; None stands for all.
     """
 
     def __init__(self, split, size=None, group=None):
@@ -116,23 +140,27 @@ class Identity:
         draw = generator("Identity", self.split, i)
         if self.split != "test" and draw.random() < PARAPHRASED:
             intent = draw.choice(self.intents)
-            some = paraphrases(intent, self.split)           # of a large grammar more, but not all: structures vary
+            some = paraphrases(intent, self.split)
+            # A large grammar comes up more often, but only by the root of its size.
             wording = draw.choice(draw.choices(some, [len(its) ** 0.5 for its in some])[0])
         messages = []
         if draw.random() < 0.25:
             for before in self.earlier_turns(intent, draw):
                 messages += before["messages"]
         last = self.turn(wording, intent, draw)
-        return {"messages": messages + last["messages"], "intent": intent, "group": INTENTS[intent]["group"]}
+        return {"messages": messages + last["messages"], "intent": intent,
+                "group": INTENTS[intent]["group"]}
 
     def turn(self, wording, intent, draw):
         """One question and its answer."""
         return record(dress(wording, draw), draw.choice(INTENTS[intent]["answers"]))
 
     def earlier_turns(self, intent, draw):
-        """One or two turns that may come before one of this intent, from the same split: nobody says goodbye first."""
-        openings = [w for w in wordings(self.split) if w[1] in ("greeting", "how are you") and w[1] != intent]
-        questions = [w for w in wordings(self.split) if INTENTS[w[1]]["group"] != "small talk" and w[1] != intent]
+        """One or two turns of the same split that may come before a turn of this intent."""
+        openings = [w for w in wordings(self.split)
+                    if w[1] in ("greeting", "how are you") and w[1] != intent]
+        questions = [w for w in wordings(self.split)
+                     if INTENTS[w[1]]["group"] != "small talk" and w[1] != intent]
         turns = []
         if intent != "greeting" and (intent not in ("thanks", "bye") or draw.random() < 0.5):
             turns.append(self.turn(*draw.choice(openings), draw))
@@ -147,11 +175,14 @@ class Identity:
         return turns
 
     def grade(self, conversation, answer):
-        """True if the answer's text states every fact that its intent calls for."""
+        """Whether the answer states every fact that the intent of the last turn calls for."""
         return states_facts(conversation["intent"], answer)
 
     def pair(self, i):
-        """{"chosen", "rejected": conversation, "kind"}; rejected: invented, evasive, of another intent, a run-on."""
+        """Preference pair i: {"chosen": conversation, "rejected": conversation, "kind": str}.
+
+        The rejected answer is invented, evasive, the answer to another intent, or never stops.
+        """
         chosen, draw = self[i], generator("Identity pair", self.split, i)
         right, intent = chosen["messages"][-1]["content"], chosen["intent"]
         kind = draw.choice(["invented", "evasive", "other answer", "run-on"])
@@ -169,7 +200,10 @@ class Identity:
 
 
 def states_facts(intent, answer):
-    """Whether the answer (a string or parts) contains one alternative of each of the intent's facts, as whole words."""
+    """Whether the answer has an alternative of each of the intent's facts, as whole words.
+
+    answer: a string or a list of parts.
+    """
     if not isinstance(answer, str):
         answer = " ".join(part["text"] for part in answer if part["type"] == "text")
     answer = answer.lower().replace("\u2019", "'").replace("do not know", "don't know")

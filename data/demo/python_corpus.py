@@ -1,14 +1,16 @@
 """
-The embedded corpus: documentation and source code of the Python standard library on this machine, nothing to download.
+The embedded corpus: the documentation and source code of this machine's Python standard library.
 
-Three kinds of document come out, all read with `ast` alone; no module is imported or run:
-- topics: the language reference that `help("topics")` shows (pydoc_data/topics.py), one document a topic;
-- pages:  a reference page per module: its docstrings under `module.Class.method(arguments)` headings, with the longer
-          comments in between, cut between top-level definitions;
+Nothing is downloaded, and no module is imported or run: all files are parsed with `ast`. There are
+three kinds of documents.
+- topics: the language reference that `help("topics")` shows (pydoc_data/topics.py), one document
+          a topic.
+- pages:  a reference page for each module: its docstrings under headings like
+          `module.Class.method(arguments)` and its longer comments, cut into documents.
 - code:   the source itself, cut between top-level statements.
-Topics and pages are prose, the rest is code. Installed packages can add their pages (`packages=("numpy", "torch")`:
-1.8 and 8.7 MB). A held-out document comes from a held-out file, by a hash of the file's path; each topic counts as a
-file of its own, since topics.py alone holds a sixth of the prose.
+Topics and pages are prose. Installed packages can add their pages: numpy has 1.8 MB, torch 8.7 MB.
+Files are held out whole, by a hash of their path. Each topic counts as a file of its own, since
+topics.py alone holds a sixth of the prose.
 """
 import ast
 import functools
@@ -20,52 +22,61 @@ from collections import Counter
 
 from data.demo.splits import stable_hash
 
-# Left out: test suites (17 of the 31 MB in CPython 3.11: asserts and tables of inputs, the least like documentation),
-# what pip has installed (the corpus follows from the Python version alone), and build settings full of local paths.
-SKIPPED_FOLDERS = {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__", "__phello__"}
+# Test suites are 17 of the 31 MB of CPython 3.11, and asserts and tables of inputs teach little.
+# What pip has installed is left out so that the corpus follows from the Python version alone.
+SKIPPED_FOLDERS = {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__",
+                   "__phello__"}
+# Build settings are full of local paths.
 SKIPPED_PREFIXES = ("_sysconfigdata", "config-")
-VAL_PERCENT = 2             # of the files
-DOCUMENT_CHARS = 3000       # pages and code are cut once they are longer; about two rows of 512 tokens
-PUBLIC_NAMES = {"posixpath": "os.path", "_collections_abc": "collections.abc", "_pydecimal": "decimal", "_pyio": "io",
-                "_pydatetime": "datetime", "_strptime": "time", "pathlib._local": "pathlib", "pathlib._abc": "pathlib"}
+# Percent of the files that are held out for validation.
+VAL_PERCENT = 2
+# Pages and code are cut into documents of about this many characters, some two rows of 512 tokens.
+DOCUMENT_CHARS = 3000
+# The names by which people import these modules.
+PUBLIC_NAMES = {"posixpath": "os.path", "_collections_abc": "collections.abc",
+                "_pydecimal": "decimal", "_pyio": "io", "_pydatetime": "datetime",
+                "_strptime": "time", "pathlib._local": "pathlib", "pathlib._abc": "pathlib"}
 
 
 def stdlib_folder():
-    """The folder of the standard library's .py files, also from inside a virtual environment."""
+    """The folder of the standard library's .py files, from inside a virtual environment too."""
     return sysconfig.get_paths()["stdlib"]
 
 
 def source_files(folder):
-    """Sorted paths, relative to the folder and with forward slashes, of the .py files that the corpus is made of."""
+    """The .py files of the corpus: sorted paths relative to the folder, with forward slashes."""
     found = []
     for parent, folders, files in os.walk(folder):
-        folders[:] = sorted(f for f in folders if f not in SKIPPED_FOLDERS and not f.startswith(SKIPPED_PREFIXES))
+        folders[:] = sorted(f for f in folders
+                            if f not in SKIPPED_FOLDERS and not f.startswith(SKIPPED_PREFIXES))
         found += [os.path.relpath(os.path.join(parent, f), folder).replace(os.sep, "/")
                   for f in files if f.endswith(".py") and not f.startswith(SKIPPED_PREFIXES)]
     return sorted(found)
 
 
 def read_source(folder, path):
-    """The text and the syntax tree of one file, or None where it cannot be read, decoded or parsed."""
+    """(source, syntax tree) of one file, or None if it cannot be read, decoded or parsed."""
     try:
         with open(os.path.join(folder, path), encoding="utf-8", newline=None) as f:
             source = f.read()
-        with warnings.catch_warnings():     # newer Pythons warn of odd escapes in older files; that is not our concern
+        # Newer Pythons warn of odd escapes in older files, which is of no interest here.
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore", SyntaxWarning)
             warnings.simplefilter("ignore", DeprecationWarning)
             return source, ast.parse(source)
-    except (OSError, ValueError, SyntaxError):          # UnicodeDecodeError is a ValueError
+    except (OSError, ValueError, SyntaxError):
+        # UnicodeDecodeError is among these: it is a ValueError.
         return None
 
 
 def module_name(path):
-    """json/decoder.py -> json.decoder, json/__init__.py -> json, posixpath.py -> os.path (the name that people use)."""
+    """json/decoder.py -> json.decoder, json/__init__.py -> json, posixpath.py -> os.path."""
     name = path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
     return PUBLIC_NAMES.get(name, name)
 
 
 def definitions(tree, module):
-    """Yield (node, qualified name) of the module's functions, classes and their methods, in the order of the source."""
+    """Yield (node, qualified name) of the functions, classes and methods, in the source's order."""
     def walk(body, prefix):
         for node in body:
             if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
@@ -73,7 +84,8 @@ def definitions(tree, module):
             elif isinstance(node, ast.ClassDef):
                 yield node, f"{prefix}.{node.name}"
                 yield from walk(node.body, f"{prefix}.{node.name}")
-            elif isinstance(node, (ast.If, ast.Try)):           # definitions that depend on the platform or version
+            elif isinstance(node, (ast.If, ast.Try)):
+                # These hold definitions that depend on the platform or the version.
                 branches = [node.body, node.orelse, getattr(node, "finalbody", [])]
                 branches += [handler.body for handler in getattr(node, "handlers", [])]
                 for branch in branches:
@@ -82,7 +94,7 @@ def definitions(tree, module):
 
 
 def heading(node, name):
-    """`json.dumps(obj, *, skipkeys=False)`; without the arguments where they would be longer than the text below."""
+    """The heading of a docstring: `json.dumps(obj, *)`; long arguments become `...`."""
     if isinstance(node, ast.ClassDef):
         return f"class {name}"
     arguments = ast.unparse(node.args)
@@ -90,8 +102,12 @@ def heading(node, name):
 
 
 def comment_blocks(source, tree):
-    """Yield (line number, text) of comments that read like prose: three lines or more, mostly letters and spaces."""
-    in_string = set()           # lines that begin inside a string, where a # is no comment
+    """Yield (line number, text) of the comments that read like prose.
+
+    They have three lines or more, and nearly all of their characters are letters and spaces.
+    """
+    # Lines that begin inside a string: a # there is no comment.
+    in_string = set()
     for node in ast.walk(tree):
         if isinstance(node, (ast.Constant, ast.JoinedStr)) and node.end_lineno > node.lineno:
             in_string.update(range(node.lineno + 1, node.end_lineno + 1))
@@ -109,7 +125,7 @@ def comment_blocks(source, tree):
 
 
 def cut(pieces, joint):
-    """Join neighbouring pieces with the joint into documents of about DOCUMENT_CHARS; no piece is ever cut itself."""
+    """Join neighbouring pieces into documents of about DOCUMENT_CHARS; no piece itself is cut."""
     document, length = [], 0
     for piece in pieces:
         if document and length + len(piece) > DOCUMENT_CHARS:
@@ -129,46 +145,52 @@ def topic_documents(tree):
 
 
 def page_documents(source, tree, module):
-    """Yield the module's reference page as documents that each begin with a heading."""
+    """Yield the module's reference page as documents, each of which begins with a heading."""
     lines = [(0, f"{module}\n\n{ast.get_docstring(tree)}")] if ast.get_docstring(tree) else []
     for node, name in definitions(tree, module):
         if doc := ast.get_docstring(node):
             lines.append((node.lineno, f"{heading(node, name)}\n\n{doc}"))
-    lines += [(number, f"A comment in {module}\n\n{text}") for number, text in comment_blocks(source, tree)]
+    lines += [(number, f"A comment in {module}\n\n{text}")
+              for number, text in comment_blocks(source, tree)]
     yield from cut([text for _, text in sorted(lines)], "\n\n")
 
 
 def code_documents(source, tree, path):
-    """Yield the source between top-level statements; comments stay with the statement that follows them.
+    """Yield the source as documents that are cut between top-level statements.
 
-    Tables (the character sets of encodings/ and the like) are left out: a statement longer than a document in which
-    fewer than six in ten characters are letters or white space.
+    A comment stays with the statement that follows it.
+    Tables, like the character sets of encodings/, are left out: statements longer than a document
+    in which fewer than six characters in ten are letters or white space.
     """
     lines = source.split("\n")
     ends = sorted({node.end_lineno for node in tree.body})
     pieces = ["\n".join(lines[a:b]) for a, b in zip([0] + ends, ends + [len(lines)])]
     pieces = [p for p in pieces
-              if not (len(p) > DOCUMENT_CHARS and sum(c.isalpha() or c.isspace() for c in p) < 0.6 * len(p))]
+              if not (len(p) > DOCUMENT_CHARS
+                      and sum(c.isalpha() or c.isspace() for c in p) < 0.6 * len(p))]
     for document in cut(pieces, "\n"):
         if document.strip():
             yield f"# {path}\n" + document.strip("\n")
 
 
 def package_folder(name):
-    """The folder of an installed package, found without importing it; ValueError where it is not installed."""
+    """The folder of a package, found without importing it; ValueError if it is not installed."""
     spec = importlib.util.find_spec(name) if name.isidentifier() else None
     if spec is None or not spec.submodule_search_locations:
-        raise ValueError(f"packages: {name!r} is not an installed package. Install it or leave it out of the corpus")
+        raise ValueError(f"packages: {name!r} is not an installed package. "
+                         f"Install it or leave it out of the corpus")
     return list(spec.submodule_search_locations)[0]
 
 
 @functools.cache
 def load(folder=None, packages=()):
-    """Read the whole corpus: {"train": [(kind, text)], "val": [...], "files": n, "skipped": n, "duplicates": n}.
+    """Read the whole corpus.
 
-    kind is "topics", "pages" or "code". Exact duplicates are dropped, and from train whatever val holds too. The
-    order is that of a hash of each text: shuffled, and the same wherever the same files are installed.
-    FileNotFoundError where the folder holds no Python source (some containers ship it stripped).
+    Returns {"train": [(kind, text), ...], "val": [...], "files": n, "skipped": n, "duplicates": n},
+    where the kind is "topics", "pages" or "code". Of equal documents one is kept, and train holds
+    no document of val. A hash of the text orders the documents: they are shuffled, and in the same
+    way wherever the same files are installed.
+    Raises FileNotFoundError if the folder has no Python source: some containers ship without it.
     """
     folder = folder or stdlib_folder()
     splits, n_files, skipped, total = {"train": {}, "val": {}}, 0, 0, 0
@@ -192,14 +214,17 @@ def load(folder=None, packages=()):
                     add(f"{path}#{topic}", "topics", [text.strip("\n")])
                 continue
             add(path, "pages", page_documents(source, tree, module_name(path)))
-            if not prefix:                  # of packages the documentation alone; torch's code would be 45 MB
+            # Packages add their documentation alone: the code of torch would be 45 MB.
+            if not prefix:
                 add(path, "code", code_documents(source, tree, path))
     for text in splits["val"]:
         splits["train"].pop(text, None)
     if not splits["train"] or not splits["val"]:
-        raise FileNotFoundError(f"{folder}: not enough Python source to train on ({n_files} .py files, {skipped} "
-                                f"unreadable). Install the full standard library, or give your own text: --data FILE")
-    ordered = {split: sorted(((kind, text) for text, kind in found.items()), key=lambda item: stable_hash(item[1]))
+        raise FileNotFoundError(
+            f"{folder}: not enough Python source to train on ({n_files} .py files, {skipped} "
+            f"unreadable). Install the full standard library, or give your own text: --data FILE")
+    ordered = {split: sorted(((kind, text) for text, kind in found.items()),
+                             key=lambda item: stable_hash(item[1]))
                for split, found in splits.items()}
     return {**ordered, "files": n_files, "skipped": skipped,
             "duplicates": total - len(ordered["train"]) - len(ordered["val"])}
@@ -208,20 +233,26 @@ def load(folder=None, packages=()):
 def documents(split, prose=1.0, code=1.0, packages=(), folder=None):
     """Yield the texts of split "train" or "val" in a fixed shuffled order.
 
-    prose, code: the share of the documents of each sort to keep, 0 to 1, chosen by a hash of the text, so a smaller
-    share is a subset of a larger one. packages: names of installed packages whose pages join the prose.
+    prose, code: the share of each to keep, from 0 to 1. A hash of the text chooses, so that a
+    smaller share is a subset of a larger one.
+    packages: names of installed packages whose pages join the prose.
     """
     if split not in ("train", "val"):
         raise ValueError(f'unknown split {split!r} of the corpus: expected "train" or "val"')
     if not (0 <= prose <= 1 and 0 <= code <= 1):
-        raise ValueError(f"the shares prose {prose} and code {code} of the corpus must lie between 0 and 1")
+        raise ValueError(f"the shares prose {prose} and code {code} of the corpus must lie "
+                         f"between 0 and 1")
     corpus = load(folder, tuple(packages))
     return (text for kind, text in corpus[split]
             if stable_hash("share " + text) % 10_000 < 10_000 * (code if kind == "code" else prose))
 
 
 def summary(packages=(), folder=None):
-    """Counts for the caller to print: files, skipped, duplicates, and per split and kind {"documents", "chars"}."""
+    """Counts for a caller to print.
+
+    Returns {"files": n, "skipped": n, "duplicates": n} and for each split
+    {kind: {"documents": n, "chars": n}}.
+    """
     corpus = load(folder, tuple(packages))
     counts = {key: corpus[key] for key in ("files", "skipped", "duplicates")}
     for split in ("train", "val"):
@@ -229,5 +260,6 @@ def summary(packages=(), folder=None):
         for kind, text in corpus[split]:
             n_documents[kind] += 1
             n_chars[kind] += len(text)
-        counts[split] = {kind: {"documents": n_documents[kind], "chars": n_chars[kind]} for kind in sorted(n_chars)}
+        counts[split] = {kind: {"documents": n_documents[kind], "chars": n_chars[kind]}
+                         for kind in sorted(n_chars)}
     return counts

@@ -1,10 +1,11 @@
 """
-Spelling and letter counting: `SimpleSpelling` and `SpellingBee`, over the words of the standard library's own prose.
+Spelling and counting letters: `SimpleSpelling` and `SpellingBee`.
 
-A model that reads tokens does not see letters; it has to learn what each token spells. So the answers are laid out
-for it: after a comma or a space each letter is the same token wherever it stands ("r" in ",r" and in " r:2"), and the
-count runs along letter by letter, so each step looks at one letter and the number before it. The words of the corpus
-are the default (equal on all machines with the same Python); any word list can take their place.
+A model that reads tokens does not see letters: it has to learn how each token is spelled. The
+answers make that easy. After a comma or a space, as in ",r" and " r:2", a letter is the same token
+wherever it stands. The count goes on letter by letter, so that each step looks only at one letter
+and the number before it. The words come from the source files of the standard library, the same on
+all machines that have the same Python; any word list can take their place.
 """
 import functools
 import os
@@ -15,10 +16,13 @@ from data.demo.python_corpus import source_files, stdlib_folder
 from data.demo.splits import check_split, generator, item_index, split_of, stable_hash
 from data.grading import same_final_number, spoken_text
 
-PROSE_WORD = re.compile(r"(?<=[a-z,] )[a-z]{3,14}(?=[.,;:]? |[.,;:]?\n)")    # between words, not in the midst of code
-NAME_PART = re.compile(r"(?<![A-Z])[A-Z][a-z]{2,13}(?![a-z])|(?<![A-Za-z])[a-z]{3,14}(?![a-z])")    # of getDecoder
-COMMON_ENOUGH = 2           # a word found in code alone must occur this often
-# Words that people try first. They join the rest, and the hash puts each into one split like any other.
+# A word among other words, not in the midst of code.
+PROSE_WORD = re.compile(r"(?<=[a-z,] )[a-z]{3,14}(?=[.,;:]? |[.,;:]?\n)")
+# A part of a name: "get" and "Decoder" of getDecoder.
+NAME_PART = re.compile(r"(?<![A-Z])[A-Z][a-z]{2,13}(?![a-z])|(?<![A-Za-z])[a-z]{3,14}(?![a-z])")
+# How often a word that is found in code alone must occur.
+COMMON_ENOUGH = 2
+# Words that people try first. The hash puts each of them into one split, like any other word.
 EVERYDAY_WORDS = """
 apple banana strawberry raspberry blueberry cherry orange lemon peach grape mango pineapple melon coconut potato
 tomato carrot onion garlic pepper cabbage lettuce mushroom pumpkin cucumber bread butter cheese chocolate coffee
@@ -34,53 +38,69 @@ different interesting mississippi banana committee accommodation bookkeeper onom
 parallel occurrence millennium embarrass
 """
 
-SPELL = [                   # {w}: the word, bare or quoted
-    "Spell the word: {w}", "Spell the word {w}", "Spell {w}", "Spell {w}.", "Spell: {w}", "Please spell {w}.",
-    "Please spell the word {w}.", "How do you spell {w}?", "How is {w} spelled?", "How do I spell the word {w}?",
-    "Can you spell {w}?", "Can you spell the word {w} for me?", "Spell out {w}",
-    "Spell out the word {w}, letter by letter.", "Write {w} letter by letter.", "What are the letters of {w}?",
-    "Which letters make up the word {w}?", "List the letters of {w} in order.", "Break {w} into letters.",
-    "Give me the spelling of {w}.", "I need the spelling of {w}", "Buchstabiere {w}", "Buchstabiere das Wort {w}.",
-    "Wie buchstabiert man {w}?", "Deletrea {w}", "Deletrea la palabra {w}.", "Comment s'écrit {w} ?",
-    "Come si scrive {w}?", "Hoe spel je {w}?", "Soletre {w}",
+# {w} stands for the word, bare or quoted.
+SPELL = [
+    "Spell the word: {w}", "Spell the word {w}", "Spell {w}", "Spell {w}.", "Spell: {w}",
+    "Please spell {w}.", "Please spell the word {w}.", "How do you spell {w}?",
+    "How is {w} spelled?", "How do I spell the word {w}?", "Can you spell {w}?",
+    "Can you spell the word {w} for me?", "Spell out {w}",
+    "Spell out the word {w}, letter by letter.", "Write {w} letter by letter.",
+    "What are the letters of {w}?", "Which letters make up the word {w}?",
+    "List the letters of {w} in order.", "Break {w} into letters.", "Give me the spelling of {w}.",
+    "I need the spelling of {w}", "Buchstabiere {w}", "Buchstabiere das Wort {w}.",
+    "Wie buchstabiert man {w}?", "Deletrea {w}", "Deletrea la palabra {w}.",
+    "Comment s'écrit {w} ?", "Come si scrive {w}?", "Hoe spel je {w}?", "Soletre {w}",
 ]
-COUNT = [                   # {l}: the letter, bare or quoted, singular; three in four are English
-    "How many {l} are in {w}?", "How many {l} are there in {w}?", "How many {l} are in the word {w}?",
-    "How many {l} are there in the word {w}?", "How many times does {l} occur in {w}?",
-    "How many times does {l} appear in {w}?", "How many times does the letter {l} appear in the word {w}?",
-    "How often does {l} appear in {w}?", "How often is {l} used in {w}?", "How many {l} does {w} have?",
-    "How many letters {l} does {w} have?", "How many {l} do you see in {w}?", "How many {l} can you find in {w}?",
-    "How many of the letter {l} are in {w}?", "Count the {l} in {w}", "Count the letter {l} in {w}.",
-    "Count how many {l} are in {w}.", "Count the number of {l} in {w}", "Count all {l} in the word {w}.",
+# {l} stands for the letter, bare or quoted. Three questions in four are English.
+COUNT = [
+    "How many {l} are in {w}?", "How many {l} are there in {w}?",
+    "How many {l} are in the word {w}?", "How many {l} are there in the word {w}?",
+    "How many times does {l} occur in {w}?", "How many times does {l} appear in {w}?",
+    "How many times does the letter {l} appear in the word {w}?",
+    "How often does {l} appear in {w}?", "How often is {l} used in {w}?",
+    "How many {l} does {w} have?", "How many letters {l} does {w} have?",
+    "How many {l} do you see in {w}?", "How many {l} can you find in {w}?",
+    "How many of the letter {l} are in {w}?", "Count the {l} in {w}",
+    "Count the letter {l} in {w}.", "Count how many {l} are in {w}.",
+    "Count the number of {l} in {w}", "Count all {l} in the word {w}.",
     "What is the number of {l} in {w}?", "What's the count of {l} in {w}?", "Number of {l} in {w}",
-    "Number of {l} in the word {w}?", "Tell me how many {l} are in {w}.", "Please count the {l} in {w}.",
-    "Can you count the {l} in {w}?", "Can you tell me how many {l} the word {w} has?",
-    "Find the number of {l} in {w}.", "I want to know how many {l} are in {w}.",
-    "Do you know how many {l} are in {w}?", "In {w}, how many {l} are there?",
-    "In the word {w}, how many times is {l} used?", "Look at the word {w}. How many {l} are in it?",
-    "The word is {w}. How many {l} does it have?", "{l} in {w}: how many?", "how many {l} in {w}",
-    "Wie viele {l} hat {w}?", "Wie viele {l} sind in {w}?", "Wie oft kommt {l} in {w} vor?",
-    "Combien de {l} dans {w} ?", "Combien de fois {l} dans le mot {w} ?", "¿Cuántas {l} hay en {w}?",
-    "¿Cuántas veces aparece {l} en {w}?", "Quante {l} ci sono in {w}?", "Quantas letras {l} tem {w}?",
-    "Hoeveel {l} zitten er in {w}?", "Hur många {l} finns i {w}?", "Ile liter {l} ma {w}?",
+    "Number of {l} in the word {w}?", "Tell me how many {l} are in {w}.",
+    "Please count the {l} in {w}.", "Can you count the {l} in {w}?",
+    "Can you tell me how many {l} the word {w} has?", "Find the number of {l} in {w}.",
+    "I want to know how many {l} are in {w}.", "Do you know how many {l} are in {w}?",
+    "In {w}, how many {l} are there?", "In the word {w}, how many times is {l} used?",
+    "Look at the word {w}. How many {l} are in it?", "The word is {w}. How many {l} does it have?",
+    "{l} in {w}: how many?", "how many {l} in {w}", "Wie viele {l} hat {w}?",
+    "Wie viele {l} sind in {w}?", "Wie oft kommt {l} in {w} vor?", "Combien de {l} dans {w} ?",
+    "Combien de fois {l} dans le mot {w} ?", "¿Cuántas {l} hay en {w}?",
+    "¿Cuántas veces aparece {l} en {w}?", "Quante {l} ci sono in {w}?",
+    "Quantas letras {l} tem {w}?", "Hoeveel {l} zitten er in {w}?", "Hur många {l} finns i {w}?",
+    "Ile liter {l} ma {w}?",
 ]
-QUOTES = ["{}", "{}", "'{}'", '"{}"']           # bare twice as often as either kind of quotes
-ABSENT_PERCENT = 13                             # questions about a letter that the word does not have
+# Bare twice as often as in either kind of quotes.
+QUOTES = ["{}", "{}", "'{}'", '"{}"']
+# Percent of the questions that are about a letter that the word does not have.
+ABSENT_PERCENT = 13
+# Answers without a number, to be rejected.
 EVASIVE = [
-    "I cannot count letters.", "That is hard to say.", "There are some.", "I would have to look at the word first.",
-    "It depends on how you count.", "Please count them yourself.", "Quite a few, I think.",
-    "I am not sure about that word.", "You can find that in a dictionary.", "Letters can be counted in many ways.",
+    "I cannot count letters.", "That is hard to say.", "There are some.",
+    "I would have to look at the word first.", "It depends on how you count.",
+    "Please count them yourself.", "Quite a few, I think.", "I am not sure about that word.",
+    "You can find that in a dictionary.", "Letters can be counted in many ways.",
 ]
 
 
 @functools.cache
 def words(path=None):
-    """The words to spell, 3 to 14 lower-case ASCII letters, in a fixed shuffled order: some 14,000 from CPython 3.11.
+    """The words to spell, in a fixed shuffled order: some 14,000 from CPython 3.11.
 
-    Many words, since a token's letters can only be learned from words that hold it: of the test words, 26 % have a
-    token that fewer than eight training words share where there are 4,096 tokens, 9 % of 2,048, 2 % of 1,024.
+    A word has 3 to 14 lower-case ASCII letters. Many words are needed, since the letters of a token
+    can only be learned from words that contain it. The share of the test words that have a token
+    which fewer than eight training words contain is 2 % with a vocabulary of 1,024 tokens, 9 % with
+    2,048 and 26 % with 4,096.
 
-    path: a file with one word a line (say /usr/share/dict/words); None takes the standard library's source files.
+    path: a file with one word a line, like /usr/share/dict/words. None stands for the source files
+    of the standard library.
     """
     if path is not None:
         with open(path, encoding="utf-8", errors="replace") as f:
@@ -93,11 +113,13 @@ def words(path=None):
             in_prose.update(PROSE_WORD.findall(text))
             anywhere.update(map(str.lower, NAME_PART.findall(text)))
         found = in_prose | {word for word, count in anywhere.items() if count >= COMMON_ENOUGH}
-    # No vowel, or one letter alone: abbreviations, hexadecimal digits and test strings, not words.
-    found = {w for w in found if re.fullmatch("[a-z]{3,14}", w) and re.search("[aeiouy]", w) and len(set(w)) > 1}
+    # What has no vowel, or repeats one letter, is an abbreviation, a hexadecimal number or a test
+    # string, not a word.
+    found = {w for w in found
+             if re.fullmatch("[a-z]{3,14}", w) and re.search("[aeiouy]", w) and len(set(w)) > 1}
     if len(found) < 1000:
-        raise ValueError(f"{path or folder}: only {len(found)} words of 3 to 14 letters a-z, at least 1,000 are "
-                         f"needed. Name a word list with one word a line")
+        raise ValueError(f"{path or folder}: only {len(found)} words of 3 to 14 letters a-z, "
+                         f"at least 1,000 are needed. Name a word list with one word a line")
     return sorted(found, key=stable_hash)
 
 
@@ -109,19 +131,21 @@ def words_of(split, path=None):
 
 
 def spelled(word):
-    """The spelling as the answers give it: apple -> apple:a,p,p,l,e"""
+    """The spelling as the answers give it: apple -> apple:a,p,p,l,e."""
     return f"{word}:{','.join(word)}"
 
 
 def record(question, content, **notes):
-    """A conversation of one question and one answer; notes (the word, the gold answer) travel beside the messages."""
-    return {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": content}], **notes}
+    """A conversation of one question and one answer, with notes for grading beside the messages."""
+    return {"messages": [{"role": "user", "content": question},
+                         {"role": "assistant", "content": content}], **notes}
 
 
 class SimpleSpelling:
-    """`Spell the word: apple` -> `apple:a,p,p,l,e`, in many wordings.
+    """`Spell the word: apple` -> `apple:a,p,p,l,e`; later rounds ask for a word in other words.
 
-    size: any number of conversations; None for one a word. Words come round again in other wordings.
+    size: any number of conversations; None stands for one per word.
+    path: see words().
     """
 
     def __init__(self, split, size=None, path=None):
@@ -138,26 +162,32 @@ class SimpleSpelling:
         return record(question, spelled(word), word=word)
 
     def grade(self, conversation, answer):
-        """True if the answer is the exact spelling; white space around it and tool parts aside."""
+        """Whether the text of the answer is the exact spelling, white space around it aside."""
         return spoken_text(answer).strip() == spelled(conversation["word"])
 
     def pair(self, i):
-        """{"chosen", "rejected": conversation, "kind"}; the rejected answer slips a letter, evades, or runs on."""
+        """Preference pair i: {"chosen": conversation, "rejected": conversation, "kind": str}.
+
+        The rejected answer has a wrong letter, is evasive, or never stops.
+        """
         chosen = self[i]
         word, draw = chosen["word"], generator("SimpleSpelling pair", self.split, i)
         kind = draw.choice(["misspelled", "misspelled", "evasive", "run-on"])
         if kind == "misspelled":
             answer = f"{word}:{','.join(slip(word, draw))}"
         elif kind == "evasive":
-            answer = draw.choice(["I cannot spell that word.", "That word is spelled just as it sounds.",
-                                  "You can look it up in a dictionary.", word, f"The word is {word}."])
+            answer = draw.choice([
+                "I cannot spell that word.", "That word is spelled just as it sounds.",
+                "You can look it up in a dictionary.", word, f"The word is {word}."])
         else:
             answer = ",".join([spelled(word)] + list(word) * draw.randint(4, 8))
-        return {"chosen": chosen, "rejected": record(chosen["messages"][0]["content"], answer, word=word), "kind": kind}
+        return {"chosen": chosen,
+                "rejected": record(chosen["messages"][0]["content"], answer, word=word),
+                "kind": kind}
 
 
 def slip(word, draw):
-    """The word with one letter dropped, doubled, swapped with its neighbour or replaced; never the word itself."""
+    """The word with one letter dropped, doubled, replaced, or swapped with the next one."""
     while True:
         at = draw.randrange(len(word) - 1)
         a, b, rest = word[at], word[at + 1], word[at + 2:]
@@ -167,10 +197,11 @@ def slip(word, draw):
 
 
 class SpellingBee:
-    """`How many r are in strawberry?`: spelled, counted by hand, checked with Python, then `#### 3`.
+    """`How many r are in strawberry?`: spell, count by hand, check with Python, then `#### 3`.
 
-    The asked letter is one of the word's (each place equally likely, so double letters come up more often), or, for
-    ABSENT_PERCENT of the questions, one that it lacks. size as in SimpleSpelling.
+    Every place of the word is equally likely to give the letter, so that double letters come up
+    more often. ABSENT_PERCENT of the questions ask for a letter that the word lacks.
+    size, path: as in SimpleSpelling.
     """
 
     def __init__(self, split, size=None, path=None):
@@ -184,13 +215,16 @@ class SpellingBee:
         i = item_index(i, self.size)
         word, draw = self.words[i % len(self.words)], generator("SpellingBee", self.split, i)
         absent = draw.randrange(100) < ABSENT_PERCENT
-        letter = draw.choice([c for c in "abcdefghijklmnopqrstuvwxyz" if c not in word] if absent else word)
-        question = draw.choice(COUNT).format(w=draw.choice(QUOTES).format(word), l=draw.choice(QUOTES).format(letter))
-        return record(question, self.answer(word, letter), word=word, letter=letter, answer=str(word.count(letter)))
+        letter = draw.choice(
+            [c for c in "abcdefghijklmnopqrstuvwxyz" if c not in word] if absent else word)
+        question = draw.choice(COUNT).format(w=draw.choice(QUOTES).format(word),
+                                             l=draw.choice(QUOTES).format(letter))
+        return record(question, self.answer(word, letter), word=word, letter=letter,
+                      answer=str(word.count(letter)))
 
     @staticmethod
     def by_hand(word, letter):
-        """`word:w,o,r,d` and below it the count so far after each letter."""
+        """The spelling, and below it the count so far after each letter."""
         so_far = [f" {c}:{word[:k].count(letter)}" for k, c in enumerate(word, 1)]
         return f"{spelled(word)}\nCount {letter}:{''.join(so_far)}\n"
 
@@ -204,34 +238,42 @@ class SpellingBee:
                 {"type": "text", "text": f"\n#### {n}"}]
 
     def grade(self, conversation, answer):
-        """True if the number after the last #### is the count."""
+        """Whether the number after the last #### is the count."""
         return same_final_number(answer, conversation["answer"])
 
     def pair(self, i):
-        """{"chosen", "rejected": conversation, "kind"}. Kinds, all of which a half-trained model produces:
+        """Preference pair i: {"chosen": conversation, "rejected": conversation, "kind": str}.
 
-        miscount    the hand count slips at one letter, no check with Python, the wrong number stands
-        misspelled  the word loses or gains one of the asked letters, so hand and Python agree on a wrong number
-        guess       nothing but a wrong number
-        no tool     all right, but not checked with Python
-        run-on      all right, but it never stops
-        evasive     no number at all
+        The kind says what is wrong with the rejected answer; a half-trained model makes all of
+        these mistakes:
+        miscount    the count by hand slips at one letter, and Python does not check it
+        misspelled  the word loses or gains a letter that counts: Python agrees on a wrong number
+        guess       is a wrong number and nothing else
+        no tool     is right, but not checked with Python
+        run-on      is right, but never stops
+        evasive     states no number at all
         """
         chosen = self[i]
-        word, letter, draw = chosen["word"], chosen["letter"], generator("SpellingBee pair", self.split, i)
+        word, letter, draw = (
+            chosen["word"], chosen["letter"], generator("SpellingBee pair", self.split, i))
         n = word.count(letter)
-        kind = draw.choice(["miscount", "miscount", "misspelled", "guess", "no tool", "run-on", "evasive"])
+        kind = draw.choice(
+            ["miscount", "miscount", "misspelled", "guess", "no tool", "run-on", "evasive"])
         if kind == "miscount":
             right = [word[:k].count(letter) for k in range(1, len(word) + 1)]
             at, step = draw.randrange(len(word)), draw.choice([1, -1] if n else [1])
-            if step < 0:                    # to count too few, overlook one of the hits
+            # To count too few, overlook one of the hits.
+            if step < 0:
                 at = draw.choice([k for k, c in enumerate(word) if c == letter])
             counts = [r + step * (k >= at) for k, r in enumerate(right)]
             so_far = "".join(f" {c}:{count}" for c, count in zip(word, counts))
-            answer = f"{spelled(word)}\nCount {letter}:{so_far}\nBy hand {counts[-1]}\n#### {counts[-1]}"
+            answer = (f"{spelled(word)}\nCount {letter}:{so_far}\nBy hand {counts[-1]}\n"
+                      f"#### {counts[-1]}")
         elif kind == "misspelled":
-            at = draw.choice([k for k, c in enumerate(word) if c == letter] or [draw.randrange(1, len(word))])
-            wrong = word[:at] + (letter + word[at:] if n == 0 or draw.random() < 0.5 else word[at + 1:])
+            at = draw.choice([k for k, c in enumerate(word) if c == letter]
+                             or [draw.randrange(1, len(word))])
+            wrong = word[:at] + (letter + word[at:] if n == 0 or draw.random() < 0.5
+                                 else word[at + 1:])
             answer = self.answer(wrong, letter)
         elif kind == "guess":
             answer = f"#### {draw.choice([m for m in range(5) if m != n])}"
@@ -242,10 +284,13 @@ class SpellingBee:
         else:
             answer = draw.choice(EVASIVE)
         notes = {key: chosen[key] for key in ("word", "letter", "answer")}
-        return {"chosen": chosen, "rejected": record(chosen["messages"][0]["content"], answer, **notes), "kind": kind}
+        return {"chosen": chosen,
+                "rejected": record(chosen["messages"][0]["content"], answer, **notes),
+                "kind": kind}
 
 
 def run_on(parts, draw):
-    """A right answer (parts) that does not stop but repeats its last line, or its first text, over and over."""
+    """A right answer, as parts, that goes on repeating its last text or its first."""
     tail = parts[-1]["text"] if draw.random() < 0.7 else "\n" + parts[0]["text"].rstrip()
-    return parts[:-1] + [{"type": "text", "text": parts[-1]["text"] + tail * max(6, min(30, 240 // len(tail)))}]
+    return parts[:-1] + [{"type": "text",
+                          "text": parts[-1]["text"] + tail * max(6, min(30, 240 // len(tail)))}]

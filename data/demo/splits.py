@@ -1,19 +1,22 @@
 """
-Which split an item (a word, an expression, a question's base wording) belongs to, decided by a hash of the item itself.
+The split that an item belongs to, decided by a hash of the item itself.
 
-A seed could be shared by mistake and a shuffled index list moves when the data grows; a hash does neither, so a word
-that the evaluation asks about can never turn up in training, whoever asks, in whatever order, on whatever machine.
+An item is a word to spell, an expression to compute, the wording of a question. Two stages could
+share a seed by mistake, and a shuffled list changes when the data grow. A hash has neither problem:
+on no machine, in no order, does a word that the evaluation asks about turn up in training.
 """
 import hashlib
 import random
 
-# Percent of the items: train for midtraining and SFT, pairs for DPO, prompts for distillation, test for evaluation.
+# Percent of the items. Midtraining and SFT use train, DPO uses pairs, distillation uses prompts,
+# and evaluation uses test.
 SHARES = {"train": 80, "pairs": 8, "prompts": 5, "test": 7}
 
 
 def stable_hash(text):
-    """64 bits of BLAKE2b as an int; unlike hash(), equal in every process and on every machine."""
-    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big")
+    """64 bits of BLAKE2b as an int: unlike hash(), the same in every process on every machine."""
+    return int.from_bytes(
+        hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big")
 
 
 def split_of(item, shares=SHARES):
@@ -23,22 +26,26 @@ def split_of(item, shares=SHARES):
         if point < percent:
             return split
         point -= percent
-    raise ValueError(f"the shares of the splits add up to {sum(shares.values())} percent, expected 100: {shares}")
+    raise ValueError(f"the shares of the splits add up to {sum(shares.values())} percent, "
+                     f"expected 100: {shares}")
 
 
 def check_split(split):
-    """ValueError unless split is one of the four names above."""
+    """Raise ValueError unless split is one of the four names above."""
     if split not in SHARES:
         raise ValueError(f"unknown split {split!r}: expected one of {', '.join(SHARES)}")
 
 
 def generator(*key):
-    """A random.Random that depends on the key alone: generator("spelling", "train", 17)."""
+    """A random.Random whose draws follow from the key: generator("spelling", "train", 17)."""
     return random.Random(stable_hash("\x1f".join(map(str, key))))
 
 
 def item_index(i, size):
-    """Index i of a task with `size` items, negative ones from the end; IndexError outside (it also ends a for loop)."""
+    """Index i of a task with `size` items, where -1 is the last one, as an index from 0.
+
+    Raises IndexError outside of the task, which is also what ends a `for` loop over it.
+    """
     if not -size <= i < size:
         raise IndexError(f"item {i} of a task with {size} items")
     return i % size

@@ -1,24 +1,30 @@
 """
-ARC: science questions of school exams, in an easy and a challenge set. Clark et al. 2018, arXiv:1803.05457.
+ARC: science questions of school exams, in an easy and a challenge set.
+
+Clark et al. 2018, arXiv:1803.05457.
 """
 from data.published.source import Source, grade_letter, multiple_choice_record
 
 
 class ARCEasy(Source):
-    """2,251 questions to train on, 570 for validation, 2,376 for testing; three to five options each."""
+    """2,251 questions in train, 570 in validation, 2,376 in test; each has 3 to 5 options."""
     name, subject = "arc", "ARC-Easy"
-    files = {"train": "/ARC-Easy/train*", "validation": "/ARC-Easy/validation*", "test": "/ARC-Easy/test*"}
+    files = {"train": "/ARC-Easy/train*", "validation": "/ARC-Easy/validation*",
+             "test": "/ARC-Easy/test*"}
     grade = staticmethod(grade_letter)
 
     @classmethod
     def to_record(cls, row):
         options, labels = row["choices"]["text"], row["choices"]["label"]
-        letters = [chr(ord("A") + i) for i in range(len(options))]           # some exams number their options 1 2 3 4
-        answer = letters[labels.index(row["answerKey"])]                      # ValueError if it is none of them
+        # Some exams number their options 1 2 3 4.
+        letters = [chr(ord("A") + i) for i in range(len(options))]
+        # A key that is none of the labels raises ValueError: a bad row.
+        answer = letters[labels.index(row["answerKey"])]
         return multiple_choice_record(row["question"], letters, options, answer, cls.subject)
 
 
 class ARCChallenge(ARCEasy):
-    """The questions that retrieval and word statistics got wrong: 1,119, 299 and 1,172."""
+    """The questions that retrieval and word statistics both got wrong: 1,119, 299 and 1,172."""
     subject = "ARC-Challenge"
-    files = {split: pattern.replace("ARC-Easy", "ARC-Challenge") for split, pattern in ARCEasy.files.items()}
+    files = {split: pattern.replace("ARC-Easy", "ARC-Challenge")
+             for split, pattern in ARCEasy.files.items()}

@@ -1,16 +1,22 @@
 """
-CORE: the 22 tasks of DCLM (Li et al. 2024, arXiv:2406.11794) that measure a base model, in three formats.
+CORE: the 22 tasks of DCLM that measure a base model. Li et al. 2024, arXiv:2406.11794.
 
-    multiple_choice    one question, several endings: the ending with the lowest loss a token is the model's choice
-    schema             several beginnings, one ending: the same, read the other way round
-    language_modeling  one beginning, one ending: right if every token of it is the model's most likely one
+They have three formats:
+    multiple_choice    One question, several endings. The model chooses the ending with the lowest
+                       mean loss of a token.
+    schema             Several beginnings, one ending. The model chooses the beginning after which
+                       the ending has the lowest mean loss of a token.
+    language_modeling  One beginning, one ending. The model is right if every token of the ending is
+                       the one it finds most likely.
 
-A task's score is its accuracy centred, (accuracy - chance) / (1 - chance), and CORE is the mean over the tasks.
-Everything here is a pure function of the rows; evaluate.py runs the model.
+The score of a task is its centred accuracy, (accuracy - chance) / (1 - chance), and CORE is the
+mean of the scores. This file only prepares the rows; evaluate.py runs the model.
 
     task = CoreTask("hellaswag")
-    prompts, gold = task.prompts(i)                                 # [(context, continuation), ...], one an option
-    ids, start = encode_prompt(tok, context, continuation, 2048)    # the tokens ids[start:] are scored
+    # One (context, continuation) for each option.
+    prompts, gold = task.prompts(i)
+    # The tokens ids[start:] are scored.
+    ids, start = encode_prompt(tok, context, continuation, 2048)
 """
 import io
 import random
@@ -23,12 +29,16 @@ from data.lazy import Lazy
 
 
 class Task(NamedTuple):
-    file: str                   # in the bundle: eval_data/*/FILE.jsonl
+    # Its rows are in eval_data/*/FILE.jsonl of the bundle.
+    file: str
     kind: str
-    n_shot: int                 # solved examples before each question
-    chance: float               # accuracy of guessing as in DCLM's eval_meta_data_v1.csv, which published CORE scores
-                                # use; the later version says 0.403 for commonsense_qa, 0.25 for lsat_ar and the last
-    delimiter: str = " "        # between question and answer
+    # Solved examples before each question.
+    n_shot: int
+    # Accuracy of guessing, from DCLM's eval_meta_data_v1.csv, which published CORE scores use. A
+    # later version has 0.403 for commonsense_qa, 0.25 for lsat_ar and language_identification.
+    chance: float
+    # Between question and answer.
+    delimiter: str = " "
 
 
 TASKS = {
@@ -53,14 +63,20 @@ TASKS = {
     "squad": Task("squad", "language_modeling", 10, 0.0),
     "coqa": Task("coqa", "language_modeling", 0, 0.0),
     "boolq": Task("boolq", "multiple_choice", 10, 0.62, "\nAnswer: "),
-    "bigbench_language_identification": Task("bigbench_language_identification", "multiple_choice", 10, 0.091),
+    "bigbench_language_identification":
+        Task("bigbench_language_identification", "multiple_choice", 10, 0.091),
 }
-FIELDS = {"multiple_choice": ("query", "choices", "gold"), "schema": ("context_options", "continuation", "gold"),
+# The fields that a row of each kind must have.
+FIELDS = {"multiple_choice": ("query", "choices", "gold"),
+          "schema": ("context_options", "continuation", "gold"),
           "language_modeling": ("context", "continuation")}
 
 
 class CoreTask(Lazy):
-    """The rows of a task, shuffled by a fixed seed, the first `size` of them; few-shot examples come from all rows."""
+    """The rows of a task, shuffled by a fixed seed.
+
+    size: keep the first `size` rows; few-shot examples still come from all rows.
+    """
 
     def __init__(self, name, size=None, dest=DOWNLOADS):
         if name not in TASKS:
@@ -70,8 +86,9 @@ class CoreTask(Lazy):
         random.Random(1337).shuffle(self.rows)
         self.size = len(self.rows) if size is None else min(size, len(self.rows))
         if len(self.rows) <= self.info.n_shot:
-            raise ValueError(f"{name} has {len(self.rows)} rows, too few for {self.info.n_shot} examples and a "
-                             f"question. Download it again: python data/download.py core")
+            raise ValueError(f"{name} has {len(self.rows)} rows, too few for {self.info.n_shot} "
+                             f"examples and a question. Download it again: "
+                             f"python data/download.py core")
 
     def __len__(self):
         return self.size
@@ -80,23 +97,29 @@ class CoreTask(Lazy):
         return self.rows[i]
 
     def prompts(self, i):
-        """Row i as ([(context, continuation), ...], index of the right one); for language modelling one pair and 0."""
+        """Row i as ([(context, continuation), ...], index of the right one).
+
+        For language modeling this is one pair and 0.
+        """
         picks = random.Random(1234 + i).sample(range(len(self.rows) - 1), self.info.n_shot)
-        examples = [self.rows[k + (k >= i)] for k in picks]                # any row but the question's own
+        # An example is any row but the question's own.
+        examples = [self.rows[k + (k >= i)] for k in picks]
         return build_prompts(self.info, self.rows[i], examples)
 
     def centred(self, accuracy):
-        """0 for guessing, 1 for all right."""
+        """The score: 0 for guessing, 1 if all answers are right."""
         return (accuracy - self.info.chance) / (1 - self.info.chance)
 
 
 def build_prompts(task, row, examples):
-    """The prompts of a row after its solved examples, which are set apart by blank lines; see CoreTask.prompts.
+    """The prompts of a row, after solved examples that a blank line ends; see CoreTask.prompts.
 
-    White space at the end of the context goes to the front of the continuation: that is where tokenizers want it.
+    White space at the end of the context moves to the front of the continuation, since tokenizers
+    join a space to the word that follows it.
     """
     solved = [options(task, example)[gold_of(task, example)] for example in examples]
-    shots = "".join(f"{context}{task.delimiter}{continuation}\n\n" for context, continuation in solved)
+    shots = "".join(f"{context}{task.delimiter}{continuation}\n\n"
+                    for context, continuation in solved)
     prompts = []
     for context, continuation in options(task, row):
         before = shots + context + task.delimiter
@@ -111,7 +134,8 @@ def options(task, row):
         return [(row["query"], choice) for choice in row["choices"]]
     if task.kind == "schema":
         return [(context, row["continuation"]) for context in row["context_options"]]
-    return [(row["context"].strip(), row["continuation"])]              # some contexts end in white space, most do not
+    # Some contexts end in white space, most do not.
+    return [(row["context"].strip(), row["continuation"])]
 
 
 def gold_of(task, row):
@@ -119,21 +143,26 @@ def gold_of(task, row):
 
 
 def encode_prompt(tok, context, continuation, max_tokens, encode=None):
-    """-> (ids, start): <|bos|>, context, continuation; the continuation is ids[start:]. encode: for tok.encode.
+    """(ids, start): the ids of <|bos|>, context and continuation; the continuation is ids[start:].
 
-    The two are encoded apart, so that no token lies across the border. Too long a prompt loses its beginning.
+    The two texts are encoded apart, so that no token lies across the border. A prompt longer than
+    max_tokens loses its beginning.
+    encode: takes the place of tok.encode, say with a cache.
     """
     encode = encode or tok.encode
     before, after = [tok.special("<|bos|>")] + encode(context), encode(continuation)
     if len(after) >= max_tokens:
-        raise ValueError(f"the continuation has {len(after)} tokens, the row {max_tokens}: nothing is left for its "
-                         f"context. Evaluate a model with a longer --seq_len")
+        raise ValueError(f"the continuation has {len(after)} tokens, the row {max_tokens}: nothing "
+                         f"is left for its context. Evaluate a model with a longer --seq_len")
     cut = max(0, len(before) + len(after) - max_tokens)
     return before[cut:] + after, len(before) - cut
 
 
 def read_rows(task, folder):
-    """The rows of a task's file, from eval_bundle.zip or its unpacked files in `folder`; ValueError for a bad row."""
+    """The rows of a task, from eval_bundle.zip or its unpacked files anywhere in `folder`.
+
+    Raises FileNotFoundError if there is neither, and ValueError for a bad row.
+    """
     name, archive = f"{task.file}.jsonl", folder / "eval_bundle.zip"
     loose = sorted(folder.rglob(name)) if folder.is_dir() else []
     if loose:
@@ -141,12 +170,15 @@ def read_rows(task, folder):
     elif archive.exists():
         try:
             with zipfile.ZipFile(archive) as bundle:
-                members = [m for m in bundle.namelist() if m.endswith(f"/{name}") and "/eval_data/" in f"/{m}"]
+                members = [m for m in bundle.namelist()
+                           if m.endswith(f"/{name}") and "/eval_data/" in f"/{m}"]
                 if not members:
-                    raise ValueError(f"{archive}: no {name} in it. Download it again: python data/download.py core")
+                    raise ValueError(f"{archive}: no {name} in it. Download it again: "
+                                     f"python data/download.py core")
                 where, content = f"{archive}/{members[0]}", bundle.read(members[0])
         except zipfile.BadZipFile as e:
-            raise ValueError(f"{archive}: {e}. Remove it and download again: python data/download.py core") from None
+            raise ValueError(f"{archive}: {e}. Remove it and download again: "
+                             f"python data/download.py core") from None
     else:
         raise FileNotFoundError(f"CORE is not on disk: no {name} in {folder}. "
                                 f"Download it: python data/download.py core")
@@ -162,6 +194,7 @@ def read_rows(task, folder):
         n_options = len(row.get("choices") or row.get("context_options") or [0])
         if missing or gold_of(task, row) not in range(n_options):
             raise ValueError(f"{where}:{number}: not a row of the kind {task.kind} "
-                             + (f"(no {missing[0]})" if missing else f"(gold {row['gold']} of {n_options} options)"))
+                             + (f"(no {missing[0]})" if missing
+                                else f"(gold {row['gold']} of {n_options} options)"))
         rows.append(row)
     return rows

@@ -1,13 +1,15 @@
 """
-GSM8K: school mathematics in words, 7,473 problems to train on and 1,319 to test. Cobbe et al. 2021, arXiv:2110.14168.
+GSM8K: school mathematics in words, 7,473 problems to train on and 1,319 to test.
 
-Its solutions carry calculator marks, "0.2 x 50 = $<<0.2*50=10>>10." Each becomes a python part and its output:
+Cobbe et al. 2021, arXiv:2110.14168. The solutions have calculator marks, as in
+"she earned 0.2 x 50 = $<<0.2*50=10>>10." Each mark becomes a python part and its output:
 
     "she earned 0.2*50 = "   python "0.2*50"   python_output "10"   "."
 
-The result is not said twice (the output stands where it stood), and an expression written before the mark takes the
-calculator's notation, so that the call is a plain copy of what was just said, which is easy to learn. The lines of a
-solution become one paragraph, each ended by a full stop; the last, "#### 10", stays alone.
+The output takes the place of the result after the mark, so that it is not said twice. An expression
+before the mark takes the notation of the calculator: then the python part is a plain copy of what
+was just said, which is easy to learn. The lines of a solution become one paragraph of sentences;
+the last line, "#### 10", keeps a line of its own.
 """
 import re
 from decimal import Decimal, InvalidOperation
@@ -17,7 +19,9 @@ from data.grading import final_number, same_final_number
 from data.published.source import Source
 
 MARK = re.compile(r"<<([^<>]*)>>")
-EXPRESSION_BEFORE = re.compile(r"(?:^|(?<=\s))([$\d(.][-$\d(),.+*/x×÷ ]*?) *= *\$?$")      # "... 0.2 x 50 = $"
+# "0.2 x 50" at the end of "she earned 0.2 x 50 = $".
+EXPRESSION_BEFORE = re.compile(r"(?:^|(?<=\s))([$\d(.][-$\d(),.+*/x×÷ ]*?) *= *\$?$")
+# "1,200.00" at the beginning of "1,200.00 left".
 RESULT_AFTER = re.compile(r" ?\$?((?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|\.\d+)(?!\d|[.,/]\d)")
 
 
@@ -36,19 +40,22 @@ class GSM8K(Source):
 
     @staticmethod
     def grade(conversation, answer):
-        """Whether the number after the last #### of the answer (list of parts) is the reference's."""
+        """Whether the answer, a list of parts, has the reference's number after its last ####."""
         return same_final_number(answer, conversation["messages"][-1]["content"])
 
 
 def to_parts(solution):
-    """A solution with calculator marks -> parts; see the example above."""
+    """The parts of a solution with calculator marks; see the example above."""
     steps, hashes, final = solution.rpartition("####")
-    sentences = [line if line[-1] in ".!?:;," else line + "." for line in map(str.strip, steps.splitlines()) if line]
+    sentences = [line if line[-1] in ".!?:;," else line + "."
+                 for line in map(str.strip, steps.splitlines()) if line]
     text = " ".join(sentences) + f"\n{hashes}{final.rstrip()}" if hashes else solution
-    pieces = MARK.split(text)                                # text, mark, text, mark, ..., text
+    # text, mark, text, mark, ..., text
+    pieces = MARK.split(text)
     parts = []
     for said, mark in zip(pieces[::2], [*pieces[1::2], None]):
-        if parts:                                            # what follows a mark: the result again
+        # After a mark the text repeats the result.
+        if parts:
             match = RESULT_AFTER.match(said)
             if match and same_value(match[1], parts[-1]["text"]):
                 said = said[match.end():]
@@ -63,12 +70,13 @@ def to_parts(solution):
         if said:
             parts.append({"type": "text", "text": said})
         if mark is not None:
-            parts += [{"type": "python", "text": expression}, {"type": "python_output", "text": result}]
+            parts += [{"type": "python", "text": expression},
+                      {"type": "python_output", "text": result}]
     return parts
 
 
 def same_value(a, b):
-    """Whether two numbers as written are equal: "1,200.0" and "1200"."""
+    """Whether two numbers have the same value: "1,200.0" and "1200"."""
     try:
         return Decimal(a.replace(",", "")) == Decimal(b.replace(",", ""))
     except InvalidOperation:
@@ -76,5 +84,5 @@ def same_value(a, b):
 
 
 def in_calculator_notation(expression):
-    """ "$0.2 x 50" -> "0.2*50"."""
+    """Rewrite an expression: "$0.2 x 50" -> "0.2*50"."""
     return re.sub(r"[ $,]", "", expression).replace("x", "*").replace("×", "*").replace("÷", "/")

@@ -1,12 +1,17 @@
 """
-Anthropic HH: pairs of answers, helpful and harmless, 161K and 8.5K for testing. Bai et al. 2022, arXiv:2204.05862.
+Anthropic HH (helpful and harmless): 161,000 pairs of answers to train on and 8,500 to test.
+
+Bai et al. 2022, arXiv:2204.05862.
 """
 from data.formats import to_preference
 from data.published.source import Source
 
 
 class HH(Source):
-    """pair(i) and [i] as in UltraFeedback. Transcripts whose sides part before the last answer are left out."""
+    """pair(i) and [i] as in UltraFeedback.
+
+    Pairs of transcripts that differ before the last answer are left out.
+    """
     name = "hh"
     files = {"pairs": "/train*", "test": "/test*"}
 

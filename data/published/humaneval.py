@@ -1,51 +1,62 @@
 """
-HumanEval: 164 Python functions to complete, each with its tests. Chen et al. 2021, arXiv:2107.03374.
+HumanEval: 164 Python functions to complete, each with its tests.
 
-A generated program is run by data/sandbox.py: grade() never executes a model's code in this process.
+Chen et al. 2021, arXiv:2107.03374. The programs run in data/published/sandbox.py: grade() never
+runs a model's code in this process.
 """
 import re
 
 from data.published.sandbox import run_program
 from data.published.source import Source
 
-TIMEOUT = 5.0                   # seconds for one program; the reference solutions take well under one
+# Seconds for one program; the reference solutions take well under one.
+TIMEOUT = 5.0
 
 
 class HumanEval(Source):
-    """The user shows the beginning of a program, the answer is the whole of it. There is nothing to train on."""
+    """The user shows the beginning of a program, and the answer is all of it. Only for testing."""
     name = "humaneval"
     files = {"test": "*"}
 
     @staticmethod
     def to_record(row):
         return {"messages": [{"role": "user", "content": row["prompt"]},
-                             {"role": "assistant", "content": row["prompt"] + row["canonical_solution"]}],
+                             {"role": "assistant",
+                              "content": row["prompt"] + row["canonical_solution"]}],
                 "test": row["test"], "entry_point": row["entry_point"], "subject": row["task_id"]}
 
     @staticmethod
     def grade(conversation, answer, timeout=TIMEOUT):
-        """Whether the program in the answer (list of parts) passes the tests."""
+        """Whether the program in the answer, a list of parts, passes the tests."""
         said = "".join(part["text"] for part in answer if part["type"] == "text")
         return run_program(program_with_tests(conversation, extract_program(said)), timeout).ok
 
 
 def extract_program(said):
-    """The first ``` block of an answer that defines a function, else the first, or all of it if there is none; a block
-    that never ends goes to the end."""
+    """The program in an answer: its first ``` block that defines a function.
+
+    Without such a block it is the first block, and without any block the whole answer. A block that
+    is never closed goes to the end of the answer.
+    """
     blocks = re.findall(r"(?<!\S)```[^\n`]*\n(.*?)(?:^[ \t]*```[ \t\r]*$|\Z)", said, re.S | re.M)
-    return next((block for block in blocks if re.search(r"^[ \t]*def ", block, re.M)), blocks[0] if blocks else said)
+    return next((block for block in blocks if re.search(r"^[ \t]*def ", block, re.M)),
+                blocks[0] if blocks else said)
 
 
 def program_with_tests(conversation, program):
-    """The program, what the prompt defines before the function (imports, helpers), and the tests.
+    """The program, with what the prompt defines before the function, and with the tests.
 
-    An answer may repeat the prompt, write the function anew, or only go on with the body, indented as it must be.
+    An answer may repeat the prompt, write the function anew, or go on with its indented body alone.
     """
     prompt, entry_point = conversation["messages"][0]["content"], conversation["entry_point"]
     if not re.search(rf"^def {re.escape(entry_point)}\b", program, re.M):
-        program = prompt + program                           # only the body
+        # The answer is the body alone.
+        program = prompt + program
     else:
-        program = prompt[:re.search(rf"^def {re.escape(entry_point)}\b", prompt, re.M).start()] + program
-    future = r"^from __future__ import .*\n"                 # Python wants these first
+        # The prompt may have imports and helper functions before the function.
+        program = (prompt[:re.search(rf"^def {re.escape(entry_point)}\b", prompt, re.M).start()]
+                   + program)
+    # Python requires these imports to come first.
+    future = r"^from __future__ import .*\n"
     program = "".join(re.findall(future, program, re.M)) + re.sub(future, "", program, flags=re.M)
     return f"{program}\n\n{conversation['test']}\n\ncheck({entry_point})\n"

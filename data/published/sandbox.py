@@ -1,17 +1,21 @@
 """
-Run a Python program that a model wrote, so that it cannot harm: run_program(code, timeout) -> Outcome.
+Run a Python program that a model wrote without harm to the machine: run_program(code) -> Outcome.
 
-Layers, the outer ones wherever the system grants them:
-  1. Linux namespaces (unshare): no network, processes of its own that the kernel ends together, all disks read-only but
-     an empty temporary folder in memory, 16 MB.
-  2. Limits of the process: CPU seconds, memory, size of written files, open files, no child processes, no core dump.
-  3. An audit hook of Python, which works on every system: no sockets, processes, signals or ctypes, and no change to
-     any file outside the temporary folder.
-  4. Its own session and process group, killed whole at the time limit; an empty environment; nothing on stdin.
-It is meant for the accidents of a model's code, not for an attacker: layer 3 alone does not hold one who knows Python.
+The program runs in a box of four layers, as far as the system grants them:
+  1. Linux namespaces (unshare): no network; processes of its own, which the kernel ends together;
+     all disks read-only, but for an empty temporary folder of 16 MB in memory.
+  2. Limits of the process: CPU seconds, memory, size of written files, number of open files, no
+     child processes, no core dump.
+  3. An audit hook of Python, which works on every system: no sockets, processes, signals or ctypes,
+     and no change to a file outside the temporary folder.
+  4. A session and process group of its own, killed whole at the time limit; an empty environment;
+     nothing on stdin.
+The box is meant for the accidents of a model's code, not for an attacker: layer 3 alone does not
+hold someone who knows Python.
 
-This file has two sides: run_program is imported, and it starts the file as a script, `python -I -S -B data/sandbox.py`,
-which closes the box and runs the program in a child of its own. Programs see the standard library only.
+This file has two sides. run_program is imported, and it starts this file as a script with
+`python -I -S -B`. The script closes the box and runs the program in a child process. Programs see
+the standard library only.
 """
 import ctypes
 import json
@@ -23,23 +27,34 @@ import sys
 import tempfile
 from typing import NamedTuple
 
-MEMORY_MB = 1024                # address space of the program; torch would not start in it, the standard library does
-FILE_MB = 4                     # largest file it can write, its output included
+# Address space of the program: enough for the standard library, too little for torch.
+MEMORY_MB = 1024
+# Largest file that the program can write, its output included.
+FILE_MB = 4
 
 
 class Outcome(NamedTuple):
-    ok: bool                    # the program ran to its very end: no exception, no exit before
-    reason: str                 # "ok", "timed out after 3 s", "ended by signal 11", ..., or the exception
-    output: str                 # the end of what it printed, stdout and stderr, 2,000 characters at most
-    isolated: bool              # layer 1 was granted
+    # The program came to its last line: no exception, no exit before.
+    ok: bool
+    # "ok", "timed out after 3 s", "ended by signal 11", ..., or the exception.
+    reason: str
+    # The last 2,000 characters of stdout and stderr.
+    output: str
+    # Layer 1 was granted.
+    isolated: bool
 
 
 def run_program(code, timeout=5.0, namespaces=True):
-    """Run `code`, not as __main__, for at most `timeout` seconds of wall-clock time. Safe to call from several threads.
-    namespaces=False goes without layer 1 (for testing the others)."""
-    token = secrets.token_hex(16)          # written by the box after the last line: exit(0) half-way is no success
+    """Run `code`, not as __main__, for at most `timeout` seconds of wall-clock time.
+
+    Several threads may call it at once.
+    namespaces: False leaves out layer 1, to test the others.
+    """
+    # The box writes the token after the program's last line: exit(0) half-way is no success.
+    token = secrets.token_hex(16)
     try:
-        request = json.dumps({"code": code, "token": token, "timeout": timeout, "namespaces": namespaces}).encode()
+        request = json.dumps({"code": code, "token": token, "timeout": timeout,
+                              "namespaces": namespaces}).encode()
         code.encode()
     except UnicodeEncodeError:
         return Outcome(False, "lone surrogates in the program", "", False)
@@ -53,7 +68,8 @@ def run_program(code, timeout=5.0, namespaces=True):
             timed_out = False
         except subprocess.TimeoutExpired as e:
             report, timed_out = e.output or b"", True
-        finally:                                                       # also on Ctrl-C: nothing is left running
+        finally:
+            # On Ctrl-C too, nothing is left running.
             try:
                 os.killpg(process.pid, signal.SIGKILL)
             except ProcessLookupError:
@@ -67,7 +83,8 @@ def run_program(code, timeout=5.0, namespaces=True):
     isolated, *ended = report.decode().split()
     if timed_out:
         return Outcome(False, f"timed out after {timeout:g} s", output, isolated == "isolated")
-    status = int(ended[0])                                               # as os.waitpid gives it
+    # The status is the one that os.waitpid gives.
+    status = int(ended[0])
     ok = ended[1:] == [token]
     if ok:
         reason = "ok"
@@ -82,36 +99,44 @@ def run_program(code, timeout=5.0, namespaces=True):
     return Outcome(ok, reason, output, isolated == "isolated")
 
 
-# ---- the other side: everything below runs in the box ----
+# --------------------------------------------------------------------------------------------------
+# The other side: all that follows runs in the box.
 
 def enter_namespaces(folder):
-    """Layer 1. True if granted; where it is not (containers, macOS) the other layers stand alone."""
+    """Layer 1. Returns whether it was granted; containers and macOS do without it."""
     try:
         libc = ctypes.CDLL(None, use_errno=True)
-        # CLONE_NEWUSER 0x10000000, NEWNS 0x20000, NEWPID 0x20000000, NEWNET 0x40000000, NEWIPC 0x08000000
+        # CLONE_NEWUSER is 0x10000000, CLONE_NEWNS 0x20000, CLONE_NEWPID 0x20000000,
+        # CLONE_NEWNET 0x40000000, CLONE_NEWIPC 0x08000000.
         spaces, uid, gid = 0x20000 | 0x20000000 | 0x40000000 | 0x08000000, os.getuid(), os.getgid()
         if libc.unshare(0x10000000 | spaces) == 0:
-            for name, content in [("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")]:
-                with open(f"/proc/self/{name}", "w") as file:             # who we are inside: the same as outside
+            # The program has the same user and group inside as outside.
+            for name, content in [("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"),
+                                  ("gid_map", f"{gid} {gid} 1")]:
+                with open(f"/proc/self/{name}", "w") as file:
                     file.write(content)
-        elif libc.unshare(spaces):                                       # root may do it without a user namespace
+        elif libc.unshare(spaces):
+            # Not even root, who needs no user namespace for the others, may have them.
             return False
-        # mount --make-rprivate /: what we mount is seen by nobody else. MS_REC 0x4000 | MS_PRIVATE 0x40000
+        # As `mount --make-rprivate /` does: nobody else sees what is mounted from here on.
+        # MS_REC is 0x4000, MS_PRIVATE 0x40000.
         if libc.mount(None, b"/", None, 0x4000 | 0x40000, None):
             return False
         if libc.mount(b"tmpfs", folder.encode(), b"tmpfs", 0, b"size=16m,mode=700"):
             return False
-        # mount_setattr (system call 442, Linux 5.12): AT_FDCWD -100, AT_RECURSIVE 0x8000; MOUNT_ATTR_RDONLY 1
+        # mount_setattr is system call 442, since Linux 5.12. AT_FDCWD is -100, AT_RECURSIVE 0x8000,
+        # MOUNT_ATTR_RDONLY 1.
         read_only, writable = (ctypes.c_uint64 * 4)(1, 0, 0, 0), (ctypes.c_uint64 * 4)(0, 1, 0, 0)
         if libc.syscall(442, -100, b"/", 0x8000, ctypes.byref(read_only), ctypes.c_size_t(32)):
             return False
-        return libc.syscall(442, -100, folder.encode(), 0, ctypes.byref(writable), ctypes.c_size_t(32)) == 0
+        return libc.syscall(442, -100, folder.encode(), 0, ctypes.byref(writable),
+                            ctypes.c_size_t(32)) == 0
     except (OSError, AttributeError):
         return False
 
 
 def die_with_parent():
-    """Linux: SIGKILL for this process when its parent ends (PR_SET_PDEATHSIG 1)."""
+    """On Linux this process gets SIGKILL when its parent ends (PR_SET_PDEATHSIG is 1)."""
     try:
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)
     except (OSError, AttributeError):
@@ -119,28 +144,36 @@ def die_with_parent():
 
 
 def limit_resources(timeout):
-    """Layer 2. First give up the rights that making the namespaces took: all capabilities, and to gain any by exec."""
+    """Layer 2: give up the rights that the namespaces took to make, then limit the process."""
     try:
         libc = ctypes.CDLL(None)
+        # Drop all capabilities (0x20080522 is _LINUX_CAPABILITY_VERSION_3).
         libc.capset((ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)())
-        libc.prctl(38, 1, 0, 0, 0)                                      # PR_SET_NO_NEW_PRIVS
+        # PR_SET_NO_NEW_PRIVS: exec gains none either.
+        libc.prctl(38, 1, 0, 0, 0)
     except (OSError, AttributeError):
         pass
     import resource
     seconds = int(timeout) + 1
-    for name, value in [("CPU", seconds), ("AS", MEMORY_MB << 20), ("DATA", MEMORY_MB << 20), ("FSIZE", FILE_MB << 20),
-                        ("NOFILE", 64), ("NPROC", 0), ("CORE", 0), ("STACK", 8 << 20)]:
+    for name, value in [("CPU", seconds), ("AS", MEMORY_MB << 20), ("DATA", MEMORY_MB << 20),
+                        ("FSIZE", FILE_MB << 20), ("NOFILE", 64), ("NPROC", 0), ("CORE", 0),
+                        ("STACK", 8 << 20)]:
         try:
             resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (value, value))
-        except (AttributeError, ValueError, OSError):                  # macOS knows not all of them
+        except (AttributeError, ValueError, OSError):
+            # macOS does not have all of these limits.
             pass
 
 
-REFUSED = ("socket.", "subprocess.", "ctypes.", "pty.", "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork",
-           "os.kill", "os.startfile", "os.setxattr", "os.removexattr", "signal.pthread_kill", "syslog.")
-CHANGES = ("os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.link", "os.symlink", "os.truncate", "os.chmod",
-           "os.chown", "os.utime", "os.chflags", "shutil.", "sqlite3.connect")
-UNHEARD = [("_posixsubprocess", "fork_exec"), ("os", "mkfifo"), ("os", "mknod")]        # Python audits no call of these
+# The audit events that layer 3 refuses, by how they begin.
+REFUSED = ("socket.", "subprocess.", "ctypes.", "pty.", "os.system", "os.exec", "os.posix_spawn",
+           "os.spawn", "os.fork", "os.kill", "os.startfile", "os.setxattr", "os.removexattr",
+           "signal.pthread_kill", "syslog.")
+# The audit events that it refuses for paths outside the temporary folder.
+CHANGES = ("os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.link", "os.symlink", "os.truncate",
+           "os.chmod", "os.chown", "os.utime", "os.chflags", "shutil.", "sqlite3.connect")
+# Functions whose calls Python does not audit; they are replaced by refuse().
+UNHEARD = [("_posixsubprocess", "fork_exec"), ("os", "mkfifo"), ("os", "mknod")]
 
 
 def refuse(*args, **kwargs):
@@ -148,15 +181,17 @@ def refuse(*args, **kwargs):
 
 
 def audit_hook(folder):
-    """Layer 3: a hook for sys.addaudithook that raises PermissionError; there is no way to remove it."""
-    realpath, fspath, fsdecode, inside = os.path.realpath, os.fspath, os.fsdecode, os.path.realpath(folder) + os.sep
+    """Layer 3: a hook for sys.addaudithook that raises PermissionError; it cannot be removed."""
+    realpath, fspath, fsdecode, inside = (
+        os.path.realpath, os.fspath, os.fsdecode, os.path.realpath(folder) + os.sep)
 
     def hook(event, args):
         if event.startswith(REFUSED):
             raise PermissionError(f"the sandbox refuses {event}")
         if event == "open":
             path, mode, flags = args
-            if isinstance(path, int) or not flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND):
+            if isinstance(path, int) or not flags & (
+                    os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND):
                 return
             paths = [path]
         elif event.startswith(CHANGES):
@@ -164,19 +199,25 @@ def audit_hook(folder):
         else:
             return
         for path in paths:
-            if not (realpath(fsdecode(fspath(path))) + os.sep).startswith(inside) and path != os.devnull:
+            if (not (realpath(fsdecode(fspath(path))) + os.sep).startswith(inside)
+                    and path != os.devnull):
                 raise PermissionError(f"the sandbox refuses {event} outside its folder: {path!r}")
     return hook
 
 
 def close_box_and_run(folder):
-    """The supervisor: read the request, close the box, run the program two forks down. It prints whether layer 1 was
-    granted, then the program's status, then the token if it came to its end."""
+    """The supervisor: read the request, close the box, run the program two forks down.
+
+    It prints whether layer 1 was granted, then the program's status, then the token if the program
+    came to its end.
+    """
     request = json.load(sys.stdin.buffer)
-    print("isolated" if request["namespaces"] and enter_namespaces(folder) else "not-isolated", flush=True)
+    print("isolated" if request["namespaces"] and enter_namespaces(folder) else "not-isolated",
+          flush=True)
     os.chdir(folder)
     (token, token_end), (status, status_end) = os.pipe(), os.pipe()
-    first = os.fork()                       # with namespaces: process 1 of the new one; the others end when it does
+    # With namespaces this is process 1 of the new one: when it ends, all others there end too.
+    first = os.fork()
     if first == 0:
         die_with_parent()
         program = os.fork()
@@ -190,16 +231,19 @@ def close_box_and_run(folder):
     os.close(token_end)
     os.close(status_end)
     os.waitpid(first, 0)
-    print(os.read(status, 20).decode() or "9", os.read(token, 100).decode())     # 9: killed before it could tell
+    # Without a status the process was killed before it could tell: signal 9.
+    print(os.read(status, 20).decode() or "9", os.read(token, 100).decode())
 
 
 def run_in_box(request, folder, report):
-    """The program's process: stdout and stderr to the log, stdin empty, limits, hook, then the code."""
+    """The program's process: empty stdin, output to the log, limits and hook, then the code."""
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)
     limit_resources(request["timeout"])
-    environment = {"__builtins__": __builtins__}      # no __name__ of its own: "builtins", as in OpenAI's human-eval
-    code, token, write, leave = request.pop("code"), request.pop("token").encode(), os.write, os._exit
+    # As in OpenAI's human-eval the program has no __name__ of its own, so it is "builtins".
+    environment = {"__builtins__": __builtins__}
+    code, token, write, leave = (
+        request.pop("code"), request.pop("token").encode(), os.write, os._exit)
     finished = False
     try:
         for module, name in UNHEARD:
@@ -211,7 +255,8 @@ def run_in_box(request, folder, report):
         finished = True
     except SystemExit:
         pass
-    except BaseException as e:              # its text alone: the traceback machinery may be what the program broke
+    except BaseException as e:
+        # Only its text is printed: the program may have broken what a traceback needs.
         try:
             sys.stdout.flush()
             sys.stderr.write(f"{type(e).__name__}: {e}"[:1000].replace("\n", " ") + "\n")

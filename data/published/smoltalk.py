@@ -1,12 +1,14 @@
 """
-SmolTalk (smol-smoltalk): 460K conversations for small models, 24K for testing. Allal et al. 2025, arXiv:2502.02737.
+SmolTalk (smol-smoltalk): 460,000 conversations for small models, and 24,000 to test.
+
+Allal et al. 2025, arXiv:2502.02737.
 """
 from data.formats import to_conversation
 from data.published.source import Source
 
 
 class SmolTalk(Source):
-    """An optional system message, then user and assistant in turn, at least one of each; other rows are bad."""
+    """An optional system message, then user and assistant in turn; other rows are bad."""
     name = "smoltalk"
     files = {"train": "/train*", "test": "/test*"}
 

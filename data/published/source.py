@@ -1,9 +1,10 @@
 """
 What all downloaded sources share: find the files, prepare them once, read single rows.
 
-A source's files (.parquet, .jsonl, .jsonl.gz, .jsonl.xz) are read once and written as one clean record a line to
-NAME/prepared/CLASS-SPLIT-HASH.jsonl; rows that the source's own rules call bad are left out there, counted, and the
-first is named. From then on only an index of line offsets stands in memory, 12 bytes a row.
+The files of a source (.parquet, .jsonl, .jsonl.gz, .jsonl.xz) are read once and written as clean
+records, one a line, to NAME/prepared/CLASS-SPLIT-HASH.jsonl. Rows that the source's own rules call
+bad are left out; they are counted and the first is named. From then on memory only holds an index
+of line offsets, 12 bytes a row.
 """
 import hashlib
 import json
@@ -21,10 +22,12 @@ ROW_SUFFIXES = (".parquet", ".jsonl", ".jsonl.gz", ".jsonl.xz")
 
 
 class Source(Lazy):
-    """The records of one split, or `size` of them, shuffled by a fixed seed (published files are often sorted).
+    """The records of one split, or `size` of them, shuffled by a fixed seed.
 
-    A subclass has `name` (its folder and its name for download.py), `files` (split -> pattern of the paths in the
-    folder) and `to_record(row)`, which turns a published row into a record or raises ValueError for a bad one.
+    They are shuffled since published files are often sorted. A subclass has
+        name            its folder, and its name for data/download.py
+        files           {split: pattern of the paths in the folder}
+        to_record(row)  the record of a published row; ValueError for a bad row
     """
     name, files = "", {}
 
@@ -42,22 +45,28 @@ class Source(Lazy):
         return len(self.order)
 
     def get(self, i):
-        with open(self.path, "rb") as file:                     # opened each time: safe in forked and spawned workers
+        # The file is opened each time, which is safe in forked and in spawned workers.
+        with open(self.path, "rb") as file:
             file.seek(self.offsets[self.order[i]])
             return json.loads(file.readline())
 
     def prepare(self, split, dest):
-        """Write NAME/prepared/CLASS-SPLIT-HASH.jsonl unless it is there; return its path. The hash is over path, size
-        and time of all it is made of; a file made of others before is removed."""
+        """Write NAME/prepared/CLASS-SPLIT-HASH.jsonl unless it is there, and return its path.
+
+        The hash is of the path, size and time of all that the file is made of. A file that was made
+        of an older state is removed.
+        """
         paths = source_files(self.name, self.files[split], dest)
         made_of = [*paths, Path(__file__), Path(sys.modules[type(self).__module__].__file__)]
-        listing = [[str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns] for path in made_of]
+        listing = [[str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns]
+                   for path in made_of]
         state = hashlib.sha256(json.dumps(listing).encode()).hexdigest()[:12]
         prepared = dest / self.name / "prepared" / f"{type(self).__name__}-{split}-{state}.jsonl"
         if prepared.exists():
             return prepared
         prepared.parent.mkdir(exist_ok=True)
-        temporary = prepared.with_name(f"{prepared.name}.{os.getpid()}.tmp")     # several ranks may get here at once
+        # Several ranks may prepare the same file at once.
+        temporary = prepared.with_name(f"{prepared.name}.{os.getpid()}.tmp")
         kept, bad = 0, []
         try:
             with open(temporary, "w", encoding="utf-8") as file:
@@ -66,8 +75,10 @@ class Source(Lazy):
                         record = self.to_record(row)
                     except (KeyError, TypeError) as e:
                         fields = ", ".join(row) if isinstance(row, dict) else type(row).__name__
-                        raise ValueError(f"{where}: not a row of {self.name} ({e!r} missing or of another type; it has "
-                                         f"{fields}). Fetch its files: python data/download.py {self.name}") from None
+                        raise ValueError(
+                            f"{where}: not a row of {self.name} ({e!r} missing or of another type; "
+                            f"it has {fields}). Fetch its files: "
+                            f"python data/download.py {self.name}") from None
                     except ValueError as e:
                         bad.append(f"{where}: {e}")
                         continue
@@ -77,32 +88,38 @@ class Source(Lazy):
                 raise ValueError(f"{paths[0]}: no usable row for {self.name} {split}"
                                  + (f"; the first is bad: {bad[0]}" if bad else ""))
             os.replace(temporary, prepared)
-            for outdated in set(prepared.parent.glob(f"{type(self).__name__}-{split}-*.jsonl")) - {prepared}:
+            for outdated in set(prepared.parent.glob(
+                    f"{type(self).__name__}-{split}-*.jsonl")) - {prepared}:
                 outdated.unlink(missing_ok=True)
         finally:
             temporary.unlink(missing_ok=True)
         if bad:
-            print(f"{self.name} {split}: kept {kept:,} rows, left out {len(bad):,}; the first: {bad[0]}",
-                  file=sys.stderr)
+            print(f"{self.name} {split}: kept {kept:,} rows, left out {len(bad):,}; "
+                  f"the first: {bad[0]}", file=sys.stderr)
         return prepared
 
 
 def source_files(name, pattern, dest=DOWNLOADS):
-    """The files of dest/name whose path ends in what `pattern` describes; FileNotFoundError names the command."""
+    """The files of dest/name whose path ends in what `pattern` describes.
+
+    Raises FileNotFoundError, which names the command to run, if there are none.
+    """
     folder = Path(dest) / name
-    found = sorted(path for path in folder.rglob("*") if path.is_file() and path.name.endswith(ROW_SUFFIXES)
+    found = sorted(path for path in folder.rglob("*")
+                   if path.is_file() and path.name.endswith(ROW_SUFFIXES)
                    and fnmatch("/" + path.relative_to(folder).as_posix(), f"*{pattern}")
                    and path.parent.name != "prepared") if folder.is_dir() else []
     if not found:
-        raise FileNotFoundError(f"{name} is not on disk: no file like {pattern} in {folder}. Download it: "
-                                f"python data/download.py {name}")
+        raise FileNotFoundError(f"{name} is not on disk: no file like {pattern} in {folder}. "
+                                f"Download it: python data/download.py {name}")
     return found
 
 
 def source_rows(paths):
-    """Yield ("file:row", row) of .parquet and .jsonl files, one after another."""
+    """Yield ("file:row", row) for the rows of .parquet and .jsonl files."""
     for path in paths:
-        rows = enumerate(read_parquet(path), 1) if path.suffix == ".parquet" else read_json_lines(path)
+        rows = (enumerate(read_parquet(path), 1) if path.suffix == ".parquet"
+                else read_json_lines(path))
         yield from ((f"{path}:{number}", row) for number, row in rows)
 
 
@@ -116,23 +133,35 @@ def line_offsets(path):
     return np.concatenate([[0], *ends])[:-1].astype(np.int64)
 
 
-# ---- multiple choice, the same for MMLU and ARC ----
+# --------------------------------------------------------------------------------------------------
+# Multiple choice, the same for MMLU and ARC.
 
 def multiple_choice(question, letters, options):
-    """The prompt: each option before its letter, because small models bind a text to the letter that follows it."""
-    lines = "".join(f"- {option}={letter}\n" for letter, option in zip(letters, options, strict=True))
-    return f"Multiple Choice question: {question}\n{lines}\nRespond only with the letter of the correct answer."
+    """The prompt.
+
+    Each option stands before its letter, because small models bind a text to the letter that
+    follows it.
+    """
+    lines = "".join(f"- {option}={letter}\n"
+                    for letter, option in zip(letters, options, strict=True))
+    return (f"Multiple Choice question: {question}\n{lines}\n"
+            f"Respond only with the letter of the correct answer.")
 
 
 def multiple_choice_record(question, letters, options, answer, subject):
-    """The conversation, with the letters that the answer is among and the subject for a breakdown of the score."""
+    """The conversation, with the letters to choose from and the subject, for a table of scores."""
     if len(letters) != len(options) or len(options) < 2 or answer not in letters:
         raise ValueError(f"{len(options)} options for the letters {letters}, answer {answer!r}")
     return {"messages": [{"role": "user", "content": multiple_choice(question, letters, options)},
-                         {"role": "assistant", "content": answer}], "letters": letters, "subject": subject}
+                         {"role": "assistant", "content": answer}],
+            "letters": letters, "subject": subject}
 
 
 def grade_letter(conversation, answer):
-    """Whether the answer's text (list of parts) is the letter of the reference: "C", "c" and "C." are the same."""
-    said = "".join(part["text"] for part in answer if part["type"] == "text").strip().rstrip(".").upper()
+    """Whether the answer is the reference's letter: "C", "c" and "C." are the same.
+
+    answer: a list of parts.
+    """
+    said = "".join(part["text"]
+                   for part in answer if part["type"] == "text").strip().rstrip(".").upper()
     return said == conversation["messages"][-1]["content"]

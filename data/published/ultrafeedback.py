@@ -1,12 +1,14 @@
 """
-UltraFeedback, binarized: 61K prompts, the best of four answers against another. Cui et al. 2024, arXiv:2310.01377.
+UltraFeedback, binarized: 61,000 prompts, each with the best of four answers and one of the others.
+
+Cui et al. 2024, arXiv:2310.01377.
 """
 from data.formats import to_preference
 from data.published.source import Source
 
 
 class UltraFeedback(Source):
-    """pair(i) is {"chosen": conversation, "rejected": conversation}; [i] is the chosen conversation alone."""
+    """pair(i) is {"chosen": conversation, "rejected": conversation}; [i] is the chosen one."""
     name = "ultrafeedback"
     files = {"pairs": "/train_prefs*", "test": "/test_prefs*"}
 
