@@ -57,12 +57,12 @@ def main():
         argv[i:i + 2] = [f"--prompt={argv[i + 1]}"]
     cfg = parse_config(Config, __doc__, argv)
     path = find_checkpoint(cfg.out, cfg.stage)
-    sampling = Sampling(**{f.name: getattr(cfg, f.name) for f in fields(Sampling)})
+    sampling = Sampling(**{field.name: getattr(cfg, field.name) for field in fields(Sampling)})
     env = setup(cfg.device, cfg.dtype)
     model, tok, _ = load_checkpoint(path, env.device)
     model.compute_dtype = env.dtype
-    engine = Engine(model, tok, cfg.max_rows, None if cfg.dtype == "auto" else env.dtype,
-                    cfg.compile)
+    dtype = None if cfg.dtype == "auto" else env.dtype
+    engine = Engine(model, tok, cfg.max_rows, dtype, cfg.compile)
     # A terminal that lacks a character shows ? instead.
     sys.stdout.reconfigure(errors="replace")
     if cfg.serve:
@@ -72,9 +72,9 @@ def main():
     elif cfg.base or cfg.prompt:
         one_answer(engine, tok, cfg, sampling)
     else:
-        terminal(engine, tok, cfg, sampling, f"{path}: {model.num_params() / 1e6:.1f} million "
-                                             f"parameters, context {engine.max_len} tokens, on "
-                                             f"{env.device}")
+        title = (f"{path}: {model.num_params() / 1e6:.1f} million parameters, "
+                 f"context {engine.max_len} tokens, on {env.device}")
+        terminal(engine, tok, cfg, sampling, title)
 
 
 if __name__ == "__main__":

@@ -37,23 +37,28 @@ class Decoder:
 
     def __init__(self, model, dtype):
         c = self.config = model.config
-        self.device, self.dtype, self.head_size = model.embed.device, dtype, c.n_embd // c.n_head
+        self.device = model.embed.device
+        self.dtype = dtype
+        self.head_size = c.n_embd // c.n_head
         self.embed = rms_norm(model.embed.detach()).to(dtype)
-        cos, sin = rotary_table(torch.arange(c.seq_len, device=self.device), self.head_size,
-                                c.rope_theta)
-        self.cos, self.sin = cos.reshape(c.seq_len, 1, -1), sin.reshape(c.seq_len, 1, -1)
+        positions = torch.arange(c.seq_len, device=self.device)
+        cos, sin = rotary_table(positions, self.head_size, c.rope_theta)
+        self.cos = cos.reshape(c.seq_len, 1, -1)
+        self.sin = sin.reshape(c.seq_len, 1, -1)
         # The cache has room for `rows` sequences of `size` tokens.
         self.rows = self.size = 0
         self.cache = None                   # (n_layer, rows, size, 2 Hkv, D): keys, then values
         self.use_graphs = self.device.type == "cuda"
         # (B, end) -> a recorded step. All of them share one pool of memory.
-        self.graphs, self.pool = {}, None
+        self.graphs = {}
+        self.pool = None
         self.load_weights(model)
 
     def load_weights(self, model):
         """Join the weights that take the same input and transpose them: (in, sum of out)."""
-        fuse = lambda *weights: torch.cat(
-            [w.detach() for w in weights]).to(self.dtype).T.contiguous()
+        def fuse(*weights):
+            return torch.cat([w.detach() for w in weights]).to(self.dtype).T.contiguous()
+
         self.layers = [(fuse(b.attn.wq, b.attn.wk, b.attn.wv), fuse(b.attn.wo),
                         fuse(b.mlp.gate, b.mlp.up), fuse(b.mlp.down)) for b in model.blocks]
         self.head = fuse(model.head)
@@ -65,9 +70,12 @@ class Decoder:
         """
         if rows <= self.rows and size <= self.size:
             return
-        c, old = self.config, self.cache
-        new_rows = max(rows, 2 * self.rows) if rows > self.rows else self.rows
-        new_size = min(c.seq_len, max(size, 2 * self.size)) if size > self.size else self.size
+        new_rows, new_size = self.rows, self.size
+        if rows > self.rows:
+            new_rows = max(rows, 2 * self.rows)
+        if size > self.size:
+            new_size = min(max(size, 2 * self.size), self.config.seq_len)
+        old = self.cache
         # The padding of a recorded step writes to a spare row.
         spare = 1 if self.use_graphs else 0
         self.cache = self.new_cache(new_rows + spare, new_size)
@@ -75,7 +83,8 @@ class Decoder:
             self.cache[:, :self.rows, :self.size] = old[:, :self.rows]
         self.rows, self.size = new_rows, new_size
         # Recorded steps read the old cache.
-        self.graphs, self.pool = {}, None
+        self.graphs = {}
+        self.pool = None
 
     def new_cache(self, rows, size):
         # Zeros, because a masked position still adds 0 times its value: with a leftover NaN in
@@ -88,16 +97,17 @@ class Decoder:
 
         Returns float32 logits: (B, V) of the "last" tokens, (B, T, V) of "all", or None for None.
         """
-        B, T = len(ids), len(ids[0])
+        B = len(ids)
+        T = len(ids[0])
         # No position from `end` on is written or looked at.
         end = max(start) + T
         if self.use_graphs and T == 1 and row == 0 and logits == "last":
             return self.replay(ids, start, end)
         positions = torch.tensor(start)[:, None] + torch.arange(T)           # (B, T)
         slots = (row + torch.arange(B))[:, None] * self.size + positions     # (B, T)
-        move = lambda t: t.to(self.device, non_blocking=True)
-        return self.compute(move(torch.tensor(ids)), move(positions), move(slots.flatten()), row,
-                            end, logits)
+        tensors = [tensor.to(self.device, non_blocking=True)
+                   for tensor in (torch.tensor(ids), positions, slots.flatten())]
+        return self.compute(*tensors, row, end, logits)
 
     def next(self, ids, start, mask):
         """A step of generation: one id for each of the cache rows 0..B-1.
@@ -117,40 +127,54 @@ class Decoder:
         ids, positions (B, T); slots (B*T): where the tokens go in the cache, counted through all
         of its rows.
         """
-        c, D, kv_heads = self.config, self.head_size, self.config.n_kv_head
+        n_head, n_kv_head = self.config.n_head, self.config.n_kv_head
+        n_qk = n_head + n_kv_head
+        D = self.head_size
         B, T = ids.shape
         # So many query heads, side by side, share a head of keys and values.
-        group = c.n_head // kv_heads
+        group = n_head // n_kv_head
         mask = None
         # A single token alone needs no mask, unless `end` was rounded up for a graph.
         if B * T > 1 or self.use_graphs:
             # True where a query may look at a key.
-            mask = (torch.arange(end, device=self.device)
-                    <= positions[..., None])[:, None]                        # (B, 1, T, end)
-            mask = mask.repeat_interleave(group, dim=2) if group > 1 else mask
-        cos, sin = self.cos[positions.flatten()], self.sin[positions.flatten()]
+            mask = torch.arange(end, device=self.device) <= positions[..., None]     # (B, T, end)
+            mask = mask[:, None]                                                  # (B, 1, T, end)
+            if group > 1:
+                mask = mask.repeat_interleave(group, dim=2)              # (B, 1, T * group, end)
+        cos = self.cos[positions.flatten()]                              # (B*T, 1, D / 2)
+        sin = self.sin[positions.flatten()]
         # Both halves of a head at once.
-        cos, sin = torch.cat([cos, cos], -1), torch.cat([-sin, sin], -1)     # (B*T, 1, D)
-        x = self.embed[ids.flatten()]                                        # (B*T, C)
+        cos = torch.cat([cos, cos], -1)                                  # (B*T, 1, D)
+        sin = torch.cat([-sin, sin], -1)
+
+        x = self.embed[ids.flatten()]                                    # (B*T, C)
         for (wqkv, wo, gate_up, down), cache in zip(self.layers, self.cache):
-            qkv = torch.mm(rms_norm(x), wqkv).view(B * T, -1, D)             # (B*T, H + 2 Hkv, D)
-            qk = rms_norm(qkv[:, :c.n_head + kv_heads]).float()
-            qkv[:, :c.n_head + kv_heads] = torch.addcmul(qk * cos, qk.roll(D // 2, -1), sin)
-            q, kv = qkv[:, :c.n_head].reshape(B, T, kv_heads, group, D), qkv[:, c.n_head:]
-            cache.view(-1, 2 * kv_heads, D).index_copy_(0, slots, kv)
-            k, v = cache[row:row + B, :end].transpose(1, 2).chunk(2, dim=1)  # each (B, Hkv, end, D)
+            # QK-norm and the rotation of queries and keys.
+            qkv = torch.mm(rms_norm(x), wqkv).view(B * T, -1, D)         # (B*T, H + 2 Hkv, D)
+            qk = rms_norm(qkv[:, :n_qk]).float()
+            qkv[:, :n_qk] = torch.addcmul(qk * cos, qk.roll(D // 2, -1), sin)
+
+            cache.view(-1, 2 * n_kv_head, D).index_copy_(0, slots, qkv[:, n_head:])
+            kv = cache[row:row + B, :end].transpose(1, 2)                # (B, 2 Hkv, end, D)
+            k, v = kv.chunk(2, dim=1)                                    # each (B, Hkv, end, D)
             # SDPA's masked CUDA kernel does not support grouped queries, so the queries of a group
             # stand one behind the other, as if they were tokens.
-            q = q.transpose(1, 2).reshape(B, kv_heads, T * group, D)
-            y = F.scaled_dot_product_attention(
-                q, k, v, attn_mask=mask).reshape(B, kv_heads, T, group * D)
-            x = torch.addmm(x, y.transpose(1, 2).reshape(B * T, -1), wo)
+            q = qkv[:, :n_head].reshape(B, T, n_kv_head, group, D)
+            q = q.transpose(1, 2).reshape(B, n_kv_head, T * group, D)
+            y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+            y = y.reshape(B, n_kv_head, T, group * D).transpose(1, 2).reshape(B * T, -1)
+            x = torch.addmm(x, y, wo)
+
             gate, up = torch.mm(rms_norm(x), gate_up).chunk(2, dim=-1)
             x = torch.addmm(x, F.silu(gate) * up, down)
+
         if logits is None:
             return None
-        x = x.view(B, T, -1) if logits == "all" else x.view(B, T, -1)[:, -1]
+        x = x.view(B, T, -1)
+        if logits == "last":
+            x = x[:, -1]
         return torch.matmul(rms_norm(x), self.head).float()
+
     def replay(self, ids, start, end):
         """One token for each of B sequences from a CUDA graph.
 
@@ -158,27 +182,32 @@ class Decoder:
         has fixed shapes: B is rounded up to a power of two and `end` to a multiple of 256.
         (Written by the book and not measured: no GPU was at hand.)
         """
-        B, rows = len(ids), 1 << (len(ids) - 1).bit_length()
+        B = len(ids)
+        rows = 1 << (B - 1).bit_length()
         self.reserve(rows, end)
         padded_end = min(self.size, -(-end // 256) * 256)
         if (rows, padded_end) not in self.graphs:
             self.graphs[rows, padded_end] = self.record(rows, padded_end)
         graph, inputs, out = self.graphs[rows, padded_end]
-        pad = [0] * (rows - B)
-        # What pads the batch goes to the spare row behind all others.
-        slots = ([r * self.size + p for r, p in enumerate(start)]
-                 + [self.rows * self.size] * len(pad))
-        inputs.copy_(torch.tensor([[i for i, in ids] + pad, start + pad, slots]), non_blocking=True)
+        slots = [row * self.size + position for row, position in enumerate(start)]
+        # The tokens that pad the batch go to the spare row behind all others.
+        n_pad = rows - B
+        inputs.copy_(torch.tensor([[id for [id] in ids] + [0] * n_pad,
+                                   start + [0] * n_pad,
+                                   slots + [self.rows * self.size] * n_pad]), non_blocking=True)
         graph.replay()
         return out[:B].clone()
 
     def record(self, rows, end):
-        # Ids, positions and slots.
+        """Record a step of fixed shape. Returns the graph, its inputs and its logits."""
         inputs = torch.zeros(3, rows, dtype=torch.long, device=self.device)
+        ids, positions, slots = inputs
         # The trial runs must not touch any row but the spare one.
-        inputs[2] = self.rows * self.size
-        step = lambda: self.compute(inputs[0][:, None], inputs[1][:, None], inputs[2], 0, end,
-                                    "last")
+        slots.fill_(self.rows * self.size)
+
+        def step():
+            return self.compute(ids[:, None], positions[:, None], slots, 0, end, "last")
+
         # Two trial runs on another stream: libraries set themselves up before the recording.
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
@@ -206,22 +235,26 @@ class Decoder:
 
 class Model(ctypes.Structure):
     """struct Model of decode.c, with its fields in the same order."""
-    _fields_ = [(name, ctypes.c_int64) for name in
-                "n_layer n_embd n_head n_kv_head head_size n_ff vocab_size max_size "
-                "cache_rows cache_size".split()] + \
-               [(name, ctypes.c_void_p) for name in
-                "embed head cos sin wqkv wo gate_up down cache x qkv y hidden scores".split()]
+    SIZES = ["n_layer", "n_embd", "n_head", "n_kv_head", "head_size", "n_ff", "vocab_size",
+             "max_size", "cache_rows", "cache_size"]
+    POINTERS = ["embed", "head", "cos", "sin", "wqkv", "wo", "gate_up", "down", "cache", "x",
+                "qkv", "y", "hidden", "scores"]
+    _fields_ = ([(name, ctypes.c_int64) for name in SIZES]
+                + [(name, ctypes.c_void_p) for name in POINTERS])
 
 
 class NativeDecoder(Decoder):
     """Decoder for a CPU in float32, by decode.c."""
 
     def __init__(self, model, library):
-        self.library, self.tile = library, library.tile()
+        self.library = library
+        self.tile = library.tile()
         # So many tokens and threads the scratch buffers have room for.
         self.room = self.threads = 0
-        # places: the row of the cache in memory that holds each row of Decoder.
-        self.likeliest, self.mask, self.places = (), None, []
+        self.likeliest = ()
+        self.mask = None
+        # Row r of Decoder is row places[r] of the cache in memory: swap() moves no memory.
+        self.places = []
         super().__init__(model, torch.float32)
 
     def empty(self, *shape):
@@ -236,25 +269,27 @@ class NativeDecoder(Decoder):
     def load_weights(self, model):
         def panels(*weights):
             # (out, in) -> (out / tile, in, tile), the layout that decode.c describes.
-            w = torch.cat([w.detach().float() for w in weights])
-            return F.pad(w, (0, 0, 0, -len(w) % self.tile)).view(
-                -1, self.tile, w.size(1)).transpose(1, 2)
+            weight = torch.cat([w.detach().float() for w in weights])
+            weight = F.pad(weight, (0, 0, 0, -len(weight) % self.tile))
+            return weight.view(-1, self.tile, weight.size(1)).transpose(1, 2)
 
-        c = self.config
-        self.weights = {"embed": self.embed.contiguous(), "head": self.large(panels(model.head)),
+        c, blocks, large = self.config, model.blocks, self.large
+        self.weights = {"embed": self.embed.contiguous(), "head": large(panels(model.head)),
                         "cos": self.cos.contiguous(), "sin": self.sin.contiguous()}
-        blocks, large = model.blocks, self.large
-        self.layers = {"wqkv": [large(panels(b.attn.wq, b.attn.wk, b.attn.wv)) for b in blocks],
-                       "wo": [large(panels(b.attn.wo)) for b in blocks],
-                       "gate_up": [large(torch.stack([panels(b.mlp.gate), panels(b.mlp.up)], 1))
-                                   for b in blocks],
-                       "down": [large(panels(b.mlp.down)) for b in blocks]}
-        self.pointers = {name: (ctypes.c_void_p * c.n_layer)(*[w.data_ptr() for w in ws])
-                         for name, ws in self.layers.items()}
-        self.model = Model(c.n_layer, c.n_embd, c.n_head, c.n_kv_head, self.head_size, c.n_ff,
-                           c.vocab_size, c.seq_len,
-                           **{name: w.data_ptr() for name, w in self.weights.items()},
-                           **{name: ctypes.addressof(p) for name, p in self.pointers.items()})
+        self.layers = {
+            "wqkv": [large(panels(b.attn.wq, b.attn.wk, b.attn.wv)) for b in blocks],
+            "wo": [large(panels(b.attn.wo)) for b in blocks],
+            "gate_up": [large(torch.stack([panels(b.mlp.gate), panels(b.mlp.up)], 1))
+                        for b in blocks],
+            "down": [large(panels(b.mlp.down)) for b in blocks]}
+        self.pointers = {}
+        for name, weights in self.layers.items():
+            self.pointers[name] = (ctypes.c_void_p * c.n_layer)(*[w.data_ptr() for w in weights])
+        self.model = Model(
+            n_layer=c.n_layer, n_embd=c.n_embd, n_head=c.n_head, n_kv_head=c.n_kv_head,
+            head_size=self.head_size, n_ff=c.n_ff, vocab_size=c.vocab_size, max_size=c.seq_len,
+            **{name: weight.data_ptr() for name, weight in self.weights.items()},
+            **{name: ctypes.addressof(array) for name, array in self.pointers.items()})
 
     def new_cache(self, rows, size):
         """The cache, in memory (n_layer, rows, 2 Hkv, size, D).
@@ -263,8 +298,9 @@ class NativeDecoder(Decoder):
         """
         cache = self.empty(self.config.n_layer, rows, 2 * self.config.n_kv_head, size,
                            self.head_size)
-        self.model.cache, self.model.cache_rows, self.model.cache_size = (
-            cache.data_ptr(), rows, size)
+        self.model.cache = cache.data_ptr()
+        self.model.cache_rows = rows
+        self.model.cache_size = size
         self.places += range(len(self.places), rows)
         return cache.transpose(2, 3)
 
@@ -275,25 +311,31 @@ class NativeDecoder(Decoder):
         self.places[a], self.places[b] = self.places[b], self.places[a]
 
     def forward(self, ids, start, row=0, logits="last"):
-        B, T = len(ids), len(ids[0])
-        tokens = [n for b in range(B) for t, id in enumerate(ids[b])
-                  for n in (id, self.places[row + b], start[b] + t)]
+        B = len(ids)
+        T = len(ids[0])
+        tokens = []
+        for b in range(B):
+            for t, id in enumerate(ids[b]):
+                tokens += [id, self.places[row + b], start[b] + t]
         wanted = {"last": range(T - 1, B * T, T), "all": range(B * T), None: ()}[logits]
         out = torch.empty(len(wanted), self.config.vocab_size)
         self.decode(tokens, wanted, out.data_ptr())
-        return None if logits is None else out.view(B, T, -1) if logits == "all" else out
+        if logits is None:
+            return None
+        return out.view(B, T, -1) if logits == "all" else out
 
     def next(self, ids, start, mask):
         # As few calls into PyTorch as possible: a step drives PyTorch's own code and data out of
         # the processor's caches, and a call then takes 20 us and more.
         B = len(ids)
         if B > len(self.likeliest):
-            self.likeliest, self.logits = ((ctypes.c_int64 * B)(),
-                                           self.empty(B, self.config.vocab_size))
+            self.likeliest = (ctypes.c_int64 * B)()
+            self.logits = self.empty(B, self.config.vocab_size)
             self.logits_pointer = self.logits.data_ptr()
         if mask is not self.mask:
-            self.mask, self.mask_pointer = mask, mask.data_ptr()
-        tokens = [n for token in zip(ids, self.places, start) for n in token]
+            self.mask = mask
+            self.mask_pointer = mask.data_ptr()
+        tokens = [number for token in zip(ids, self.places, start) for number in token]
         self.decode(tokens, range(B), self.logits_pointer, mask.size(1), self.mask_pointer,
                     self.likeliest)
         return self.logits, self.likeliest[:B]
@@ -304,22 +346,28 @@ class NativeDecoder(Decoder):
         tokens: id, place, position, id, place, position... The rest is as in decode.c, with
         pointers as integers.
         """
-        n, threads = len(tokens) // 3, torch.get_num_threads()
-        if n > self.room or threads > self.threads:
-            self.make_scratch(2 * n, threads)
-        int64s = lambda values: (ctypes.c_int64 * len(values))(*values)
-        self.library.decode(self.model, n, int64s(tokens), len(wanted), int64s(wanted), logits,
-                            n_mask, mask, likeliest, threads)
+        n_tokens = len(tokens) // 3
+        threads = torch.get_num_threads()
+        if n_tokens > self.room or threads > self.threads:
+            self.make_scratch(2 * n_tokens, threads)
+        self.library.decode(self.model, n_tokens, int64_array(tokens), len(wanted),
+                            int64_array(wanted), logits, n_mask, mask, likeliest, threads)
 
     def make_scratch(self, room, threads):
         """Buffers for what lies between two products, for up to `room` tokens at once."""
-        c, self.room, self.threads = self.config, room, threads
+        self.room = room
+        self.threads = threads
+        c = self.config
         shapes = {"x": (room, c.n_embd),
                   "qkv": (room, (c.n_head + 2 * c.n_kv_head) * self.head_size),
                   "y": (room, c.n_embd), "hidden": (room, c.n_ff), "scores": (threads, c.seq_len)}
         self.scratch = {name: torch.empty(shape) for name, shape in shapes.items()}
         for name, buffer in self.scratch.items():
             setattr(self.model, name, buffer.data_ptr())
+
+
+def int64_array(values):
+    return (ctypes.c_int64 * len(values))(*values)
 
 
 def compiled_library():
@@ -332,14 +380,13 @@ def compiled_library():
                 or shutil.which("clang"))
     if not compiler or sysconfig.get_platform().startswith("win"):
         return None
-    key = hashlib.sha256(source.read_bytes()
-                         + f"{platform.uname()} {compiler}".encode()).hexdigest()[:16]
+    made_from = source.read_bytes() + f"{platform.uname()} {compiler}".encode()
     # Python, too, puts here what it has compiled.
     folder = source.parent / "__pycache__"
+    path = folder / f"decode-{hashlib.sha256(made_from).hexdigest()[:16]}.so"
     try:
         folder.mkdir(exist_ok=True)
-        library = folder / f"decode-{key}.so"
-        if not library.exists():
+        if not path.exists():
             with tempfile.TemporaryDirectory(dir=folder) as scratch:
                 # A compiler without OpenMP (macOS) makes a library with one thread.
                 for openmp in (["-fopenmp"], []):
@@ -349,17 +396,20 @@ def compiled_library():
                                "-o", f"{scratch}/decode.so", "-lm"]
                     if subprocess.run(command, capture_output=True).returncode == 0:
                         break
-                os.replace(f"{scratch}/decode.so", library)
-        library = ctypes.CDLL(str(library))
-        n, numbers = ctypes.c_int64, ctypes.POINTER(ctypes.c_int64)
-        library.decode.argtypes = [ctypes.POINTER(Model), n, numbers, n, numbers, ctypes.c_void_p,
-                                   n, ctypes.c_void_p, numbers, n]
-        library.use_huge_pages.argtypes = [ctypes.c_void_p, n]
-        library.decode.restype = library.use_huge_pages.restype = None
-        return library
+                os.replace(f"{scratch}/decode.so", path)
+        library = ctypes.CDLL(str(path))
     except OSError:
         # The folder is read-only, or the compiler failed: Decoder takes over.
         return None
+    number = ctypes.c_int64
+    numbers = ctypes.POINTER(number)
+    pointer = ctypes.c_void_p
+    library.decode.argtypes = [ctypes.POINTER(Model), number, numbers, number, numbers, pointer,
+                               number, pointer, numbers, number]
+    library.decode.restype = None
+    library.use_huge_pages.argtypes = [pointer, number]
+    library.use_huge_pages.restype = None
+    return library
 
 
 def make_decoder(model, dtype, compile=True):
@@ -369,7 +419,9 @@ def make_decoder(model, dtype, compile=True):
     """
     if compile and model.embed.device.type == "cpu" and dtype == torch.float32:
         library = compiled_library()
-        if library and model.config.n_embd // model.config.n_head % (2 * library.width()) == 0:
+        head_size = model.config.n_embd // model.config.n_head
+        # decode.c handles two vectors of a head at a time.
+        if library and head_size % (2 * library.width()) == 0:
             return NativeDecoder(model, library)
     decoder = Decoder(model, dtype)
     decoder.use_graphs &= compile

@@ -42,41 +42,49 @@ class Sampling:
                 raise ValueError(f"{name} {getattr(self, name)}: expected {expected}")
 
 
-def sample(logits, texts):
+def sample(logits, generations):
     """logits (B, V) float32, B Generations -> B ids.
 
     Each row has its own settings and its own random numbers. Changes logits in place.
     """
-    for i, text in enumerate(texts):
-        if (penalty := text.sampling.repetition_penalty) != 1:
-            seen = torch.tensor(sorted(set(text.ids)), device=logits.device)
-            logits[i, seen] = torch.where(logits[i, seen] > 0, logits[i, seen] / penalty,
-                                          logits[i, seen] * penalty)
+    for row, generation in enumerate(generations):
+        penalty = generation.sampling.repetition_penalty
+        if penalty != 1:
+            seen = torch.tensor(sorted(set(generation.ids)), device=logits.device)
+            before = logits[row, seen]
+            logits[row, seen] = torch.where(before > 0, before / penalty, before * penalty)
+
     # On a CPU, numpy's argmax and sort take a tenth of the time of torch's.
-    on_cpu = logits.device.type == "cpu"
-    ids = logits.numpy().argmax(-1).tolist() if on_cpu else logits.argmax(-1).tolist()
-    drawn = [i for i, text in enumerate(texts) if text.sampling.temperature > 0]
+    if logits.device.type == "cpu":
+        ids = logits.numpy().argmax(-1).tolist()
+    else:
+        ids = logits.argmax(-1).tolist()
+
+    drawn = [row for row, generation in enumerate(generations)
+             if generation.sampling.temperature > 0]
     if drawn:
         # Indexing copies the logits, which there is no need for when every row is drawn.
-        logits = logits if len(drawn) == len(texts) else logits[drawn]
-        for i, id in zip(drawn, draw(logits, [texts[i] for i in drawn])):
-            ids[i] = id
+        if len(drawn) < len(generations):
+            logits = logits[drawn]
+        for row, id in zip(drawn, draw(logits, [generations[row] for row in drawn])):
+            ids[row] = id
     return ids
 
 
-def draw(logits, texts):
+def draw(logits, generations):
     """Draw one id a row among those that the filters keep.
 
     logits (B, V), B Generations with a temperature above 0 -> B ids.
     """
-    settings = [text.sampling for text in texts]
+    settings = [generation.sampling for generation in generations]
     # All logits are now at most 0, so that dividing by a tiny temperature cannot give inf.
     logits = logits - logits.amax(-1, keepdim=True)
-    probs = (logits / column([s.temperature for s in settings], logits)).softmax(-1)
+    temperature = column([s.temperature for s in settings], logits)
+    probs = (logits / temperature).softmax(-1)
     cumulative = torch.where(probs < smallest_kept(probs, settings), 0, probs).cumsum(-1)
     # 1 - random() is above 0, so the first token that reaches the target has a probability above 0.
-    target = column([1 - text.random.random() for text in texts], logits) * cumulative[:, -1:]
-    return torch.searchsorted(cumulative, target)[:, 0].tolist()
+    share = column([1 - generation.random.random() for generation in generations], logits)
+    return torch.searchsorted(cumulative, share * cumulative[:, -1:])[:, 0].tolist()
 
 
 def smallest_kept(probs, settings):
@@ -88,18 +96,19 @@ def smallest_kept(probs, settings):
     smallest = probs.amax(-1, keepdim=True) * column([s.min_p for s in settings], probs)
     if all(s.top_p == 1 and not 0 < s.top_k < V for s in settings):
         return smallest
-    on_cpu = probs.device.type == "cpu"
-    ranked = (torch.from_numpy(np.sort(probs.numpy())).flip(-1) if on_cpu
-              else probs.sort(descending=True).values)
+    if probs.device.type == "cpu":
+        ranked = torch.from_numpy(np.sort(probs.numpy())).flip(-1)
+    else:
+        ranked = probs.sort(descending=True).values
     reached = ranked.cumsum(-1)
-    top_k = column([min(s.top_k, V) or V for s in settings], probs)
+    top_k = column([min(s.top_k, V) if s.top_k else V for s in settings], probs)
     # Infinity turns top_p off. With 1, rounding could cut the least likely tokens of a row, and
     # whether it does would depend on the other rows of the batch.
     top_p = column([s.top_p if s.top_p < 1 else torch.inf for s in settings], probs)
-    # What the likelier tokens reach without this one.
-    before = reached - ranked
-    n_kept = torch.minimum((before < reached.gather(1, top_k - 1) * top_p).sum(-1, keepdim=True),
-                           top_k)
+    # A token stays if the likelier ones do not reach top_p without it.
+    likelier = reached - ranked
+    n_below_top_p = (likelier < reached.gather(1, top_k - 1) * top_p).sum(-1, keepdim=True)
+    n_kept = torch.minimum(n_below_top_p, top_k)
     return torch.maximum(smallest, ranked.gather(1, n_kept - 1))
 
 
@@ -110,6 +119,10 @@ def column(values, like):
 # --------------------------------------------------------------------------------------------------
 # The engine: continuous batching. Generations join and leave between two steps, and every step adds
 # one token to each.
+
+# The states of a generation are the rows of Engine.specials: which special tokens may be sampled.
+IN_TEXT, IN_CODE, IN_RAW_TEXT = range(3)
+
 
 @dataclass(eq=False)
 class Generation:
@@ -143,6 +156,12 @@ class Generation:
     def answer(self):
         return self.ids[self.n_prompt:]
 
+    @property
+    def state(self):
+        if self.raw:
+            return IN_RAW_TEXT
+        return IN_TEXT if self.code is None else IN_CODE
+
 
 class Engine:
     """Decodes up to max_rows generations as one batch.
@@ -161,23 +180,35 @@ class Engine:
         """
         if dtype is None:
             dtype = torch.float32 if model.embed.device.type == "cpu" else model.compute_dtype
-        self.tok, self.max_rows, self.max_len = tok, max_rows, model.config.seq_len
+        self.tok = tok
+        self.max_rows = max_rows
+        self.max_len = model.config.seq_len
         self.decoder = make_decoder(model, dtype, compile)
-        self.waiting, self.active, self.kept = deque(), [], []
-        # Fewer common ids than min_shared are not worth a copy.
-        self.max_kept, self.min_shared = 8, 16
+        self.reset()
+        self.max_kept = 8
+        # Fewer common ids than this are not worth a copy.
+        self.min_shared = 16
         # At most so many tokens of new prompts a step: this bounds how long the others wait.
         self.prefill_tokens = 512
-        # Which special tokens may be sampled: in text those that open Python or end the answer, in
-        # code the one that closes it, in raw text the one that ends it. The model can never open a
-        # tool output.
-        allowed = [("<|python_start|>", "<|assistant_end|>"), ("<|python_end|>",), ("<|bos|>",)]
-        self.specials = torch.tensor([[0.0 if name in names else -torch.inf
-                                       for name in tok.specials]
-                                      for names in allowed], device=self.decoder.device)
-        # For each generation in the last step: its row of self.specials, and that row's values.
-        self.states, self.mask = [], None
+        # Added to the logits: 0 for the special tokens that may be sampled in a state, else -inf.
+        # Text may open Python or end the answer, code may only close itself, and raw text may only
+        # end. The model can never open a tool output.
+        names = list(tok.specials)
+        specials = torch.full((3, len(names)), -torch.inf)                   # (states, specials)
+        for state, name in [(IN_TEXT, "<|python_start|>"), (IN_TEXT, "<|assistant_end|>"),
+                            (IN_CODE, "<|python_end|>"), (IN_RAW_TEXT, "<|bos|>")]:
+            specials[state, names.index(name)] = 0
+        self.specials = specials.to(self.decoder.device)
+        # Of the generations in the last step: their states, and the rows of specials for these.
+        self.states = []
+        self.mask = None
         self.first_special = min(tok.specials.values())
+
+    def reset(self):
+        """Forget all generations. This also helps after an error that left the rows in disorder."""
+        self.waiting = deque()
+        self.active = []
+        self.kept = []
 
     def submit(self, prompt, max_tokens, sampling=Sampling(), raw=False, copy=0):
         """Queue a prompt for step() to work on. Returns its Generation.
@@ -190,14 +221,14 @@ class Engine:
                              f"shorten the conversation")
         if max_tokens < 1:
             raise ValueError(f"max_tokens {max_tokens}: expected 1 or more")
-        text = Generation(list(prompt), len(prompt), min(len(prompt) + max_tokens, self.max_len),
-                          sampling, raw, copy)
-        self.waiting.append(text)
-        return text
+        end = min(len(prompt) + max_tokens, self.max_len)
+        generation = Generation(list(prompt), len(prompt), end, sampling, raw, copy)
+        self.waiting.append(generation)
+        return generation
 
-    def cancel(self, text):
-        if not text.finish:
-            text.finish = "cancelled"
+    def cancel(self, generation):
+        if not generation.finish:
+            generation.finish = "cancelled"
 
     def step(self):
         """Add one token to every generation whose prompt is in the cache.
@@ -208,102 +239,120 @@ class Engine:
         self.retire()
         self.admit()
         self.prefill()
-        ready = [i for i, text in enumerate(self.active) if text.cached == len(text.ids) - 1]
+        ready = [row for row, generation in enumerate(self.active)
+                 if generation.cached == len(generation.ids) - 1]
         if not ready:
             return []
-        states = [2 if t.raw else 0 if t.code is None else 1 for t in self.active]
+        states = [generation.state for generation in self.active]
         if states != self.states:
-            self.states, self.mask = states, self.specials[states]
+            self.states = states
+            self.mask = self.specials[states]
+
         # The last id of every generation, all rows as one batch. A row whose prompt is not yet
         # complete runs along: what this writes into its cache is overwritten later.
-        logits, ids = self.decoder.next([t.ids[-1] for t in self.active],
-                                        [t.cached for t in self.active], self.mask)
-        texts = [self.active[i] for i in ready]
-        if any(t.sampling.temperature or t.sampling.repetition_penalty != 1 for t in texts):
-            ids = sample(logits[ready], texts)
+        last_ids = [generation.ids[-1] for generation in self.active]
+        positions = [generation.cached for generation in self.active]
+        logits, ids = self.decoder.next(last_ids, positions, self.mask)
+        generations = [self.active[row] for row in ready]
+        if any(g.sampling.temperature or g.sampling.repetition_penalty != 1 for g in generations):
+            ids = sample(logits[ready], generations)
         elif len(ready) < len(ids):
-            ids = [ids[i] for i in ready]
-        return [(text, self.accept(text, id)) for text, id in zip(texts, ids)]
+            ids = [ids[row] for row in ready]
+        return [(generation, self.accept(generation, id))
+                for generation, id in zip(generations, ids)]
 
     def retire(self):
         """Take finished generations out of the batch. The last active row fills each gap."""
         for row in reversed(range(len(self.active))):
-            text = self.active[row]
-            if text.finish:
-                last, text.retired = self.active.pop(), time.monotonic()
-                if last is not text:
-                    self.decoder.swap(row, len(self.active), max(text.cached, last.cached))
+            generation = self.active[row]
+            if generation.finish:
+                last = self.active.pop()
+                if last is not generation:
+                    length = max(generation.cached, last.cached)
+                    self.decoder.swap(row, len(self.active), length)
                     self.active[row] = last
-                self.kept.insert(0, text)
+                generation.retired = time.monotonic()
+                self.kept.insert(0, generation)
 
     def admit(self):
-        """Give waiting generations a row, with the keys and values of a row that begins alike."""
+        """Give waiting generations a row."""
         while self.waiting and len(self.active) < self.max_rows:
-            text, n = self.waiting.popleft(), len(self.active)
-            # It was cancelled while it waited.
-            if text.finish:
-                continue
-            rows = self.active + self.kept
-            # The last id is never taken over: the next step needs its logits.
-            shared = [common_prefix(t.ids[:t.cached], text.ids[:-1]) for t in rows]
-            longest = max(shared, default=0)
-            best = shared.index(longest) if longest >= self.min_shared else None
-            text.cached = text.reused = 0 if best is None else longest
-            # The new generation gets row n. What is kept there moves to the row that the new one
-            # continues, to a free row, or to the row of the one that was retired first.
-            if best is not None and best >= n:
-                target = best
-            elif len(self.kept) < self.max_kept:
-                target = len(rows)
-            else:
-                target = n + min(range(len(self.kept)), key=lambda i: self.kept[i].retired)
-            self.decoder.reserve(target + 1, text.end)
-            if target > n:
-                self.decoder.swap(n, target, max(t.cached for t in self.kept))
-                self.kept[target - n:target - n + 1] = self.kept[:1]
-            del self.kept[:1]
-            if best is not None and best < n:
-                self.decoder.copy(best, n, text.reused)
-            self.active.append(text)
+            generation = self.waiting.popleft()
+            # It may have been cancelled while it waited.
+            if not generation.finish:
+                self.give_row(generation)
+
+    def give_row(self, generation):
+        """Put a generation into row n, behind the n active ones.
+
+        It takes over the keys and values of the row that has the most ids in common with it.
+        """
+        n = len(self.active)
+        rows = self.active + self.kept
+        # The last id is never taken over: the next step needs its logits.
+        shared = [common_prefix(other.ids[:other.cached], generation.ids[:-1]) for other in rows]
+        longest = max(shared, default=0)
+        best = None
+        if longest >= self.min_shared:
+            best = shared.index(longest)
+            generation.cached = longest
+            generation.reused = longest
+
+        # What is kept in row n changes places with the best row if that is kept, too. Otherwise it
+        # moves to a free row, or to the row of the one that was retired first.
+        if best is not None and best >= n:
+            target = best
+        elif len(self.kept) < self.max_kept:
+            target = len(rows)
+        else:
+            target = n + min(range(len(self.kept)), key=lambda i: self.kept[i].retired)
+        self.decoder.reserve(target + 1, generation.end)
+        if target > n:
+            self.decoder.swap(n, target, max(kept.cached for kept in self.kept))
+            self.kept[target - n:target - n + 1] = self.kept[:1]
+        del self.kept[:1]
+
+        # Another active generation goes on with its keys and values, so the new one gets a copy.
+        if best is not None and best < n:
+            self.decoder.copy(best, n, generation.reused)
+        self.active.append(generation)
 
     def prefill(self):
         """Put all ids but the last of each prompt into the cache, up to prefill_tokens a step."""
         budget = self.prefill_tokens
-        for row, text in enumerate(self.active):
-            if budget and text.cached < len(text.ids) - 1:
-                ids = text.ids[text.cached:-1][:budget]
-                self.decoder.forward([ids], [text.cached], row, logits=None)
-                text.cached += len(ids)
+        for row, generation in enumerate(self.active):
+            if budget and generation.cached < len(generation.ids) - 1:
+                ids = generation.ids[generation.cached:-1][:budget]
+                self.decoder.forward([ids], [generation.cached], row, logits=None)
+                generation.cached += len(ids)
                 budget -= len(ids)
 
-    def accept(self, text, id):
+    def accept(self, generation, id):
         """Append a sampled id and, where it closes a tool call, the tool's output.
 
         Sets `finish` where the generation ends. Returns the new ids.
         """
-        special, new = self.tok.special, [id]
-        if id >= self.first_special:
-            if id == special("<|python_start|>"):
-                text.code = []
-            elif id == special("<|python_end|>"):
-                result = self.tok.encode(run_python(self.tok.decode(text.code)))
-                new = [id, special("<|output_start|>"), *result,
-                       special("<|output_end|>")][:text.end - len(text.ids)]
-                text.code = None
-            else:
-                # The mask leaves only <|assistant_end|> and <|bos|>, which end it.
-                text.finish = "stop"
-        elif text.code is not None:
-            text.code.append(id)
-        text.cached += 1
-        text.ids += new
-        if len(text.ids) == text.end and not text.finish:
-            text.finish = "length"
+        special = self.tok.special
+        new = [id]
+        if id < self.first_special:
+            if generation.code is not None:
+                generation.code.append(id)
+        elif id == special("<|python_start|>"):
+            generation.code = []
+        elif id == special("<|python_end|>"):
+            result = run_python(self.tok.decode(generation.code))
+            new += [special("<|output_start|>"), *self.tok.encode(result),
+                    special("<|output_end|>")]
+            new = new[:generation.end - len(generation.ids)]
+            generation.code = None
+        else:
+            # The mask leaves only <|assistant_end|> and <|bos|>, which end it.
+            generation.finish = "stop"
+        generation.cached += 1
+        generation.ids += new
+        if len(generation.ids) == generation.end and not generation.finish:
+            generation.finish = "length"
         return new
-
-    def reset(self):
-        """Forget everything, after an error that left the rows in an unknown state."""
-        self.waiting, self.active, self.kept = deque(), [], []
 
     def generate(self, prompts, max_tokens, progress=None, raw=False, **sampling):
         """Answer all prompts (lists of ids) -> a list of ids each, tool outputs included.
@@ -314,21 +363,28 @@ class Engine:
         sampling: the fields of Sampling. Equal prompts in one call get different samples.
         progress(done): called after every answer.
         """
-        settings, seen, texts, done = Sampling(**sampling), Counter(), [], 0
+        settings = Sampling(**sampling)
+        seen = Counter()
+        generations = []
         for prompt in map(tuple, prompts):
-            texts.append(self.submit(prompt, max_tokens, settings, raw, copy=seen[prompt]))
+            generations.append(self.submit(prompt, max_tokens, settings, raw, copy=seen[prompt]))
             seen[prompt] += 1
-        while done < len(texts):
-            for text, _ in self.step():
-                done += bool(text.finish)
-                if text.finish and progress:
-                    progress(done)
-        return [text.answer for text in texts]
+        done = 0
+        while done < len(generations):
+            for generation, _ in self.step():
+                if generation.finish:
+                    done += 1
+                    if progress:
+                        progress(done)
+        return [generation.answer for generation in generations]
 
 
 def common_prefix(a, b):
     """How many ids two lists share from the start: [1, 2, 3], [1, 2, 4] -> 2."""
-    return next((i for i, (x, y) in enumerate(zip(a, b)) if x != y), min(len(a), len(b)))
+    for i, (x, y) in enumerate(zip(a, b)):
+        if x != y:
+            return i
+    return min(len(a), len(b))
 
 # --------------------------------------------------------------------------------------------------
 # The parts of an answer: text, Python code, and the tool's output
@@ -340,20 +396,23 @@ class PartStream:
     """
 
     def __init__(self, tok):
-        self.tok, self.type = tok, "text"
+        self.tok = tok
+        self.type = "text"
         self.names = {id: name for name, id in tok.specials.items()}
         self.utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
     def feed(self, id):
-        """Take one id -> a list of (type, text). The text is "" where a part begins."""
+        """Take one id -> a list of (part type, text). The text is "" where a part begins."""
         name = self.names.get(id)
         if name is None:
             text = self.utf8.decode(self.tok.enc.decode_single_token_bytes(id))
             return [(self.type, text)] if text else []
-        out = self.flush()
-        self.type = {"<|python_start|>": "python",
-                     "<|output_start|>": "python_output"}.get(name, "text")
-        return out + ([(self.type, "")] if self.type != "text" else [])
+        pairs = self.flush()
+        opened = {"<|python_start|>": "python", "<|output_start|>": "python_output"}
+        self.type = opened.get(name, "text")
+        if self.type != "text":
+            pairs.append((self.type, ""))
+        return pairs
 
     def flush(self):
         """What is left of a character that never became complete, as U+FFFD."""
@@ -374,13 +433,13 @@ def parse_answer(tok, ids):
     A part is {"type": "text"|"python"|"python_output", "text": str}.
     """
     parts = []
-    for type, text in PartStream(tok).whole(ids):
-        add_text(parts, type, text)
+    for part_type, text in PartStream(tok).whole(ids):
+        add_text(parts, part_type, text)
     return parts
 
 
-def add_text(parts, type, text):
+def add_text(parts, part_type, text):
     """Append to the last part, or begin one: where the type changes, and where text is ""."""
-    if text == "" or not parts or parts[-1]["type"] != type:
-        parts.append({"type": type, "text": ""})
+    if text == "" or not parts or parts[-1]["type"] != part_type:
+        parts.append({"type": part_type, "text": ""})
     parts[-1]["text"] += text

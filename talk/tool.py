@@ -40,8 +40,10 @@ def run_python(code):
         return "error: not a valid expression"
     except (ValueError, ArithmeticError) as e:
         return f"error: {e}"
-    # Twelve digits, as people write them: 0.2*50 -> 10, 0.1+0.2 -> 0.3.
-    return f"{value:.12g}" if type(value) is float else str(value)
+    if type(value) is float:
+        # Twelve digits, so that the result looks as people write it: 0.1+0.2 -> 0.3, 0.2*50 -> 10.
+        return f"{value:.12g}"
+    return str(value)
 
 
 def evaluate(node):
@@ -55,9 +57,9 @@ def evaluate(node):
         case ast.BinOp(left, op, right) if type(op) in OPERATORS:
             left, right = evaluate(left), evaluate(right)
             # Refuse 9**9**9 before Python starts to compute it.
-            if (type(op) is ast.Pow and type(left) is type(right) is int
-                    and (left.bit_length() - 1) * right > MAX_BITS):
-                raise ValueError("number too large")
+            if type(op) is ast.Pow and type(left) is int and type(right) is int:
+                if (left.bit_length() - 1) * right > MAX_BITS:
+                    raise ValueError("number too large")
             return bounded(OPERATORS[type(op)](left, right))
         case ast.Call(ast.Attribute(ast.Constant(str(text)), "count"), [ast.Constant(str(part))],
                       []):
@@ -70,6 +72,10 @@ def bounded(value):
     # (-8)**0.5 is complex, and inf-inf is NaN, which does not equal itself.
     if type(value) not in (int, float) or value != value:
         raise ValueError("not a real number")
-    if value.bit_length() > MAX_BITS if type(value) is int else abs(value) == float("inf"):
+    if type(value) is int:
+        too_large = value.bit_length() > MAX_BITS
+    else:
+        too_large = abs(value) == float("inf")
+    if too_large:
         raise ValueError("number too large")
     return value

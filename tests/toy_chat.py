@@ -1,4 +1,4 @@
-"""What the tests of generation share: a tiny model whose next id is never a close call, and engines around it."""
+"""What the tests of generation share: a tiny model with clear favourites, and engines around it."""
 import base64
 import time
 from types import SimpleNamespace
@@ -22,12 +22,15 @@ def byte_tokenizer():
 
 
 def tiny_model(seed=0, n_kv_head=1, vocab_size=265, seq_len=128):
-    """Two layers of random weights whose logits are far apart: float rounding can't change which one is largest."""
+    """Two layers of random weights.
+
+    The logits are so far apart that rounding cannot change which one is the largest.
+    """
     model = GPT(GPTConfig(vocab_size, seq_len, 2, 2, n_kv_head, 64, 128))
     with torch.no_grad():
         for i, p in enumerate(model.parameters()):
-            p.copy_(torch.randn(p.shape,
-                                generator=torch.Generator().manual_seed(100 * seed + i)) * 2 * p.size(1) ** -0.5)
+            rng = torch.Generator().manual_seed(100 * seed + i)
+            p.copy_(torch.randn(p.shape, generator=rng) * 2 * p.size(1) ** -0.5)
     return model.eval()
 
 
@@ -45,24 +48,33 @@ def out(tmp_path_factory):
     """An --out folder with a byte tokenizer and a random sft checkpoint."""
     folder = tmp_path_factory.mktemp("out")
     meta = dict(tokenizer=write_tokenizer(folder).fingerprint, stage="sft")
-    save_checkpoint(folder / "sft", tiny_model(seq_len=256), meta, [], SimpleNamespace(state_dict=dict), setup("cpu"))
+    no_optimizer = SimpleNamespace(state_dict=dict)
+    save_checkpoint(folder / "sft", tiny_model(seq_len=256), meta, [], no_optimizer, setup("cpu"))
     return folder
 
 
 class Scripted:
-    """Stands in for Decoder: a row says the ids of the script one after the other, whatever it is given.
+    """Replaces Decoder: each row says the ids of the script in turn, whatever it is given.
 
-    n_prompt: ids before the answer; None: the answer begins after the last <|assistant_start|>.
+    n_prompt: ids before the answer; None: as many as the Generation in the row says.
     """
-    delay, next = 0, Decoder.next                                            # seconds a step
+    # In seconds, for every step.
+    delay = 0
+    next = Decoder.next
 
     def __init__(self, engine, script, n_prompt):
-        self.script, self.n_prompt, self.engine = script, n_prompt, engine
+        self.engine = engine
+        self.script = script
+        self.n_prompt = n_prompt
 
     def reserve(self, rows, size):
         pass
 
-    copy = swap = lambda self, *args: None
+    def copy(self, source, target, length):
+        pass
+
+    def swap(self, a, b, length):
+        pass
 
     def forward(self, ids, start, row=0, logits="last"):
         if logits is None:
@@ -70,6 +82,8 @@ class Scripted:
         time.sleep(self.delay)
         out = torch.zeros(len(ids), self.engine.tok.vocab_size)
         for b, position in enumerate(start):
-            i = position + 1 - (self.n_prompt or self.engine.active[b].n_prompt)
-            out[b, self.script[max(0, min(i, len(self.script) - 1))]] = 900.0
+            n_prompt = self.n_prompt or self.engine.active[b].n_prompt
+            # Before the answer it is the first id of the script, and behind the script the last.
+            i = min(max(0, position + 1 - n_prompt), len(self.script) - 1)
+            out[b, self.script[i]] = 900.0
         return out

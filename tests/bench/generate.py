@@ -28,7 +28,7 @@ import torch
 from common import GPT, SPECIAL_TOKENS, load_checkpoint
 from machine import fail, parse_config, run, setup, versions
 from pretrain import init_weights, model_config
-from talk.engine import Engine
+from talk.engine import IN_RAW_TEXT, Engine
 
 
 @dataclass
@@ -38,11 +38,11 @@ class Config:
     vocab_size: int = 8192        # of the random model
     seq_len: int = 512            # of the random model
     batch: str = "1,16,64"        # prompts at once, comma-separated
-    clients: str = ""             # instead: clients of chat.py --serve at once, such as 1,16
+    clients: str = ""             # instead: clients of chat.py --serve, such as 1,16; needs --stage
     prompt_tokens: int = 64       # random ids
     new_tokens: int = 256         # of each answer
     repeats: int = 3              # timed runs of each
-    transformers: bool = True     # also run transformers (pip install -e '.[export]')
+    transformers: bool = True     # also run transformers (pip install -e '.[test]')
     threads: int = 0              # of torch; 0: all cores
     device: str = "auto"          # auto, cpu, cuda or mps
     dtype: str = "float32"        # of weights and cache, for both sides: float32 or bfloat16
@@ -64,18 +64,19 @@ def our_run(model, dtype, vocab_size):
     """
     engine = Engine(model, NoTokenizer(vocab_size), dtype=dtype)
     # Never <|bos|>, so that every answer has its full length.
-    engine.specials[2] = -torch.inf
+    engine.specials[IN_RAW_TEXT] = -torch.inf
     # Do not reuse the prompts of the run before.
     engine.min_shared = 10 ** 9
 
     def generate(prompts, new_tokens):
-        start, first = time.perf_counter(), None
-        texts = [engine.submit(p, new_tokens, raw=True) for p in prompts]
-        while not all(t.finish for t in texts):
+        start = time.perf_counter()
+        first = None
+        generations = [engine.submit(ids, new_tokens, raw=True) for ids in prompts]
+        while not all(generation.finish for generation in generations):
             engine.step()
-            if first is None and all(len(t.ids) > t.n_prompt for t in texts):
+            if first is None and all(generation.answer for generation in generations):
                 first = time.perf_counter() - start
-        assert all(len(t.answer) == new_tokens for t in texts)
+        assert all(len(generation.answer) == new_tokens for generation in generations)
         return first, time.perf_counter() - start
     return generate
 
@@ -88,7 +89,7 @@ def transformers_run(model, dtype):
     try:
         from transformers import Qwen3Config, Qwen3ForCausalLM
     except ImportError:
-        fail("the comparison needs the package transformers: pip install -e '.[export]', or "
+        fail("the comparison needs the package transformers: pip install -e '.[test]', or "
              "--no-transformers")
     from export import model_json, stock_weights
     config = model_json(model.config, NoTokenizer(model.config.vocab_size), "float32")
@@ -99,7 +100,8 @@ def transformers_run(model, dtype):
 
     @torch.inference_mode()
     def generate(prompts, new_tokens):
-        ids, seconds = torch.tensor(prompts, device=model.embed.device), []
+        ids = torch.tensor(prompts, device=model.embed.device)
+        seconds = []
         for n in (1, new_tokens):
             start = time.perf_counter()
             out = reference.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=n,
@@ -112,7 +114,7 @@ def transformers_run(model, dtype):
     return generate
 
 
-def served(cfg):
+def time_server(cfg):
     """Start chat.py --serve and print the tokens/s of N clients together.
 
     Each of them streams a raw continuation of --new_tokens.
@@ -129,58 +131,66 @@ def served(cfg):
         connection.request("POST", "/v1/completions", json.dumps(body),
                            {"Content-Type": "application/json"})
         events = connection.getresponse().read().split(b"\n\n")
-        return json.loads(events[-3].removeprefix(b"data: "))["usage"]["completion_tokens"]
+        # The last events are the usage, [DONE] and an empty one.
+        usage = json.loads(events[-3].removeprefix(b"data: "))["usage"]
+        return usage["completion_tokens"]
 
     try:
-        for n in map(int, cfg.clients.split(",")):
+        for n_clients in map(int, cfg.clients.split(",")):
             rates = []
             # The first run warms up.
             for _ in range(cfg.repeats + 1):
                 start = time.perf_counter()
-                with ThreadPoolExecutor(n) as pool:
-                    total = sum(pool.map(client, range(n)))
+                with ThreadPoolExecutor(n_clients) as pool:
+                    total = sum(pool.map(client, range(n_clients)))
                 rates.append(total / (time.perf_counter() - start))
-            print(f"{n:3} clients  {statistics.median(rates[1:]):9.0f} tokens/s together",
-                  flush=True)
+            rate = statistics.median(rates[1:])
+            print(f"{n_clients:3} clients  {rate:9.0f} tokens/s together", flush=True)
     finally:
         server.terminate()
         server.wait()
 
 
+def load_model(cfg, device):
+    """The checkpoint, or a model of random weights."""
+    if cfg.stage:
+        model, _, _ = load_checkpoint(cfg.stage, device)
+        return model
+    model = GPT(model_config(cfg.depth, cfg.vocab_size, cfg.seq_len))
+    init_weights(model, 0)
+    # The zeros of init_weights would do, too, but might take less time to multiply.
+    with torch.no_grad():
+        for p in model.parameters():
+            p.normal_(0, p.size(1) ** -0.5)
+    return model.to(device).eval()
+
+
 def main():
     cfg = parse_config(Config, __doc__)
     if cfg.clients:
-        return served(cfg)
+        return time_server(cfg)
     env = setup(cfg.device, cfg.dtype)
     if cfg.threads:
         torch.set_num_threads(cfg.threads)
-    if cfg.stage:
-        model, _, _ = load_checkpoint(cfg.stage, env.device)
-    else:
-        model = GPT(model_config(cfg.depth, cfg.vocab_size, cfg.seq_len))
-        init_weights(model, 0)
-        # The zeros of init_weights would do, too, but might take less time to multiply.
-        with torch.no_grad():
-            for p in model.parameters():
-                p.normal_(0, p.size(1) ** -0.5)
-        model.to(env.device).eval()
+    model = load_model(cfg, env.device)
     c = model.config
     print(f"torch {versions()['torch']}, {env.device} with {torch.get_num_threads()} threads, "
           f"{cfg.dtype}; depth {c.n_layer}, width {c.n_embd}, vocabulary {c.vocab_size}; "
           f"{cfg.prompt_tokens} prompt + {cfg.new_tokens} new tokens, greedy", flush=True)
     sides = {"tok2chat": our_run(model, env.dtype, c.vocab_size)}
     if cfg.transformers:
+        their_run = transformers_run(model, env.dtype)
         import transformers
-        sides[f"transformers {transformers.__version__}"] = transformers_run(model, env.dtype)
+        sides[f"transformers {transformers.__version__}"] = their_run
     for B in map(int, cfg.batch.split(",")):
         prompts = torch.randint(0, c.vocab_size - len(SPECIAL_TOKENS), (B, cfg.prompt_tokens),
                                 generator=torch.Generator().manual_seed(0)).tolist()
         times = {name: [] for name in sides}
-        for i in range(cfg.repeats + 1):
+        for generate in sides.values():
+            generate(prompts, min(8, cfg.new_tokens))
+        for _ in range(cfg.repeats):
             for name, generate in sides.items():
-                seconds = generate(prompts, cfg.new_tokens if i else min(8, cfg.new_tokens))
-                if i:
-                    times[name].append(seconds)
+                times[name].append(generate(prompts, cfg.new_tokens))
         rates = {}
         for name, runs in times.items():
             first, total = (statistics.median(column) for column in zip(*runs))

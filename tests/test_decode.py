@@ -1,0 +1,98 @@
+"""Both decoders against GPT.forward: at once, in chunks, one by one, alone, in a batch, padded."""
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from talk.decode import Decoder, make_decoder
+from toy_chat import tiny_model
+
+torch.set_num_threads(1)
+
+
+@pytest.mark.parametrize("kind", ["PyTorch", "decode.c"])
+@pytest.mark.parametrize("n_kv_head", [1, 2])
+def test_cached_batched_chunked_and_plain_forward_agree(n_kv_head, kind):
+    model = tiny_model(n_kv_head=n_kv_head)
+    rng = torch.Generator().manual_seed(1)
+    sequences = [torch.randint(0, 265, (n,), generator=rng).tolist() for n in (40, 23, 31)]
+    decoder = make_decoder(model, torch.float32, compile=kind == "decode.c")
+    if kind == "decode.c" and type(decoder) is Decoder:
+        pytest.skip("no C compiler on this machine")
+    with torch.inference_mode():
+        plain = [model(torch.tensor([ids]))[0] for ids in sequences]
+        # All tokens of a sequence at once. The cache grows on the way.
+        for row, (ids, expected) in enumerate(zip(sequences, plain)):
+            decoder.reserve(row + 1, len(ids))
+            logits = decoder.forward([ids], [0], row, logits="all")[0]
+            assert torch.allclose(logits, expected, atol=1e-4)
+        # In chunks of 7.
+        chunks = [decoder.forward([sequences[0][i:i + 7]], [i], 1, logits="all")[0]
+                  for i in range(0, 40, 7)]
+        assert torch.allclose(torch.cat(chunks), plain[0], atol=1e-4)
+        # One token each for rows of different lengths, as one batch.
+        for row, ids in enumerate(sequences):
+            decoder.forward([ids[:-10]], [0], row, logits=None)
+        for i in range(10, 0, -1):
+            last_ids = [[ids[-i]] for ids in sequences]
+            positions = [len(ids) - i for ids in sequences]
+            expected = torch.stack([logits[-i] for logits in plain])
+            assert torch.allclose(decoder.forward(last_ids, positions), expected, atol=1e-4)
+        # A batch of one.
+        logits = decoder.forward([sequences[0][-1:]], [39])
+        assert torch.allclose(logits, plain[0][-1:], atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["PyTorch", "decode.c"])
+def test_next_masks_the_special_tokens_and_finds_the_likeliest(kind):
+    decoder = make_decoder(tiny_model(vocab_size=301), torch.float32, compile=kind == "decode.c")
+    rng = torch.Generator().manual_seed(2)
+    # The buffers grow, and stay for the smaller batch at the end.
+    for B in (1, 3, 16, 2):
+        ids = torch.randint(0, 301, (B,), generator=rng).tolist()
+        decoder.reserve(B, 8)
+        plain = decoder.forward([[id] for id in ids], [0] * B).clone()
+        mask = torch.where(torch.rand(B, 9, generator=rng) < 0.5, -torch.inf, 200.0)
+        plain[:, -9:] += mask
+        logits, likeliest = decoder.next(ids, [0] * B, mask)
+        assert torch.allclose(logits[:B], plain, atol=1e-4)
+        assert likeliest == plain.argmax(-1).tolist()
+        _, likeliest = decoder.next(ids, [0] * B, torch.full((B, 9), -torch.inf))
+        assert likeliest == plain[:, :-9].argmax(-1).tolist()
+
+
+def test_padded_steps_of_a_gpu_are_those_of_a_cpu():
+    """A CUDA graph rounds its rows and its length up. Here a function on the CPU replaces it."""
+    shapes = []
+
+    def record(rows, end):
+        shapes.append((rows, end))
+        inputs = torch.zeros(3, rows, dtype=torch.long)
+        ids, positions, slots = inputs
+        out = torch.zeros(rows, 265)
+
+        def replay():
+            logits = padded.compute(ids[:, None], positions[:, None], slots, 0, end, "last")
+            out.copy_(logits)
+        return SimpleNamespace(replay=replay), inputs, out
+
+    plain = Decoder(tiny_model(seq_len=600), torch.float32)
+    padded = Decoder(tiny_model(seq_len=600), torch.float32)
+    padded.use_graphs = True
+    padded.record = record
+    rng = torch.Generator().manual_seed(3)
+    for B, length in ((1, 20), (3, 250), (3, 300), (5, 30)):
+        sequences = [torch.randint(0, 265, (length + row,), generator=rng).tolist()
+                     for row in range(B)]
+        for decoder in (plain, padded):
+            decoder.reserve(B, length + B)
+            for row, ids in enumerate(sequences):
+                decoder.forward([ids], [0], row, logits=None)
+        # The cache grows on the way.
+        for step in range(10):
+            for decoder in (plain, padded):
+                decoder.reserve(B, length + B + step)
+            ids = torch.randint(0, 265, (B, 1), generator=rng).tolist()
+            start = [len(sequence) + step for sequence in sequences]
+            assert torch.allclose(padded.forward(ids, start), plain.forward(ids, start), atol=1e-4)
+    assert {rows for rows, _ in shapes} == {1, 4, 8} and len(shapes) < 12
