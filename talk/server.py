@@ -58,7 +58,8 @@ class Job:
     """A request on its way through the engine: the Worker puts events, the Handler takes them."""
 
     def __init__(self, request, seconds):
-        self.request, self.deadline = request, time.monotonic() + seconds
+        self.request = request
+        self.deadline = time.monotonic() + seconds
         # Each event is (index of a choice, its new ids, why it ends here or "").
         self.events = queue.SimpleQueue()
         # Indices of the choices that nobody waits for any more.
@@ -78,11 +79,17 @@ class Worker(threading.Thread):
 
     def __init__(self, engine, max_queue):
         super().__init__(daemon=True)
-        self.engine, self.max_queue, self.threads = engine, max_queue, torch.get_num_threads()
-        self.wake, self.stopping = threading.Condition(), False
-        # new: [(job, index of the choice), ...]; running: {Generation: (job, index of the choice)}
-        self.new, self.running = [], {}
-        # The number of choices in both.
+        self.engine = engine
+        self.max_queue = max_queue
+        self.n_threads = torch.get_num_threads()
+        # Guards stopping, new and load, and wakes the Worker when there is something to do.
+        self.wake = threading.Condition()
+        self.stopping = False
+        # Choices that wait for the Worker, as pairs (job, index of the choice).
+        self.new = []
+        # {Generation: (job, index of the choice)}
+        self.running = {}
+        # How many choices are new or running.
         self.load = 0
 
     def submit(self, job):
@@ -90,11 +97,12 @@ class Worker(threading.Thread):
         with self.wake:
             if self.stopping:
                 raise ApiError(503, "the server is shutting down", "shutting_down")
-            if self.load + job.request.size > self.max_queue:
+            size = job.request.size
+            if self.load + size > self.max_queue:
                 raise ApiError(429, f"{self.load} answers are running or waiting, the limit is "
                                     f"{self.max_queue}: try again later", "queue_full")
-            self.load += job.request.size
-            self.new += [(job, index) for index in range(job.request.size)]
+            self.load += size
+            self.new += [(job, index) for index in range(size)]
             self.wake.notify()
 
     def stop(self):
@@ -106,10 +114,12 @@ class Worker(threading.Thread):
     def run(self):
         # Both of these settings hold for one thread only, so this thread makes them anew.
         torch.set_flush_denormal(True)
-        torch.set_num_threads(self.threads)
-        if (device := self.engine.specials.device).type == "cuda":
+        torch.set_num_threads(self.n_threads)
+        device = self.engine.specials.device
+        if device.type == "cuda":
             # Without this, CUDA graphs would be recorded on the first GPU.
             torch.cuda.set_device(device)
+
         while True:
             with self.wake:
                 self.wake.wait_for(lambda: self.new or self.running or self.stopping)
@@ -129,26 +139,34 @@ class Worker(threading.Thread):
     def step(self, new):
         """One round: start the new choices, end the cancelled and late ones, step the rest.
 
-        new: choices leave this list as they start. If one fails to start, it is still in the list.
+        new: pairs (job, index of the choice), which leave this list as they start. If submit()
+        raises, those that have not started are still in the list.
         """
         while new:
-            request, index = new[0][0].request, new[0][1]
-            text = self.engine.submit(request.prompts[index // request.n], request.max_tokens,
-                                      request.sampling, not request.chat, index % request.n)
-            self.running[text] = new.pop(0)
+            job, index = new[0]
+            request = job.request
+            prompt = request.prompts[index // request.n]
+            generation = self.engine.submit(prompt, request.max_tokens, request.sampling,
+                                            raw=not request.chat, copy=index % request.n)
+            self.running[generation] = new.pop(0)
+
         now = time.monotonic()
-        for text, (job, index) in list(self.running.items()):
+        for generation, (job, index) in list(self.running.items()):
             if index in job.cancelled or now > job.deadline:
-                self.engine.cancel(text)
-                self.finish(*self.running.pop(text), [], "length")
-        for text, ids in self.engine.step():
-            if text.finish:
-                self.finish(*self.running.pop(text), ids, text.finish)
+                self.engine.cancel(generation)
+                del self.running[generation]
+                self.finish(job, index, [], "length")
+
+        for generation, ids in self.engine.step():
+            job, index = self.running[generation]
+            if generation.finish:
+                del self.running[generation]
+                self.finish(job, index, ids, generation.finish)
             else:
-                job, index = self.running[text]
                 job.events.put((index, ids, ""))
 
     def finish(self, job, index, ids, why):
+        """Send a choice its last ids."""
         with self.wake:
             self.load -= 1
         job.events.put((index, ids, why))
@@ -158,13 +176,15 @@ class Worker(threading.Thread):
 
 class Handler(BaseHTTPRequestHandler):
     """One connection, in its own thread. self.server is the Server below."""
-    protocol_version, timeout = "HTTP/1.1", SOCKET_TIMEOUT
+    protocol_version = "HTTP/1.1"
+    timeout = SOCKET_TIMEOUT
 
     def log_message(self, format, *args):
-        pass
+        """Print nothing: http.server would print a line for each request."""
 
     def do_GET(self):
-        server, worker = self.server, self.server.worker
+        server = self.server
+        worker = server.worker
         model = {"id": server.model, "object": "model", "created": server.created,
                  "owned_by": "tok2chat", "context_length": worker.engine.max_len,
                  "defaults": server.settings}
@@ -190,9 +210,10 @@ class Handler(BaseHTTPRequestHandler):
         try:
             path = self.path.split("?")[0]
             self.keep_alive = not self.close_connection
-            # Until the body of a POST is read, the connection can't be kept: the body would be
-            # taken for the next request.
-            self.close_connection |= self.command == "POST"
+            if self.command == "POST":
+                # Until read_body() has read the body, the connection can't be kept: the body would
+                # be taken for the next request.
+                self.close_connection = True
             self.check_sender(path)
             if path not in routes:
                 raise ApiError(404, f"{self.command} {path[:100]}: no such address here",
@@ -212,21 +233,26 @@ class Handler(BaseHTTPRequestHandler):
         Such a page can use our own name (a cross-site request): the Origin header reveals it.
         Or it can let its name point to our address (DNS rebinding): the Host header reveals it.
         """
-        cfg, host, origin = (self.server.cfg, self.headers.get("Host", ""),
-                             self.headers.get("Origin"))
+        cfg = self.server.cfg
+        host = self.headers.get("Host", "")
         name = re.sub(r":\d+$", "", host).strip("[]").lower()
-        if not (is_address(name) or name in ["localhost", *filter(
-                None, re.split(r"[ ,]+", cfg.allow_host.lower()))]):
+        our_names = ["localhost", *re.findall("[^ ,]+", cfg.allow_host.lower())]
+        if not is_address(name) and name not in our_names:
             raise ApiError(403, f"Host {host[:100]!r} is not a name of this server "
                                 f"(start it with --allow_host NAME)", "bad_host")
-        if origin is not None and origin.lower() not in (f"http://{host}".lower(),
-                                                         f"https://{host}".lower()):
+
+        # Requests of other programs than browsers have no Origin.
+        origin = self.headers.get("Origin")
+        our_origins = [f"http://{host}".lower(), f"https://{host}".lower()]
+        if origin is not None and origin.lower() not in our_origins:
             raise ApiError(403, f"Origin {origin[:100]!r} may not use this server", "bad_origin")
-        given = self.headers.get("Authorization", "").encode()
-        if cfg.api_key and path.startswith("/v1/") and not hmac.compare_digest(
-                given, f"Bearer {cfg.api_key}".encode()):
-            raise ApiError(401, "a wrong API key, or none: send the header Authorization: "
-                                "Bearer KEY", "invalid_api_key")
+
+        if cfg.api_key and path.startswith("/v1/"):
+            given = self.headers.get("Authorization", "").encode()
+            # This comparison takes equally long wherever the first difference is.
+            if not hmac.compare_digest(given, f"Bearer {cfg.api_key}".encode()):
+                raise ApiError(401, "the API key is missing or wrong: send the header "
+                                    "Authorization: Bearer KEY", "invalid_api_key")
 
     def read_body(self):
         """The JSON object of a POST. ApiError says what is wrong with it."""
@@ -236,7 +262,7 @@ class Handler(BaseHTTPRequestHandler):
         length = int(length)
         if length > MAX_BODY:
             self.skip_body(length)
-            raise ApiError(413, f"a body of {length} bytes, the limit is {MAX_BODY}",
+            raise ApiError(413, f"the body has {length} bytes, the limit is {MAX_BODY}",
                            "body_too_large")
         data = self.rfile.read(length)
         if len(data) < length:
@@ -255,25 +281,33 @@ class Handler(BaseHTTPRequestHandler):
         return body
 
     def skip_body(self, length):
-        """Read and drop a body that is too large, because most clients send all of it before they
-        read the answer. Stop after 16 times the limit."""
+        """Read and drop a body that is too large, up to 16 times the limit.
+
+        Most clients read no answer before they have sent everything.
+        """
         remaining = min(length, 16 * MAX_BODY)
         while remaining > 0 and (piece := self.rfile.read(min(remaining, 1 << 16))):
             remaining -= len(piece)
 
-    def send_head(self, status, kind, headers=()):
+    def send_head(self, status, content_type, headers=()):
         self.send_response(status)
-        for name, value in [("Content-Type", kind), ("Cache-Control", "no-store"),
-                            ("X-Content-Type-Options", "nosniff"), *headers,
-                            *([("Connection", "close")] if self.close_connection else [])]:
+        self.send_header("Content-Type", content_type)
+        self.send_header("Cache-Control", "no-store")
+        self.send_header("X-Content-Type-Options", "nosniff")
+        for name, value in headers:
             self.send_header(name, value)
+        if self.close_connection:
+            self.send_header("Connection", "close")
         self.end_headers()
 
-    def send(self, status, body, kind="application/json", headers=()):
+    def send(self, status, body, content_type="application/json", headers=()):
         """Send a whole answer. body: bytes, or an object that becomes JSON."""
-        body = body if isinstance(body, bytes) else json.dumps(body).encode()
-        retry = [("Retry-After", "1")] if status == 429 else []
-        self.send_head(status, kind, [("Content-Length", str(len(body))), *headers, *retry])
+        if not isinstance(body, bytes):
+            body = json.dumps(body).encode()
+        headers = [("Content-Length", str(len(body))), *headers]
+        if status == 429:
+            headers.append(("Retry-After", "1"))
+        self.send_head(status, content_type, headers)
         if self.command != "HEAD":
             self.wfile.write(body)
 
@@ -283,15 +317,17 @@ class Handler(BaseHTTPRequestHandler):
         self.send(code, ApiError(code, message or "bad request").body)
 
     def complete(self, chat):
-        server, body = self.server, self.read_body()
+        """Answer a POST: a conversation (chat), or a raw text to continue."""
+        server = self.server
+        body = self.read_body()
         model = body.get("model")
         if model not in (None, "", server.model):
             raise ApiError(404, f"the model {str(model)[:100]!r} does not exist here; this server "
                                 f"has {server.model!r}", "model_not_found", "model")
         request = read_request(body, chat, server.tok, server.worker.engine.max_len,
                                server.cfg.max_tokens, server.settings)
-        job, answer = (Job(request, server.cfg.time_limit),
-                       Answer(request, server.tok, server.model))
+        job = Job(request, server.cfg.time_limit)
+        answer = Answer(request, server.tok, server.model)
         server.worker.submit(job)
         try:
             if request.stream:
@@ -316,8 +352,10 @@ class Handler(BaseHTTPRequestHandler):
                 raise ApiError(500, "the engine failed; its message is in the server's log",
                                "engine_error")
             news = answer.feed(events)
-            # A choice that a stop string has finished still runs in the engine.
-            job.cancelled.update(index for index in news if answer.choices[index].finish)
+            for index in news:
+                if answer.choices[index].finish:
+                    # A choice that a stop string has finished still runs in the engine.
+                    job.cancelled.add(index)
             yield news
 
     def check_client(self):
@@ -335,32 +373,41 @@ class Handler(BaseHTTPRequestHandler):
         self.close_connection = True
         self.send_head(200, "text/event-stream")
 
-        def send(objects):
-            self.wfile.write(b"".join(b"data: " + json.dumps(o).encode() + b"\n\n"
-                                      for o in objects))
-        send(answer.first_chunks())
+        def send_events(chunks):
+            events = [b"data: " + json.dumps(chunk).encode() + b"\n\n" for chunk in chunks]
+            self.wfile.write(b"".join(events))
+
+        send_events(answer.first_chunks())
         try:
             for news in self.news(job, answer):
-                if chunks := answer.chunks(news):
-                    send(chunks)
+                chunks = answer.chunks(news)
+                if chunks:
+                    send_events(chunks)
                     time.sleep(FLUSH_SECONDS)
         except ApiError as e:
-            return send([e.body])
-        send(answer.last_chunks())
+            send_events([e.body])
+            return
+        send_events(answer.last_chunks())
         self.wfile.write(b"data: [DONE]\n\n")
 
 
 def is_address(name):
     """Whether it is an IP address. DNS rebinding needs a name, so an address is safe."""
     try:
-        return bool(ipaddress.ip_address(name))
+        ipaddress.ip_address(name)
+        return True
     except ValueError:
         return False
 
 
 class Server(ThreadingHTTPServer):
     """Binds the address and starts the Worker. serve_forever() runs it, finish() ends it."""
-    daemon_threads, block_on_close, request_queue_size = True, False, 128
+    # Connections may stay open and idle, so neither closing the server nor the end of the process
+    # waits for their threads.
+    daemon_threads = True
+    block_on_close = False
+    # How many connections may wait until they are accepted.
+    request_queue_size = 128
 
     def __init__(self, engine, tok, cfg, settings, model):
         """OSError if the address can't be bound.
@@ -374,11 +421,17 @@ class Server(ThreadingHTTPServer):
         except OSError as e:
             raise OSError(f"--host {cfg.host} --port {cfg.port}: {e.strerror or e}; "
                           f"choose another --port") from None
-        self.tok, self.cfg, self.settings, self.model = tok, cfg, settings, model
+        self.tok = tok
+        self.cfg = cfg
+        self.settings = settings
+        self.model = model
+        self.created = int(time.time())
         self.page = Path(__file__).with_name("page.html").read_bytes()
         self.page_headers = [("Content-Security-Policy", content_security_policy(self.page)),
                              ("Referrer-Policy", "no-referrer")]
-        self.lock, self.requests, self.created = threading.Lock(), 0, int(time.time())
+        # How many requests are being answered.
+        self.requests = 0
+        self.lock = threading.Lock()
         self.worker = Worker(engine, cfg.max_queue)
         self.worker.start()
 
@@ -387,6 +440,7 @@ class Server(ThreadingHTTPServer):
             self.requests += change
 
     def process_request(self, request, address):
+        """Start the thread of a new connection. One too many is closed without a word."""
         if threading.active_count() > MAX_CONNECTIONS:
             self.shutdown_request(request)
         else:
@@ -414,6 +468,7 @@ def content_security_policy(page):
     def digest(tag):
         content = re.search(b"<%s>(.*?)</%s>" % (tag, tag), page, re.S)[1]
         return base64.b64encode(hashlib.sha256(content).digest()).decode()
+
     return (f"default-src 'none'; script-src 'sha256-{digest(b'script')}'; "
             f"style-src 'sha256-{digest(b'style')}'; connect-src 'self'; img-src data:; "
             f"base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
@@ -424,17 +479,21 @@ def serve(engine, tok, cfg, settings, model):
     server = Server(engine, tok, cfg, settings, model)
     host, port = server.server_address[:2]
     if not ipaddress.ip_address(host).is_loopback and not cfg.api_key:
-        print(f"note: everyone who reaches {host} can use this server; "
-              f"--api_key KEY asks for a key", flush=True)
+        print(f"note: everyone who can reach {host} can use this server, "
+              f"unless --api_key KEY asks for a key", flush=True)
 
     def stop(number, frame):
         signal.signal(number, signal.SIG_DFL)
         # shutdown() waits until serve_forever() returns, which runs in this very thread.
         threading.Thread(target=server.shutdown).start()
+
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
-    address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-    print(f"serving {model} on {address}  (Ctrl-C finishes what is running and ends)", flush=True)
+    # An IPv6 address stands in brackets in a URL.
+    if ":" in host:
+        host = f"[{host}]"
+    print(f"serving {model} on http://{host}:{port}  "
+          f"(Ctrl-C finishes the running answers, then ends the server)", flush=True)
     server.serve_forever(poll_interval=0.1)
-    print("finishing what is running", flush=True)
+    print("finishing the running answers", flush=True)
     server.finish()

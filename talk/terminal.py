@@ -12,12 +12,17 @@ from pathlib import Path
 from talk.engine import PartStream, Sampling, parse_answer
 
 HELP = """\
-/retry           answer the last question once more, differently       /undo      forget the last question and answer
-/reset           start a new conversation                              /stats     speed and context of the last answer
-/system TEXT     set the system message; without TEXT: remove it       /help      this list
-/temperature X   0 is greedy; now {temperature}                        /seed N    now {seed}
-/save FILE       write the conversation as JSON                        /load FILE go on with a saved one
-A line that ends with \\ goes on. Ctrl-C stops an answer, Ctrl-D ends."""
+/retry           answer the last question once more, differently
+/undo            forget the last question and its answer
+/reset           start a new conversation
+/system TEXT     set the system message; without TEXT: remove it
+/temperature X   0: always the likeliest token; now {temperature}
+/seed N          another seed gives other answers; now {seed}
+/save FILE       write the conversation as JSON
+/load FILE       go on with a saved conversation
+/stats           speed and context of the last answer
+/help            this list
+A line that ends with \\ goes on in the next one. Ctrl-C stops an answer, Ctrl-D ends the chat."""
 
 # An answer could steer the terminal with these characters: show U+FFFD in their place.
 CONTROL = {i: "\ufffd" for i in [*range(32), *range(127, 160)] if chr(i) not in "\n\t"}
@@ -27,16 +32,18 @@ CONTROL = {i: "\ufffd" for i in [*range(32), *range(127, 160)] if chr(i) not in 
 
 def show(tok, ids):
     """Print an answer as its ids come. Tool calls and results stand in brackets and in colour."""
-    color, plain = ("\033[36m", "\033[0m") if sys.stdout.isatty() else ("", "")
-    opening = {"text": "", "python": f"{color}[python: ", "python_output": f"{color}[= "}
+    cyan = "\033[36m" if sys.stdout.isatty() else ""
+    plain = "\033[0m" if sys.stdout.isatty() else ""
+    opening = {"text": "", "python": f"{cyan}[python: ", "python_output": f"{cyan}[= "}
     closing = {"text": "", "python": f"]{plain}", "python_output": f"]{plain}"}
-    type = "text"
-    for new, text in PartStream(tok).whole(ids):
-        if text == "" or new != type:
-            print(closing[type] + opening[new], end="")
-            type = new
+    current = "text"
+    for part_type, text in PartStream(tok).whole(ids):
+        begins_part = part_type != current or text == ""
+        if begins_part:
+            print(closing[current] + opening[part_type], end="")
+            current = part_type
         print(text.translate(CONTROL), end="", flush=True)
-    print(closing[type])
+    print(closing[current])
 
 
 def answer(engine, tok, ids, max_tokens, sampling, raw=False, copy=0):
@@ -44,27 +51,38 @@ def answer(engine, tok, ids, max_tokens, sampling, raw=False, copy=0):
 
     Ctrl-C ends the answer, not the program: the finish of the Generation is then "cancelled".
     """
-    stop, times, start = [], [], time.perf_counter()
-    text = engine.submit(ids, max_tokens, sampling, raw, copy)
-    # Only note the signal. The answer ends between two steps, where the engine is consistent.
-    before = signal.signal(signal.SIGINT, lambda *_: stop.append(True))
+    start = time.perf_counter()
+    generation = engine.submit(ids, max_tokens, sampling, raw, copy)
+    # When each step brought its token, in seconds since the start.
+    times = []
+    stopped = False
+
+    def stop(number, frame):
+        # The answer ends after the running step, where the engine is consistent.
+        nonlocal stopped
+        stopped = True
 
     def new_ids():
-        while not text.finish and not stop:
+        while not generation.finish and not stopped:
             for _, new in engine.step():
                 times.append(time.perf_counter() - start)
                 yield from new
+
+    previous_handler = signal.signal(signal.SIGINT, stop)
     try:
         show(tok, new_ids())
     finally:
-        engine.cancel(text)
-        signal.signal(signal.SIGINT, before)
+        engine.cancel(generation)
+        signal.signal(signal.SIGINT, previous_handler)
+
     if not times:
-        return text, "no token yet when it was stopped"
-    rate = (len(text.answer) - 1) / (times[-1] - times[0]) if len(times) > 1 else 0
-    return text, (f"{len(text.answer)} tokens, {rate:.0f} tokens/s, the first after "
-                  f"{1e3 * times[0]:.0f} ms; context {len(text.ids)} of {engine.max_len} tokens, "
-                  f"{text.reused} of them known from earlier turns")
+        return generation, "stopped before its first token"
+    n_tokens = len(generation.answer)
+    rate = (n_tokens - 1) / (times[-1] - times[0]) if len(times) > 1 else 0
+    stats = (f"{n_tokens} tokens, {rate:.0f} tokens/s, the first after {1e3 * times[0]:.0f} ms; "
+             f"context {len(generation.ids)} of {engine.max_len} tokens, {generation.reused} of "
+             f"them known from earlier turns")
+    return generation, stats
 
 
 def one_answer(engine, tok, cfg, sampling):
@@ -75,8 +93,8 @@ def one_answer(engine, tok, cfg, sampling):
         print(prompt.translate(CONTROL), end="", flush=True)
     else:
         ids, _ = fit(tok, cfg.system, [{"role": "user", "content": prompt}], engine.max_len - 1)
-    text, _ = answer(engine, tok, ids, cfg.max_tokens, sampling, raw=cfg.base)
-    if text.finish == "cancelled":
+    generation, _ = answer(engine, tok, ids, cfg.max_tokens, sampling, raw=cfg.base)
+    if generation.finish == "cancelled":
         raise KeyboardInterrupt
 
 # --------------------------------------------------------------------------------------------------
@@ -89,9 +107,10 @@ class Conversation:
     system: str
     sampling: Sampling
     # The messages after the system message: user, assistant, user, ...
-    turns: list = field(default_factory=list)
+    messages: list = field(default_factory=list)
     # How many times the last question was asked again.
     retries: int = 0
+    # A line about the last answer.
     stats: str = "no answer yet"
 
 
@@ -102,7 +121,7 @@ def terminal(engine, tok, cfg, sampling, title):
         import readline  # noqa: F401
     except ImportError:
         pass
-    talk = Conversation(cfg.system, sampling)
+    conversation = Conversation(cfg.system, sampling)
     print(f"{title}\n/help lists the commands, Ctrl-D ends.")
     while True:
         try:
@@ -116,17 +135,18 @@ def terminal(engine, tok, cfg, sampling, title):
         ask = False
         try:
             if line.strip().startswith("/"):
-                ask = command(talk, tok, line)
+                ask = command(conversation, tok, line)
             elif line.strip():
-                talk.turns.append({"role": "user", "content": line})
-                talk.retries, ask = 0, True
+                conversation.messages.append({"role": "user", "content": line})
+                conversation.retries = 0
+                ask = True
             if ask:
-                reply(talk, engine, tok, cfg.max_tokens)
+                reply(conversation, engine, tok, cfg.max_tokens)
         except (ValueError, OSError) as e:
             print(f"error: {e}")
             if ask:
                 # The question can't be answered, so the conversation goes on without it.
-                talk.turns.pop()
+                conversation.messages.pop()
 
 
 def read_line():
@@ -139,8 +159,8 @@ def read_line():
     return line
 
 
-def command(talk, tok, line):
-    """Carry out a line that begins with /. -> whether the conversation now ends with a question.
+def command(conversation, tok, line):
+    """Carry out a line that begins with /. -> whether there is now a question to answer
 
     ValueError or OSError if an argument is wrong.
     """
@@ -148,78 +168,87 @@ def command(talk, tok, line):
     rest = rest.strip()
     match word:
         case "/help":
-            print(HELP.format(**vars(talk.sampling)))
+            print(HELP.format(**vars(conversation.sampling)))
         case "/stats":
-            print(talk.stats)
+            print(conversation.stats)
         case "/reset":
-            talk.turns = []
-        case "/undo" | "/retry" if not talk.turns:
+            conversation.messages = []
+        case "/undo" | "/retry" if not conversation.messages:
             print("nothing was asked yet")
         case "/undo":
-            del talk.turns[-2:]
+            del conversation.messages[-2:]
         case "/retry":
-            talk.turns.pop()
-            talk.retries += 1
+            conversation.messages.pop()
+            conversation.retries += 1
             return True
         case "/system":
-            talk.system = rest
+            conversation.system = rest
         case "/temperature":
-            talk.sampling = replace(talk.sampling, temperature=float(rest))
+            conversation.sampling = replace(conversation.sampling, temperature=float(rest))
         case "/seed":
-            talk.sampling = replace(talk.sampling, seed=int(rest))
+            conversation.sampling = replace(conversation.sampling, seed=int(rest))
         case "/save":
-            record = {"messages": with_system(talk.system, talk.turns)}
+            record = make_record(conversation.system, conversation.messages)
             text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
             Path(rest).expanduser().write_text(text, encoding="utf-8")
         case "/load":
-            messages = read_messages(tok, json.loads(
-                Path(rest).expanduser().read_text(encoding="utf-8")))
-            talk.system = messages.pop(0)["content"] if messages[0]["role"] == "system" else ""
-            talk.turns = messages
+            text = Path(rest).expanduser().read_text(encoding="utf-8")
+            messages = read_messages(tok, json.loads(text))
+            conversation.system = ""
+            if messages[0]["role"] == "system":
+                conversation.system = messages.pop(0)["content"]
+            conversation.messages = messages
             return messages[-1]["role"] == "user"
         case _:
             print(f"{word}: no such command; /help lists them")
     return False
 
 
-def reply(talk, engine, tok, max_tokens):
+def reply(conversation, engine, tok, max_tokens):
     """Answer the question at the end of the conversation, and add the answer to it."""
     print("bot  ", end="", flush=True)
-    ids, dropped = fit(tok, talk.system, talk.turns,
-                       engine.max_len - min(max_tokens, engine.max_len // 4))
+    # The answer gets a quarter of the context, or max_tokens where that is less.
+    room = engine.max_len - min(max_tokens, engine.max_len // 4)
+    ids, dropped = fit(tok, conversation.system, conversation.messages, room)
     if dropped:
-        print(f"(the context of {engine.max_len} tokens is full: the oldest {dropped} turns are "
-              f"left out)")
-    text, talk.stats = answer(engine, tok, ids, max_tokens, talk.sampling, copy=talk.retries)
-    if text.finish == "cancelled":
+        turns = "turn is" if dropped == 1 else f"{dropped} turns are"
+        print(f"(the context of {engine.max_len} tokens is full: the oldest {turns} left out)")
+    generation, conversation.stats = answer(engine, tok, ids, max_tokens, conversation.sampling,
+                                            copy=conversation.retries)
+    if generation.finish == "cancelled":
         print("(stopped)")
-    elif text.finish == "length":
+    elif generation.finish == "length":
         print("(cut off: --max_tokens or the context is used up)")
-    talk.turns.append({"role": "assistant", "content": parse_answer(tok, text.answer)})
+    parts = parse_answer(tok, generation.answer)
+    conversation.messages.append({"role": "assistant", "content": parts})
 
 
-def fit(tok, system, turns, room):
+def fit(tok, system, messages, room):
     """Leave out the oldest turns until the conversation takes at most `room` tokens.
 
     A turn is a question and its answer. The system message stays. Returns the ids and the number of
     turns left out. ValueError if the last question alone is too long.
     """
-    for dropped in range(0, len(turns), 2):
-        ids = tok.render_for_completion({"messages": with_system(system, turns[dropped:])})
+    for dropped in range(0, len(messages), 2):
+        ids = tok.render_for_completion(make_record(system, messages[dropped:]))
         if len(ids) <= room:
             return ids, dropped // 2
     raise ValueError(f"the message takes {len(ids)} tokens, there is room for {room}: shorten it")
 
 
-def with_system(system, turns):
-    return ([{"role": "system", "content": system}] if system else []) + turns
+def make_record(system, messages):
+    """The conversation as a record; an empty system message is none."""
+    first = [{"role": "system", "content": system}] if system else []
+    return {"messages": first + messages}
 
 
 def read_messages(tok, record):
     """A record {"prompt": text} or a conversation -> its messages. ValueError if it is neither."""
     try:
-        messages = ([{"role": "user", "content": record["prompt"]}] if "prompt" in record
-                    else record["messages"])
+        if "prompt" in record:
+            messages = [{"role": "user", "content": record["prompt"]}]
+        else:
+            messages = record["messages"]
         tok.render_conversation({"messages": messages})
         return messages
     except (TypeError, KeyError, AttributeError) as e:
@@ -239,23 +268,31 @@ def batch(engine, tok, cfg, sampling, stage):
         raise ValueError("--batch needs --output FILE for the answers")
     prompts = read_prompts(cfg.batch, tok, engine.max_len)
     made_by = dict(stage=stage, max_tokens=cfg.max_tokens, **asdict(sampling))
+    total = len(prompts)
     with open(cfg.output, "a+b") as f:
-        old, start = count_answers(f, prompts, made_by), time.time()
-        answers = answer_in_order(engine, [ids for _, ids in prompts], old, cfg.max_tokens,
-                                  sampling)
-        for done, ((messages, _), text) in enumerate(zip(prompts[old:], answers), old + 1):
-            record = {"messages": messages + [{"role": "assistant",
-                                               "content": parse_answer(tok, text.answer)}],
-                      "finish": text.finish, "tokens": len(text.answer), "made_by": made_by}
+        old = count_answers(f, prompts, made_by)
+        start = time.time()
+        generations = answer_in_order(engine, [ids for _, ids in prompts], old, cfg.max_tokens,
+                                      sampling)
+        for done, generation in enumerate(generations, old + 1):
+            messages, _ = prompts[done - 1]
+            parts = parse_answer(tok, generation.answer)
+            record = {"messages": messages + [{"role": "assistant", "content": parts}],
+                      "finish": generation.finish, "tokens": len(generation.answer),
+                      "made_by": made_by}
             f.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
             f.flush()
             if sys.stderr.isatty():
-                rate = (done - old) / (time.time() - start)
-                # \r goes back to the start of the line, so that the next bar replaces this one.
-                print(f"\r[{'#' * (30 * done // len(prompts)):30}] {done} of {len(prompts)}, "
-                      f"{rate:.1f}/s, {(len(prompts) - done) / rate:.0f} s left ",
-                      end="" if done < len(prompts) else "\n", file=sys.stderr, flush=True)
-    print(f"{cfg.output}: {len(prompts)} answers, {len(prompts) - old} of them new", flush=True)
+                show_progress(done, total, rate=(done - old) / (time.time() - start))
+    print(f"{cfg.output}: {total} answers, {total - old} of them new", flush=True)
+
+
+def show_progress(done, total, rate):
+    """Draw a bar over the one before it. rate: answers per second."""
+    bar = "#" * (30 * done // total)
+    # \r goes back to the start of the line.
+    print(f"\r[{bar:30}] {done} of {total}, {rate:.1f}/s, {(total - done) / rate:.0f} s left ",
+          end="" if done < total else "\n", file=sys.stderr, flush=True)
 
 
 def read_prompts(path, tok, max_len):
@@ -287,8 +324,10 @@ def count_answers(f, prompts, made_by):
     *lines, torn = f.read().split(b"\n")
     wrong = [i for i, line in enumerate(lines)
              if i >= len(prompts) or not is_answer(line, prompts[i][0], made_by)]
-    # A torn line that does not begin like an answer belongs to a file that we must not cut.
-    if not b'{"messages": ['.startswith(torn[:14]):
+    # A last line without its newline was cut off. If it does not even begin like an answer, this is
+    # some other file, which we must not change.
+    beginning = b'{"messages": ['
+    if not beginning.startswith(torn[:len(beginning)]):
         wrong.append(len(lines))
     if wrong:
         raise ValueError(f"{f.name}:{wrong[0] + 1} answers another prompt or was made with other "
@@ -299,6 +338,7 @@ def count_answers(f, prompts, made_by):
 
 
 def is_answer(line, messages, made_by):
+    """Whether a line of the output answers these messages and was made by these settings."""
     try:
         old = json.loads(line)
         return old["messages"][:-1] == messages and old["made_by"] == made_by
@@ -311,7 +351,10 @@ def answer_in_order(engine, prompts, old, max_tokens, sampling):
 
     prompts: lists of ids. Equal prompts get different samples, also across runs.
     """
-    seen, running, todo = Counter(map(tuple, prompts[:old])), deque(), deque(prompts[old:])
+    todo = deque(prompts[old:])
+    running = deque()
+    # How often each prompt came before: the first sample of a prompt is copy 0, the next is copy 1.
+    seen = Counter(tuple(ids) for ids in prompts[:old])
     while todo or running:
         # With twice as many as the engine has rows, no row ever waits for work.
         while todo and len(running) < 2 * engine.max_rows:

@@ -4,7 +4,6 @@ import re
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -12,6 +11,7 @@ import torch
 from chat import Config
 from talk.engine import Engine, Sampling
 from talk.terminal import batch, fit, show, terminal
+from toy import ROOT
 from toy_chat import TEXTS, Scripted, byte_tokenizer, tiny_engine, tiny_model
 
 torch.set_num_threads(1)
@@ -22,33 +22,38 @@ torch.set_num_threads(1)
 def run_chat(out, *flags, stdin="", python_flags=()):
     return subprocess.run([sys.executable, *python_flags, "chat.py", "--out", str(out),
                            "--device", "cpu", *flags],
-                          input=stdin, text=True, capture_output=True,
-                          cwd=Path(__file__).parent.parent)
+                          input=stdin, text=True, capture_output=True, cwd=ROOT)
 
 
+@pytest.mark.slow
 def test_one_prompt(out):
-    first, second = (run_chat(out, "-p", "-1+1?", "--max_tokens", "9") for _ in range(2))
-    assert first.returncode == 0 and first.stdout == second.stdout != "" and first.stderr == ""
+    first = run_chat(out, "-p", "-1+1?", "--max_tokens", "9")
+    second = run_chat(out, "-p", "-1+1?", "--max_tokens", "9")
+    assert first.returncode == 0 and first.stderr == ""
+    assert first.stdout == second.stdout != ""
 
 
+@pytest.mark.slow
 def test_prompt_from_stdin_and_chat(out):
     assert run_chat(out, "-p", "-", "--max_tokens", "5", stdin="hello").returncode == 0
-    talk = run_chat(out, "--max_tokens", "5", stdin="hello\nagain\n")
-    assert talk.returncode == 0 and talk.stdout.count("bot") == 2
+    conversation = run_chat(out, "--max_tokens", "5", stdin="hello\nagain\n")
+    assert conversation.returncode == 0 and conversation.stdout.count("bot") == 2
 
 
+@pytest.mark.slow
 def test_errors_are_one_line(out, tmp_path):
     for flags, words in [(("--stage", "dpo"), "no dpo checkpoint"),
                          (("--nonsense",), "--nonsense"),
                          (("-p", "x" * 300), "the message takes 304 tokens"),
                          (("-p", "a", "--temperature", "-1"), "temperature")]:
         result = run_chat(out, *flags)
-        assert (result.returncode == 2 and result.stderr.startswith("error: ")
-                and result.stderr.count("\n") == 1)
+        assert result.returncode == 2
+        assert result.stderr.startswith("error: ") and result.stderr.count("\n") == 1
         assert words in result.stderr
     assert "no checkpoint of any stage" in run_chat(tmp_path).stderr
 
 
+@pytest.mark.slow
 def test_the_program_loads_chat_once(out):
     result = run_chat(out, "-p", "hi", "--max_tokens", "2", python_flags=["-X", "importtime"])
     imported = re.findall(r"\| +([\w.]+)$", result.stderr, re.M)
@@ -72,6 +77,7 @@ def talk(lines, monkeypatch, capsys, engine=None, **flags):
                 raise line
             return line
         raise EOFError
+
     monkeypatch.setattr("builtins.input", typed)
     terminal(engine, tok, Config(max_tokens=8, **flags), Sampling(temperature=1.0), "a tiny model")
     return capsys.readouterr().out
@@ -92,8 +98,8 @@ def test_commands(monkeypatch, capsys, tmp_path):
                     KeyboardInterrupt(), "/save /no/such/folder/x"], monkeypatch, capsys)
     assert all(words in printed for words in ("/retry", "no answer yet", "tokens/s",
                                               "nothing was asked yet"))
-    assert (printed.count("error: ") == 5 and "/nonsense: no such command" in printed
-            and len(answers(printed)) == 1)
+    assert printed.count("error: ") == 5 and "/nonsense: no such command" in printed
+    assert len(answers(printed)) == 1
 
 
 def test_save_and_load_go_on_with_the_same_conversation(monkeypatch, capsys, tmp_path):
@@ -114,13 +120,16 @@ def test_save_and_load_go_on_with_the_same_conversation(monkeypatch, capsys, tmp
 def test_ctrl_c_stops_the_answer_and_not_the_program(monkeypatch, capsys):
     engine, tok = tiny_engine()
     engine.decoder = Scripted(engine, tok.encode("a" * 100), None)
-    step, count = engine.step, []
+    step = engine.step
+    n_steps = 0
 
     def interrupted():
-        count.append(1)
-        if len(count) == 4:
+        nonlocal n_steps
+        n_steps += 1
+        if n_steps == 4:
             signal.raise_signal(signal.SIGINT)
         return step()
+
     engine.step = interrupted
     handler = signal.getsignal(signal.SIGINT)
     printed = talk(["hi", "again"], monkeypatch, capsys, engine)
@@ -139,12 +148,16 @@ def test_ctrl_c_before_the_first_token(monkeypatch, capsys):
 def test_a_full_context_drops_the_oldest_turns_and_says_so(monkeypatch, capsys):
     printed = talk(["x" * 60, "y" * 60, "z" * 60, "w" * 60, "v" * 300], monkeypatch, capsys,
                    system="be kind")
-    assert "the oldest 1 turns are left out" in printed and "the message takes 3" in printed
+    assert "the oldest turn is left out" in printed and "the message takes 3" in printed
+
     tok = byte_tokenizer()
-    turns = [{"role": role, "content": c * 10} for c in "abc" for role in ("user", "assistant")]
-    ids, dropped = fit(tok, "S", turns[:5], 50)
+    messages = [{"role": "user", "content": "a" * 10}, {"role": "assistant", "content": "a" * 10},
+                {"role": "user", "content": "b" * 10}, {"role": "assistant", "content": "b" * 10},
+                {"role": "user", "content": "c" * 10}]
+    ids, dropped = fit(tok, "S", messages, 50)
     system = [{"role": "system", "content": "S"}]
-    assert dropped == 1 and ids == tok.render_for_completion({"messages": system + turns[2:5]})
+    assert dropped == 1
+    assert ids == tok.render_for_completion({"messages": system + messages[2:]})
 
 
 def test_answers_cannot_steer_the_terminal(capsys):
@@ -176,12 +189,12 @@ def run_batch(tmp_path, prompts, seed=0):
 
 
 def test_batch_answers_in_order_and_resumes(tmp_path, capsys):
-    prompts = [{"prompt": t} for t in TEXTS] + [{"messages": [{"role": "user", "content": t}]}
-                                                for t in TEXTS]
+    prompts = [{"prompt": text} for text in TEXTS]
+    prompts += [{"messages": [{"role": "user", "content": text}]} for text in TEXTS]
     whole = run_batch(tmp_path, prompts)
     records = [json.loads(line) for line in whole.splitlines()]
-    assert [r["messages"][0]["content"] for r in records] == TEXTS * 2
-    assert all(r["messages"][1]["role"] == "assistant" for r in records)
+    assert [record["messages"][0]["content"] for record in records] == TEXTS * 2
+    assert all(record["messages"][1]["role"] == "assistant" for record in records)
     # When a prompt comes a second time, its answer is another sample.
     assert records[0]["messages"][1] != records[5]["messages"][1]
     lines = whole.splitlines(keepends=True)
@@ -215,9 +228,9 @@ def test_batch_leaves_a_file_alone_that_holds_no_answers(tmp_path, content):
     ('{"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]}',
      "last message")])
 def test_batch_names_the_bad_line_before_it_starts(tmp_path, line, words):
+    engine, tok = tiny_engine()
+    (tmp_path / "in.jsonl").write_text('{"prompt": "a"}\n' + line + "\n")
+    cfg = Config(batch=str(tmp_path / "in.jsonl"), output=str(tmp_path / "out.jsonl"))
     with pytest.raises(ValueError, match="in.jsonl:2: .*" + words):
-        engine, tok = tiny_engine()
-        (tmp_path / "in.jsonl").write_text('{"prompt": "a"}\n' + line + "\n")
-        batch(engine, tok, Config(batch=str(tmp_path / "in.jsonl"),
-                                  output=str(tmp_path / "out.jsonl")), Sampling(), "stage")
+        batch(engine, tok, cfg, Sampling(), "stage")
     assert not (tmp_path / "out.jsonl").exists()
