@@ -92,7 +92,7 @@ INLINE float exponential(float x) {
 
 // A panel w (K, TILE) times `rows` rows: out[r][0..TILE) = sum over k of x[r][k] * w[k][0..TILE).
 // It is inlined with a constant `rows`, so that the sums stay in registers.
-// ahead: memory to fetch into the cache on the way, or 0.
+// ahead: memory to fetch into the processor's cache on the way, or 0.
 INLINE void panel_rows(int rows, const float *x, int64_t K, const float *w, const float *ahead,
                        float out[MAX_ROWS][TILE]) {
     vector s[MAX_ROWS][VECTORS] = {{{0}}};
@@ -112,7 +112,7 @@ INLINE int first_row(int B, int g) { return B * g / ((B + ROWS - 1) / ROWS); }
 
 // Group g of x (B, K) times a panel. Returns the number of its rows.
 // Where there are several groups, each of the first two fetches half of the next panel into the
-// cache. Otherwise the arithmetic would have to wait for it.
+// processor's cache. Otherwise the arithmetic would have to wait for it.
 static int panel(int B, int g, const float *x, int64_t K, const float *w, const float *next,
                  float out[MAX_ROWS][TILE]) {
     const float *ahead = B > ROWS && g < 2 ? next + g * K * (TILE / 2) : 0;

@@ -233,7 +233,7 @@ class Engine:
     def step(self):
         """Add one token to every generation whose prompt is in the cache.
 
-        Returns pairs (Generation, its new ids). New ids are more than one where a tool's output
+        Returns pairs (Generation, its new ids). They are more than one where a tool's output
         follows.
         """
         self.retire()
@@ -318,7 +318,10 @@ class Engine:
         self.active.append(generation)
 
     def prefill(self):
-        """Put all ids but the last of each prompt into the cache, up to prefill_tokens a step."""
+        """Put new ids into the cache, those of prompts and of tool outputs, but not the last one.
+
+        At most prefill_tokens in one step.
+        """
         budget = self.prefill_tokens
         for row, generation in enumerate(self.active):
             if budget and generation.cached < len(generation.ids) - 1:
