@@ -12,8 +12,10 @@ by one, alone or in a batch.
 Sizes in shape comments: B rows of the batch, T tokens, C channels (n_embd), H query heads, Hkv
 heads of keys and values, D head size, V vocabulary.
 """
+import copy
 import ctypes
 import hashlib
+import itertools
 import os
 import platform
 import shutil
@@ -62,6 +64,18 @@ class Decoder:
         self.layers = [(fuse(b.attn.wq, b.attn.wk, b.attn.wv), fuse(b.attn.wo),
                         fuse(b.mlp.gate, b.mlp.up), fuse(b.mlp.down)) for b in model.blocks]
         self.head = fuse(model.head)
+
+    def weight_tensors(self):
+        """All tensors that load_weights makes, in a fixed order."""
+        return [self.embed, self.head, *itertools.chain(*self.layers)]
+
+    def update(self, model):
+        """Take over the weights that the model has now, in place: recorded steps stay valid."""
+        fresh = copy.copy(self)
+        fresh.embed = rms_norm(model.embed.detach()).to(self.dtype)
+        fresh.load_weights(model)
+        for old, new in zip(self.weight_tensors(), fresh.weight_tensors()):
+            old.copy_(new)
 
     def reserve(self, rows, size):
         """Make the cache at least this large. It keeps what it holds.
@@ -290,6 +304,9 @@ class NativeDecoder(Decoder):
             head_size=self.head_size, n_ff=c.n_ff, vocab_size=c.vocab_size, max_size=c.seq_len,
             **{name: weight.data_ptr() for name, weight in self.weights.items()},
             **{name: ctypes.addressof(array) for name, array in self.pointers.items()})
+
+    def weight_tensors(self):
+        return [*self.weights.values(), *itertools.chain(*self.layers.values())]
 
     def new_cache(self, rows, size):
         """The cache, in memory (n_layer, rows, 2 Hkv, size, D).

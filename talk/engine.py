@@ -146,8 +146,14 @@ class Generation:
     code: list = None
     # When it left the batch, by time.monotonic().
     retired: float = 0.0
+    # Whether to keep the log-probability of every sampled id.
+    keep_logps: bool = False
 
     def __post_init__(self):
+        # For each id of the answer: 1 if the model sampled it, 0 in a tool's output.
+        self.sampled = []
+        # Of the sampled ids, in nats, at temperature 1 and after the mask of special tokens.
+        self.logps = []
         # Every (seed, prompt, copy) has its own random stream: samples of one prompt differ, and
         # the other rows of the batch have no influence.
         self.random = random.Random(f"{self.sampling.seed} {self.copy} {self.ids}")
@@ -210,7 +216,12 @@ class Engine:
         self.active = []
         self.kept = []
 
-    def submit(self, prompt, max_tokens, sampling=Sampling(), raw=False, copy=0):
+    def update(self, model):
+        """Go on with the model's present weights, without what the old ones left in the cache."""
+        self.reset()
+        self.decoder.update(model)
+
+    def submit(self, prompt, max_tokens, sampling=Sampling(), raw=False, copy=0, keep_logps=False):
         """Queue a prompt for step() to work on. Returns its Generation.
 
         prompt: ids up to <|assistant_start|>, or any ids with raw.
@@ -222,7 +233,8 @@ class Engine:
         if max_tokens < 1:
             raise ValueError(f"max_tokens {max_tokens}: expected 1 or more")
         end = min(len(prompt) + max_tokens, self.max_len)
-        generation = Generation(list(prompt), len(prompt), end, sampling, raw, copy)
+        generation = Generation(list(prompt), len(prompt), end, sampling, raw, copy,
+                                keep_logps=keep_logps)
         self.waiting.append(generation)
         return generation
 
@@ -258,8 +270,17 @@ class Engine:
             ids = sample(logits[ready], generations)
         elif len(ready) < len(ids):
             ids = [ids[row] for row in ready]
+        if any(generation.keep_logps for generation in generations):
+            self.note_logps(generations, logits[ready], ids)
         return [(generation, self.accept(generation, id))
                 for generation, id in zip(generations, ids)]
+
+    def note_logps(self, generations, logits, ids):
+        """Append the log-probability of each sampled id. logits (B, V), masked; ids: B numbers."""
+        logps = logits.log_softmax(-1).gather(1, column(ids, logits))[:, 0].tolist()
+        for generation, logp in zip(generations, logps):
+            if generation.keep_logps:
+                generation.logps.append(logp)
 
     def retire(self):
         """Take finished generations out of the batch. The last active row fills each gap."""
@@ -353,6 +374,7 @@ class Engine:
             generation.finish = "stop"
         generation.cached += 1
         generation.ids += new
+        generation.sampled += [1] + [0] * (len(new) - 1)
         if len(generation.ids) == generation.end and not generation.finish:
             generation.finish = "length"
         return new

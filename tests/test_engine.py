@@ -304,6 +304,52 @@ def test_long_prompts_go_in_by_chunks_while_others_decode():
     assert long.answer == tiny_engine()[0].generate([long_prompt], 5)[0]
 
 
+@pytest.mark.parametrize("compile", [True, False])
+def test_after_an_update_the_engine_answers_with_the_new_weights(compile):
+    """Nothing is left of the old ones: neither in the decoder's copy nor in the cache."""
+    engine, tok = tiny_engine(compile=compile)
+    model = tiny_model()
+    prompts = [prompt(tok, question) for question in TEXTS]
+    before = engine.generate(prompts, 20)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.mul_(-1.1)
+    engine.update(model)
+    fresh = Engine(model, tok, compile=compile)
+    assert engine.generate(prompts, 20) == fresh.generate(prompts, 20) != before
+
+
+def test_log_probabilities_are_those_of_the_plain_forward_for_what_was_sampled_alone():
+    engine, tok = tiny_engine()
+    model = tiny_model()
+    ids = prompt(tok, "hello")
+    flat = tok.encode("ab") + [tok.special("<|python_start|>")] + tok.encode("3*4")
+    flat += [tok.special("<|python_end|>")] + tok.encode("xxxx!")
+    flat += [tok.special("<|assistant_end|>")]
+    wanted = engine.submit(ids, 30, Sampling(temperature=1.0), keep_logps=True)
+    other = engine.submit(ids, 30, Sampling(temperature=0.5))
+    while not (wanted.finish and other.finish):
+        engine.step()
+    assert not other.logps and len(wanted.logps) == sum(wanted.sampled)
+    assert len(wanted.sampled) == len(wanted.answer)
+    in_code = 0
+    for i, (id, logp) in enumerate(zip(wanted.answer, wanted.logps)):
+        logits = model(torch.tensor([ids + wanted.answer[:i]]))[0, -1]
+        logits[-9:] += engine.specials[in_code]
+        in_code = int(id == tok.special("<|python_start|>") or (in_code and id < 256))
+        assert logp == pytest.approx(logits.log_softmax(-1)[id].item(), abs=1e-4)
+    # A tool's output is no sample.
+    engine.decoder = Scripted(engine, flat, len(ids))
+    called = engine.submit(ids, 30, keep_logps=True)
+    while not called.finish:
+        engine.step()
+    output = tok.encode("12")
+    start = called.answer.index(tok.special("<|output_start|>"))
+    assert called.sampled == [1] * start + [0] * (len(output) + 2) + [1] * (
+        len(called.answer) - start - len(output) - 2)
+    assert len(called.logps) == sum(called.sampled)
+
+
 def test_context_bounds():
     engine, tok = tiny_engine()
     assert len(engine.generate([[1] * 120], 100, raw=True)[0]) <= 8
