@@ -88,8 +88,9 @@ class Tab:
     def wait(self, condition, seconds=60):
         end = time.monotonic() + seconds
         while not self.js(f"!!({condition})"):
-            text = self.js("document.body.innerText")
-            assert time.monotonic() < end, f"{condition}: not within {seconds} s; {text}"
+            if time.monotonic() > end:
+                text = self.js("document.body.innerText")
+                raise AssertionError(f"{condition}: not within {seconds} s; {text}")
             time.sleep(0.03)
 
     def wait_for_answers(self, n):
