@@ -40,10 +40,20 @@ def run_python(code):
         return "error: not a valid expression"
     except (ValueError, ArithmeticError) as e:
         return f"error: {e}"
-    if type(value) is float:
-        # Twelve digits, so that the result looks as people write it: 0.1+0.2 -> 0.3, 0.2*50 -> 10.
-        return f"{value:.12g}"
-    return str(value)
+    return number_text(value)
+
+
+def number_text(value):
+    """A number as people write it: 0.2*50 -> '10', 0.1+0.2 -> '0.3', 0*-1.5 -> '0'."""
+    if type(value) is int:
+        return str(value)
+    # Up to 2**53 a float holds every whole number exactly. This also turns -0.0 into 0.
+    if value.is_integer() and abs(value) < 2**53:
+        return str(int(value))
+    # A decimal number of up to 15 digits survives in a float. More digits come from rounding errors
+    # (0.1+0.2 is 0.30000000000000004) or have no end, and twelve of them are enough.
+    text = f"{value:.15g}"
+    return text if float(text) == value else f"{value:.12g}"
 
 
 def evaluate(node):
@@ -56,10 +66,13 @@ def evaluate(node):
             return OPERATORS[type(op)](evaluate(operand))
         case ast.BinOp(left, op, right) if type(op) in OPERATORS:
             left, right = evaluate(left), evaluate(right)
+            whole = type(left) is int and type(right) is int
             # Refuse 9**9**9 before Python starts to compute it.
-            if type(op) is ast.Pow and type(left) is int and type(right) is int:
-                if (left.bit_length() - 1) * right > MAX_BITS:
-                    raise ValueError("number too large")
+            if type(op) is ast.Pow and whole and (left.bit_length() - 1) * right > MAX_BITS:
+                raise ValueError("number too large")
+            # A float would round a large quotient even where nothing remains.
+            if type(op) is ast.Div and whole and right and left % right == 0:
+                return left // right
             return bounded(OPERATORS[type(op)](left, right))
         case ast.Call(ast.Attribute(ast.Constant(str(text)), "count"), [ast.Constant(str(part))],
                       []):

@@ -19,6 +19,28 @@ def test_run_python_computes(code, result):
     assert run_python(code) == result
 
 
+@pytest.mark.parametrize("code, result", [
+    ("1234567890123/1", "1234567890123"), ("9007199254740993/1", "9007199254740993"),
+    ("10**40/10**20", "1" + "0" * 20),
+    ("0.5*2469135780247", "1234567890123.5"), ("123456789.123456*1", "123456789.123456"),
+    ("4503599627370497.0*1", "4503599627370497"), ("1e12", "1000000000000")])
+def test_run_python_rounds_no_digit_away_that_is_right(code, result):
+    assert run_python(code) == result
+
+
+@pytest.mark.parametrize("code", ["-0.0", "0*-1.5", "0/-3", "-0.0//1", "-1e-300*1e-300", "-0",
+                                  "-2.0%2"])
+def test_zero_has_no_sign(code):
+    assert run_python(code) == "0"
+
+
+@pytest.mark.parametrize("code, result", [
+    ("1.15-1.05", "0.1"), ("4.35*100", "435"), ("1-0.9", "0.1"), ("1/3", "0.333333333333"),
+    ("-2/3", "-0.666666666667"), ("1.1*1.1", "1.21")])
+def test_run_python_hides_rounding_errors(code, result):
+    assert run_python(code) == result
+
+
 REFUSED = {
     "no number": ["1/0", "1%0", "0**-1", "(-8)**0.5", "1j", "1e999-1e999"],
     "too large": ["1e308*10", "1e400", "9**9**9", "9**9**9**9", "2**100000", "10**200*10**200",
