@@ -42,19 +42,18 @@ SPLIT_PATTERN = (r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,2}"
 LLAMA3_PATTERN = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
                   r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+")
 GPT2_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-PATTERNS = {"default": SPLIT_PATTERN, "llama3": LLAMA3_PATTERN,
-            "qwen2": LLAMA3_PATTERN.replace("{1,3}", ""), "gpt2": GPT2_PATTERN}
-# Which rules of CERTAIN_CUTS in train/bpe.py hold for a pattern: bit k stands for rule k.
-# Of a user's own pattern we do not know it.
-CUT_RULES = {pattern: 0b11111 for pattern in PATTERNS.values()} | {GPT2_PATTERN: 0b01111}
+QWEN2_PATTERN = LLAMA3_PATTERN.replace("{1,3}", "")
+PATTERNS = {"default": SPLIT_PATTERN, "llama3": LLAMA3_PATTERN, "qwen2": QWEN2_PATTERN,
+            "gpt2": GPT2_PATTERN}
 
 
 def train_bpe_by_definition(texts, vocab_size, pattern=SPLIT_PATTERN):
     """What train_bpe returns, as plainly as it can be said; the tests compare the two."""
     chunks = Counter(chunk for text in texts for chunk in regex.findall(pattern, text))
-    # A word is a list of token ids, which gets shorter with every merge.
+    # A word is a list of token ids, which gets shorter with every merge in it, and its count.
     words = [(list(chunk.encode()), count) for chunk, count in chunks.items()]
     tokens = [bytes([byte]) for byte in range(256)]
+
     while len(tokens) < vocab_size:
         counts = Counter()
         for ids, count in words:
@@ -63,6 +62,7 @@ def train_bpe_by_definition(texts, vocab_size, pattern=SPLIT_PATTERN):
         # No pairs are left when every word is a single token.
         if not counts:
             break
+
         # The most frequent pair; of equally frequent ones, the pair of smaller ids.
         left, right = min(counts, key=lambda pair: (-counts[pair], pair))
         # Merge from left to right, so that a a a becomes (aa) a.
@@ -74,16 +74,23 @@ def train_bpe_by_definition(texts, vocab_size, pattern=SPLIT_PATTERN):
     return tokens
 
 
+# Which of the CERTAIN_CUTS in train/bpe.py hold for a pattern: bit k stands for rule k. Of a
+# pattern of your own none is known to hold.
+CUT_RULES = {SPLIT_PATTERN: 0b11111, LLAMA3_PATTERN: 0b11111, QWEN2_PATTERN: 0b11111,
+             GPT2_PATTERN: 0b01111}
+
+
 def train_bpe(texts, vocab_size, pattern=SPLIT_PATTERN, processes=None, progress=False,
               total_mb=None):
     """Train byte-level BPE -> list of bytes, the tokens in rank order; 0 to 255 are the bytes.
 
-    texts: an iterable of str. The result depends on nothing else, not even on their order.
+    texts: an iterable of str; their order makes no difference.
     vocab_size: tokens to return, 256 to 65535; fewer come back when no pairs are left to merge.
     pattern: a name in PATTERNS or a regular expression.
-    processes: how many processes count chunks; by default one a core.
-    progress: show progress on stderr. total_mb: roughly how much text there is, which is needed to
-    estimate the time that is left while reading.
+    processes: how many processes count chunks, by default one a core; it makes no difference to
+    the tokens either.
+    progress: show progress on stderr. total_mb: about how much text there is, if the time that is
+    left for reading it is to be shown.
     A lone surrogate counts as U+FFFD, since that is how tiktoken encodes it.
     ValueError for an impossible size, pattern or amount of text; OSError if a process dies.
     """
@@ -97,9 +104,10 @@ def train_bpe(texts, vocab_size, pattern=SPLIT_PATTERN, processes=None, progress
         symbols, weights = count_chunks(texts, pattern, CUT_RULES.get(pattern),
                                         processes or os.cpu_count(), update)
     except BrokenProcessPool:
-        raise OSError("a counting process died: killed, out of memory, or started by a script "
-                      "without `if __name__ == '__main__':`. Go without it: "
-                      "--processes 1") from None
+        raise OSError("a counting process died: it was killed, it ran out of memory, or a script "
+                      "without `if __name__ == '__main__':` started it. Do without such "
+                      "processes: --processes 1") from None
+
     tokens = [bytes([byte]) for byte in range(256)]
     update = meter("merged", "pairs", vocab_size - 256, progress)
     for left, right in merge_chunks(symbols, weights, vocab_size - 256, update):
@@ -109,10 +117,11 @@ def train_bpe(texts, vocab_size, pattern=SPLIT_PATTERN, processes=None, progress
 
 
 def check_pattern(pattern):
+    """ValueError unless it is a regular expression without groups."""
     try:
         groups = regex.compile(pattern).groups
     except regex.error as e:
-        raise ValueError(f"split pattern {pattern!r} is none of {', '.join(PATTERNS)} and no "
+        raise ValueError(f"split pattern {pattern!r} is neither one of {', '.join(PATTERNS)} nor a "
                          f"regular expression: {e}")
     # With a group in the pattern, findall returns what the group matched in place of the chunk.
     if groups:
@@ -124,16 +133,21 @@ def meter(what, unit, total, show):
 
     The line shows the speed, and the time that is left if the total is known.
     """
-    start = last = time.monotonic()
+    start = time.monotonic()
+    last = start
 
     def update(done):
         nonlocal last
         now = time.monotonic()
-        if show and (now - last > 0.5 or done == total):
-            last, speed = now, max(done, 1) / max(now - start, 1e-9)
-            left = f", {max(0, total - done) / speed:.0f} s left" if total else ""
-            print(f"\r{what} {done:,.0f} {unit}, {speed:,.0f} {unit}/s{left}    ",
-                  end="\n" if done == total else "", file=sys.stderr, flush=True)
+        if not show or (now - last <= 0.5 and done != total):
+            return
+        last = now
+        speed = max(done, 1) / max(now - start, 1e-9)
+        line = f"\r{what} {done:,.0f} {unit}, {speed:,.0f} {unit}/s"
+        if total:
+            line += f", {max(0, total - done) / speed:.0f} s left"
+        # The spaces cover what is left of a longer line.
+        print(line + "    ", end="\n" if done == total else "", file=sys.stderr, flush=True)
     return update
 
 # --------------------------------------------------------------------------------------------------
@@ -156,10 +170,14 @@ def save_tokenizer(path, merges, tok, trained_on):
 # --------------------------------------------------------------------------------------------------
 # Main: train, save, report
 
+# The conversations that the later stages learn from have to be cheap in tokens, too.
+DEMO_MIXTURE = "spelling_bee:3000,arithmetic:3000,python_questions,identity"
+
+
 @dataclass
 class Config:
-    data: tuple = ()             # text, files or folders; none: downloads on a GPU, else the demo
-    mixture: str = "spelling_bee:3000,arithmetic:3000,python_questions,identity"  # conversations
+    data: tuple = ()             # files or folders; none: downloads on a GPU, else Python's texts
+    mixture: str = DEMO_MIXTURE  # conversations to train on as well when --data is not given
     out: str = "out"             # the tokenizer goes to the folder OUT/tokenizer
     vocab_size: int = 0          # tokens, special ones too; 0: 1536 for the demo, else by size
     pattern: str = "default"     # how to split text: default, llama3, qwen2, gpt2 or your own regex
@@ -184,35 +202,78 @@ def training_texts(cfg, seen):
     """
     from data import documents, mixtures
     from data.demo import python_corpus
-    conversations = () if cfg.data or not cfg.mixture else mixtures.conversations(cfg.mixture,
-                                                                                  "train")
-    contents = (message["content"] for conversation in conversations
-                for message in conversation["messages"])
-    spoken = (part["text"] for content in contents
-              for part in ([{"text": content}] if isinstance(content, str) else content))
-    texts = (documents.read_documents(cfg.data, "train") if cfg.data
-             else chain(python_corpus.documents("train"), spoken))
-    for document in texts:
-        document = document[:cfg.doc_cap or None]
-        document = document[:cfg.max_chars - seen["characters"]] if cfg.max_chars else document
+    if cfg.data:
+        texts = documents.read_documents(cfg.data, "train")
+    else:
+        # Open the conversations now, so that a wrong --mixture fails before any work.
+        conversations = mixtures.conversations(cfg.mixture, "train") if cfg.mixture else ()
+        texts = chain(python_corpus.documents("train"), texts_of(conversations))
+    for text in texts:
+        if cfg.doc_cap:
+            text = text[:cfg.doc_cap]
+        if cfg.max_chars:
+            text = text[:cfg.max_chars - seen["characters"]]
         seen["documents"] += 1
-        seen["characters"] += len(document)
-        yield document
+        seen["characters"] += len(text)
+        yield text
         if seen["characters"] == cfg.max_chars:
             break
+
+
+def texts_of(conversations):
+    """Yield all texts in conversations: what users, the assistant and the Python tool say."""
+    for conversation in conversations:
+        for message in conversation["messages"]:
+            content = message["content"]
+            if isinstance(content, str):
+                yield content
+            else:
+                for part in content:
+                    yield part["text"]
+
+
+def text_size(paths, max_chars):
+    """About how many bytes of text the files hold, and not more than max_chars if that is set."""
+    from data.documents import list_files
+    # How much a file grows when it is unpacked (a guess).
+    growth = {".parquet": 2.5, ".gz": 2.5, ".xz": 3.5}
+    size = sum(file.stat().st_size * growth.get(file.suffix, 1) for file in list_files(paths))
+    return min(size, max_chars or size)
 
 
 def cached_encodings():
     """GPT-2's and GPT-4's encodings, if tiktoken has their files already; downloads nothing."""
     import tiktoken
+    url = "https://openaipublic.blob.core.windows.net/"
     files = {"gpt2": ("gpt-2/encodings/main/vocab.bpe", "gpt-2/encodings/main/encoder.json"),
              "cl100k_base": ("encodings/cl100k_base.tiktoken",)}
-    cache = os.environ.get("TIKTOKEN_CACHE_DIR") or os.environ.get("DATA_GYM_CACHE_DIR")
-    cache, url = (Path(cache or tempfile.gettempdir() + "/data-gym-cache"),
-                  "https://openaipublic.blob.core.windows.net/")
-    return {name: tiktoken.get_encoding(name) for name, needed in files.items()
-            if all((cache / hashlib.sha1((url + file).encode()).hexdigest()).exists()
-                   for file in needed)}
+    # tiktoken looks into these folders, and names a file by the hash of its address.
+    folder = Path(os.environ.get("TIKTOKEN_CACHE_DIR") or os.environ.get("DATA_GYM_CACHE_DIR")
+                  or tempfile.gettempdir() + "/data-gym-cache")
+    encodings = {}
+    for name, needed in files.items():
+        cached = [folder / hashlib.sha1((url + file).encode()).hexdigest() for file in needed]
+        if all(path.exists() for path in cached):
+            encodings[name] = tiktoken.get_encoding(name)
+    return encodings
+
+
+def report_samples(cfg):
+    """-> {kind of text: documents that were not trained on, an iterable of str}."""
+    from data import documents
+    from data.demo import python_corpus
+    if cfg.data:
+        from pydoc_data.topics import topics
+        modules = (os, json, shutil, tempfile)
+        samples = {"your held-out text": documents.read_documents(cfg.data, "val"),
+                   "English prose": topics.values(),
+                   "Python code": (Path(module.__file__).read_text("utf-8") for module in modules)}
+    else:
+        samples = {"held-out prose": python_corpus.documents("val", code=0),
+                   "held-out code": python_corpus.documents("val", prose=0)}
+    samples["other scripts"] = [OTHER_SCRIPTS]
+    samples["numbers"] = [" ".join(str(7 ** i % 10 ** (i % 9 + 1)) for i in range(500))]
+    return samples
 
 
 def report(tok, tokens, cfg):
@@ -220,30 +281,20 @@ def report(tok, tokens, cfg):
 
     ValueError if a text does not survive encoding and decoding.
     """
-    from data import documents
-    from data.demo import python_corpus
-    if cfg.data:
-        from pydoc_data.topics import topics
-        samples = {"your held-out text": documents.read_documents(cfg.data, "val"),
-                   "English prose": topics.values(),
-                   "Python code": (Path(module.__file__).read_text("utf-8")
-                                   for module in (os, json, shutil, tempfile))}
-    else:
-        samples = {"held-out prose": python_corpus.documents("val", code=0),
-                   "held-out code": python_corpus.documents("val", prose=0)}
-    numbers = " ".join(str(7 ** i % 10 ** (i % 9 + 1)) for i in range(500))
-    samples |= {"other scripts": [OTHER_SCRIPTS], "numbers": [numbers]}
     encodings = {"ours": tok.enc} | cached_encodings()
     print("\nbytes per token     " + "".join(f"{name:>14}" for name in encodings))
-    for kind, texts in samples.items():
+    for kind, texts in report_samples(cfg).items():
         sample = "\n\n".join(islice(texts, 500))[:1_000_000]
         if tok.decode(tok.encode(sample)) != sample:
             raise ValueError(f"{kind} comes back changed: --pattern {cfg.pattern!r} does not match "
                              f"every character")
-        lengths = [len(encoding.encode_ordinary(sample)) for encoding in encodings.values()]
-        print(f"{kind:<20}" + "".join(f"{len(sample.encode()) / max(1, length):14.2f}"
-                                      for length in lengths))
-    for what, some in [("first merges", tokens[256:270]), ("last merges", tokens[256:][-14:]),
+        line = f"{kind:<20}"
+        for encoding in encodings.values():
+            n_tokens = len(encoding.encode_ordinary(sample))
+            line += f"{len(sample.encode()) / max(1, n_tokens):14.2f}"
+        print(line)
+    merged = tokens[256:]
+    for what, some in [("first merges", merged[:14]), ("last merges", merged[-14:]),
                        ("longest", sorted(tokens, key=len)[-6:])]:
         print(f"{what:<16}" + " ".join(repr(token.decode(errors="replace")) for token in some))
 
@@ -253,37 +304,48 @@ def main():
     import torch
 
     from common import SPECIAL_TOKENS, Tokenizer
-    from data.documents import choose_documents, list_files
+    from data.documents import choose_documents
     from machine import parse_config
     cfg = parse_config(Config, __doc__)
+
+    # ---- what to read ----
     paths = choose_documents(cfg.data, torch.cuda.is_available())
     # Of a download a billion characters are enough: more would hardly change a token (a guess).
     if paths and not cfg.data:
         cfg.max_chars = cfg.max_chars or 10**9
-    # How much a compressed file grows when it is read (a guess).
-    cfg.data, growth = paths, {".parquet": 2.5, ".gz": 2.5, ".xz": 3.5}
-    size = (sum(file.stat().st_size * growth.get(file.suffix, 1) for file in list_files(paths))
-            if paths else 0)
-    size = min(size, cfg.max_chars or size)
-    # A small vocabulary for a small model: it learns to spell few tokens (dev/LOG.md).
+    cfg.data = paths
+    size = text_size(paths, cfg.max_chars) if paths else 0
+    seen = {"documents": 0, "characters": 0}
+
+    # ---- how to cut it, and into how many tokens ----
     if not cfg.vocab_size:
-        cfg.vocab_size = (1536 if not paths else 4096 if size < 50e6
-                          else 16384 if size < 1e9 else 32768)
+        # Little text makes a small model, and that learns to spell only few tokens (dev/LOG.md).
+        if not paths:
+            cfg.vocab_size = 1536
+        elif size < 50e6:
+            cfg.vocab_size = 4096
+        elif size < 1e9:
+            cfg.vocab_size = 16384
+        else:
+            cfg.vocab_size = 32768
         source = f"about {size / 1e6:,.1f} MB of text" if paths else "the embedded text"
         print(f"vocabulary {cfg.vocab_size} (--vocab_size), for {source}")
-    n_tokens, start = cfg.vocab_size - len(SPECIAL_TOKENS), time.monotonic()
+    n_tokens = cfg.vocab_size - len(SPECIAL_TOKENS)
     if not 256 <= n_tokens <= 65536 - len(SPECIAL_TOKENS):
         raise ValueError(f"--vocab_size {cfg.vocab_size}: choose from {256 + len(SPECIAL_TOKENS)}, "
                          f"the bytes and the special tokens, to 65536, for ids of 16 bits")
-    pattern, seen = PATTERNS.get(cfg.pattern, cfg.pattern), {"documents": 0, "characters": 0}
+    pattern = PATTERNS.get(cfg.pattern, cfg.pattern)
     if pattern not in CUT_RULES:
-        print("note       where this pattern surely cuts is not known: the regex reads all text, "
-              "several times slower")
+        print("note       no certain cuts are known for this pattern: the regex has to read all "
+              "the text, which is several times slower")
     # Make the folder now: if that is impossible, it fails before the work and not after it.
     path = Path(cfg.out, "tokenizer")
     path.parent.mkdir(parents=True, exist_ok=True)
+
+    # ---- train ----
+    start = time.monotonic()
     tokens = train_bpe(training_texts(cfg, seen), n_tokens, pattern, cfg.processes,
-                       sys.stderr.isatty(), size / 1e6)
+                       progress=sys.stderr.isatty(), total_mb=size / 1e6)
     if not seen["characters"]:
         raise ValueError(f"no text to train on in {' '.join(cfg.data)}")
     print(f"trained    {len(tokens):,} tokens on {seen['documents']:,} documents of "
@@ -292,12 +354,17 @@ def main():
     if len(tokens) < n_tokens:
         print(f"note       fewer than --vocab_size {cfg.vocab_size} asked for: the text has no "
               f"more pairs to merge")
-    sources = list(cfg.data) or [
-        f"standard library of Python {sys.version_info[0]}.{sys.version_info[1]}", cfg.mixture]
+
+    # ---- check, report and save ----
     merges = b"".join(base64.b64encode(token) + b" %d\n" % rank
                       for rank, token in enumerate(tokens))
     tok = Tokenizer(merges, pattern)
     report(tok, tokens, cfg)
+    if cfg.data:
+        sources = list(cfg.data)
+    else:
+        python = f"Python {sys.version_info[0]}.{sys.version_info[1]}"
+        sources = [f"standard library of {python}", cfg.mixture]
     save_tokenizer(path, merges, tok, {"sources": sources, **seen})
     print(f"done       {path}. Next: python pretrain.py")
 

@@ -14,9 +14,9 @@ import torch
 from common import Tokenizer
 from export import export, export_gguf, hf_tokenizer_json
 from talk.engine import Engine
-from test_tokenizer import CLASSES, fuzz
 from tokenizer import PATTERNS, train_bpe
 from toy_chat import byte_tokenizer, tiny_model
+from toy_texts import KINDS, fuzz
 
 torch.set_num_threads(1)
 TEXTS = ["hello world, 12345 times", "def f(x):\n    return x  # naïve café",
@@ -47,6 +47,7 @@ def exported(request, tmp_path_factory):
     return model, tok, path
 
 
+@pytest.mark.slow
 def test_logits_are_equal_in_transformers(exported):
     transformers = pytest.importorskip("transformers")
     model, tok, path = exported
@@ -58,6 +59,7 @@ def test_logits_are_equal_in_transformers(exported):
         assert (reference(ids).logits - model(ids)).abs().max() < 1e-4 and model(ids).std() > 0.5
 
 
+@pytest.mark.slow
 def test_greedy_text_is_the_same_token_for_token(exported):
     transformers = pytest.importorskip("transformers")
     model, tok, path = exported
@@ -71,11 +73,13 @@ def test_greedy_text_is_the_same_token_for_token(exported):
     engine = Engine(model, tok)
     engine.specials[0, list(tok.specials).index("<|python_start|>")] = -torch.inf
     theirs = reference.generate(torch.tensor([ids]), max_new_tokens=100, do_sample=False,
-                                suppress_tokens=never)[0, len(ids):].tolist()
+                                suppress_tokens=never)
+    theirs = theirs[0, len(ids):].tolist()
     ours = engine.generate([ids], 100)[0]
     assert ours == theirs and hf.decode(theirs) == tok.decode(ours)
 
 
+@pytest.mark.slow
 def test_chat_template_renders_every_kind_of_message(exported):
     transformers = pytest.importorskip("transformers")
     _, tok, path = exported
@@ -85,8 +89,10 @@ def test_chat_template_renders_every_kind_of_message(exported):
         part = {"messages": CONVERSATION["messages"][:n]}
         ids = hf.apply_chat_template(part["messages"], add_generation_prompt=n % 2 == 0,
                                      tokenize=True, return_dict=False)
-        assert ids == (tok.render_conversation(part)[0] if n % 2
-                       else tok.render_for_completion(part))
+        if n % 2:
+            assert ids == tok.render_conversation(part)[0]
+        else:
+            assert ids == tok.render_for_completion(part)
 
 
 @pytest.mark.parametrize("pattern", list(PATTERNS))
@@ -105,14 +111,15 @@ def test_the_tokenizer_gives_the_same_ids(pattern, tmp_path):
 def test_the_tokenizer_gives_the_same_ids_for_any_text(pattern):
     hf = pytest.importorskip("tokenizers")
     texts = [Path(os.__file__).read_text(), "".join(fuzz(random.Random(6), "all", length=500))]
-    tokens, special = train_bpe(texts, 600, pattern), ["<|bos|>", "<|end|>"]
+    tokens = train_bpe(texts, 600, pattern)
+    special = ["<|bos|>", "<|end|>"]
     ours = tiktoken.Encoding("test", pat_str=PATTERNS[pattern],
                              mergeable_ranks={t: i for i, t in enumerate(tokens)},
                              special_tokens={name: 600 + i for i, name in enumerate(special)})
-    theirs = hf.Tokenizer.from_str(
-        json.dumps(hf_tokenizer_json(tokens, PATTERNS[pattern], special)))
+    content = hf_tokenizer_json(tokens, PATTERNS[pattern], special)
+    theirs = hf.Tokenizer.from_str(json.dumps(content))
     rng = random.Random(pattern)
-    for kind in list(CLASSES) * 4:
+    for kind in list(KINDS) * 4:
         for text in fuzz(rng, kind):
             ids = ours.encode_ordinary(text)
             assert theirs.encode(text, add_special_tokens=False).ids == ids, text
@@ -124,24 +131,25 @@ def test_safetensors_reads_the_weights(exported):
     safetensors = pytest.importorskip("safetensors.torch")
     model, tok, path = exported
     tensors = safetensors.load_file(path / "model.safetensors")
-    assert (torch.equal(tensors["lm_head.weight"], model.head)
-            and tensors["model.layers.1.self_attn.q_norm.weight"].eq(1).all())
+    assert torch.equal(tensors["lm_head.weight"], model.head)
+    assert tensors["model.layers.1.self_attn.q_norm.weight"].eq(1).all()
     rms = tensors["model.embed_tokens.weight"].square().mean(-1).sqrt()
     assert torch.allclose(rms, torch.ones_like(rms), atol=1e-4)
 
 
 def test_other_types_and_refusals(tmp_path):
     safetensors = pytest.importorskip("safetensors.torch")
-    tok, model = byte_tokenizer(), tiny_model()
+    tok = byte_tokenizer()
+    model = tiny_model()
     export(model, tok, tmp_path / "m", "bfloat16")
-    assert safetensors.load_file(
-        tmp_path / "m" / "model.safetensors")["lm_head.weight"].dtype == torch.bfloat16
+    weights = safetensors.load_file(tmp_path / "m" / "model.safetensors")
+    assert weights["lm_head.weight"].dtype == torch.bfloat16
     # An older export is replaced.
     export(model, tok, tmp_path / "m")
     assert json.loads((tmp_path / "m" / "config.json").read_text())["torch_dtype"] == "float32"
     with pytest.raises(ValueError, match="int8"):
         export(model, tok, tmp_path / "n", "int8")
-    # A folder with more in it than an export is not, nor is a file.
+    # A folder with something else in it is not, nor is a file.
     (tmp_path / "m" / "notes.txt").write_text("x")
     with pytest.raises(ValueError,
                        match=r"m exists and is no exported model \(it holds notes.txt\)"):
@@ -158,27 +166,32 @@ def test_gguf_holds_the_model_and_the_tokenizer(pattern, tmp_path):
     model = tiny_model(n_kv_head=1, vocab_size=tok.vocab_size)
     export_gguf(model, tok, tmp_path / "m.gguf")
     reader = gguf.GGUFReader(tmp_path / "m.gguf")
-    value = lambda name: reader.fields[name].contents()
+
+    def value(name):
+        return reader.fields[name].contents()
+
     assert value("general.architecture") == "qwen3" and value("qwen3.block_count") == 2
     assert value("qwen3.attention.head_count_kv") == 1
-    assert value("tokenizer.ggml.pre") == {"llama3": "llama-bpe", "qwen2": "qwen2",
-                                           "gpt2": "gpt-2"}[pattern]
+    pre = {"llama3": "llama-bpe", "qwen2": "qwen2", "gpt2": "gpt-2"}
+    assert value("tokenizer.ggml.pre") == pre[pattern]
     assert value("tokenizer.ggml.tokens")[tok.special("<|bos|>")] == "<|bos|>"
     assert value("tokenizer.ggml.bos_token_id") == tok.special("<|bos|>")
     assert len(value("tokenizer.ggml.merges")) == tok.vocab_size - 9 - 256
+
     tensors = {t.name: t for t in reader.tensors}
-    wanted = {f"blk.{i}.{name}.weight" for i in range(2)
-              for name in ("attn_norm", "attn_q", "attn_k", "attn_v", "attn_output",
-                           "attn_q_norm", "attn_k_norm", "ffn_norm", "ffn_gate", "ffn_up",
-                           "ffn_down")} | {
-        "token_embd.weight", "output_norm.weight", "output.weight"}
+    wanted = {"token_embd.weight", "output_norm.weight", "output.weight"}
+    for i in range(2):
+        for name in ("attn_norm", "attn_q", "attn_k", "attn_v", "attn_output", "attn_q_norm",
+                     "attn_k_norm", "ffn_norm", "ffn_gate", "ffn_up", "ffn_down"):
+            wanted.add(f"blk.{i}.{name}.weight")
     assert set(tensors) == wanted
-    assert torch.equal(torch.from_numpy(tensors["blk.1.attn_k.weight"].data.copy()),
-                       model.blocks[1].attn.wk.detach())
-    assert torch.equal(torch.from_numpy(tensors["blk.0.ffn_down.weight"].data.copy()),
-                       model.blocks[0].mlp.down.detach())
+    keys = torch.from_numpy(tensors["blk.1.attn_k.weight"].data.copy())
+    assert torch.equal(keys, model.blocks[1].attn.wk.detach())
+    down = torch.from_numpy(tensors["blk.0.ffn_down.weight"].data.copy())
+    assert torch.equal(down, model.blocks[0].mlp.down.detach())
 
 
+@pytest.mark.slow
 def test_gguf_in_transformers_gives_the_same_logits(tmp_path):
     pytest.importorskip("gguf")
     transformers = pytest.importorskip("transformers")
@@ -206,6 +219,7 @@ def test_gguf_is_a_file_and_leaves_a_folder_alone(tmp_path):
     assert [f.name for f in tmp_path.iterdir()] == ["folder"]
 
 
+@pytest.mark.slow
 def test_the_script(out):
     result = subprocess.run([sys.executable, "export.py", "--out", str(out)], capture_output=True,
                             text=True, cwd=Path(__file__).parent.parent)
