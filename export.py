@@ -79,22 +79,24 @@ def stock_weights(model):
     norms, which have no gains here, get gains of one.
     """
     c = model.config
-    ones, head_ones = torch.ones(c.n_embd), torch.ones(c.n_embd // c.n_head)
+    ones = torch.ones(c.n_embd)
+    head_ones = torch.ones(c.n_embd // c.n_head)
     weights = {"model.embed_tokens.weight": rms_norm(model.embed),
                "model.norm.weight": ones, "lm_head.weight": model.head}
     for i, block in enumerate(model.blocks):
-        attn, mlp = block.attn, block.mlp
-        for name, w in {"input_layernorm": ones,
-                        "self_attn.q_proj": attn.wq,
-                        "self_attn.k_proj": attn.wk,
-                        "self_attn.v_proj": attn.wv,
-                        "self_attn.o_proj": attn.wo,
-                        "self_attn.q_norm": head_ones,
-                        "self_attn.k_norm": head_ones,
-                        "post_attention_layernorm": ones,
-                        "mlp.gate_proj": mlp.gate,
-                        "mlp.up_proj": mlp.up,
-                        "mlp.down_proj": mlp.down}.items():
+        layer = {
+            "input_layernorm": ones,
+            "self_attn.q_proj": block.attn.wq,
+            "self_attn.k_proj": block.attn.wk,
+            "self_attn.v_proj": block.attn.wv,
+            "self_attn.o_proj": block.attn.wo,
+            "self_attn.q_norm": head_ones,
+            "self_attn.k_norm": head_ones,
+            "post_attention_layernorm": ones,
+            "mlp.gate_proj": block.mlp.gate,
+            "mlp.up_proj": block.mlp.up,
+            "mlp.down_proj": block.mlp.down}
+        for name, w in layer.items():
             weights[f"model.layers.{i}.{name}.weight"] = w
     return {name: w.detach() for name, w in weights.items()}
 
@@ -106,7 +108,8 @@ def write_safetensors(path, tensors):
     the raw numbers.
     """
     names = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
-    header, offset = {"__metadata__": {"format": "pt"}}, 0
+    header = {"__metadata__": {"format": "pt"}}
+    offset = 0
     for name, t in tensors.items():
         size = t.numel() * t.element_size()
         header[name] = {"dtype": names[t.dtype], "shape": list(t.shape),
@@ -129,9 +132,12 @@ def token_parts(token, ranks):
     Merge its bytes in the order of BPE until two parts are left: the last merge would join those.
     """
     parts = [token[i:i + 1] for i in range(len(token))]
+
+    def rank_of_merge(i):
+        return ranks.get(parts[i] + parts[i + 1], len(ranks))
+
     while len(parts) > 2:
-        i = min(range(len(parts) - 1),
-                key=lambda i: ranks.get(parts[i] + parts[i + 1], len(ranks)))
+        i = min(range(len(parts) - 1), key=rank_of_merge)
         parts[i:i + 2] = [parts[i] + parts[i + 1]]
     return parts
 
@@ -142,8 +148,8 @@ def byte_letters():
     A byte that is printable in Latin-1 is spelled as itself, the others are letters from 256 on.
     """
     letters = {byte: chr(byte) for byte in [*range(33, 127), *range(161, 173), *range(174, 256)]}
-    return letters | {byte: chr(256 + i)
-                      for i, byte in enumerate(b for b in range(256) if b not in letters)}
+    others = [byte for byte in range(256) if byte not in letters]
+    return letters | {byte: chr(256 + i) for i, byte in enumerate(others)}
 
 
 def hf_tokenizer_json(tokens, pattern, special_tokens):
@@ -151,7 +157,8 @@ def hf_tokenizer_json(tokens, pattern, special_tokens):
 
     tokens: list of bytes in rank order; special_tokens: names, with the ids that follow.
     """
-    letters, ranks = byte_letters(), {token: rank for rank, token in enumerate(tokens)}
+    letters = byte_letters()
+    ranks = {token: rank for rank, token in enumerate(tokens)}
 
     def spell(token):
         return "".join(letters[byte] for byte in token)
@@ -216,18 +223,22 @@ def export(model, tok, path, dtype="float32"):
             "model_max_length": model.config.seq_len, "clean_up_tokenization_spaces": False,
             **specials},
         "special_tokens_map.json": specials}
+
     # Replace an older export, but nothing else.
-    ours = {*files, "chat_template.jinja", "model.safetensors"}
-    if path.exists() and (not path.is_dir()
-                          or (other := {file.name for file in path.iterdir()} - ours)):
-        raise ValueError(f"--to {path} exists and is no exported model"
-                         + (f" (it holds {min(other)})" if path.is_dir() else "")
-                         + ": choose another folder")
+    if path.is_dir():
+        ours = {*files, "chat_template.jinja", "model.safetensors"}
+        others = {file.name for file in path.iterdir()} - ours
+        if others:
+            raise ValueError(f"--to {path} exists and is no exported model (it holds "
+                             f"{min(others)}): choose another folder")
+    elif path.exists():
+        raise ValueError(f"--to {path} exists and is no exported model: choose another folder")
+
     weights = {name: w.to(getattr(torch, dtype)) for name, w in stock_weights(model).items()}
     with new_folder(path) as new:
         for name, content in files.items():
-            write_synced(new / name, lambda f: f.write(
-                json.dumps(content, indent=1, ensure_ascii=False).encode()))
+            data = json.dumps(content, indent=1, ensure_ascii=False).encode()
+            write_synced(new / name, lambda f: f.write(data))
         write_synced(new / "chat_template.jinja", lambda f: f.write(CHAT_TEMPLATE.encode()))
         write_safetensors(new / "model.safetensors", weights)
 
@@ -244,6 +255,8 @@ GGUF_NAMES = {"embed_tokens": "token_embd", "norm": "output_norm", "lm_head": "o
               "v_proj": "attn_v", "o_proj": "attn_output", "q_norm": "attn_q_norm",
               "k_norm": "attn_k_norm", "post_attention_layernorm": "ffn_norm",
               "gate_proj": "ffn_gate", "up_proj": "ffn_up", "down_proj": "ffn_down"}
+# Tensors begin at multiples of so many bytes.
+GGUF_ALIGNMENT = 32
 
 
 def gguf_name(name):
@@ -253,26 +266,33 @@ def gguf_name(name):
     return f"{prefix}{GGUF_NAMES[pieces[-2]]}.weight"
 
 
-def gguf_value(value, with_type=True):
-    """A value as GGUF stores it -> bytes: the number of its type (if with_type), then the value.
+def padded(data):
+    """Fill up with zeros, so that what comes next is aligned."""
+    return data + b"\0" * (-len(data) % GGUF_ALIGNMENT)
+
+
+def gguf_string(text):
+    return struct.pack("<Q", len(text.encode())) + text.encode()
+
+
+def gguf_value(value):
+    """A value as GGUF stores it -> bytes: the number of its type, then the value.
 
     The types are 4 uint32, 5 int32, 6 float32, 7 bool, 8 string and 9 array.
     A list holds either int, stored as int32 since that is what llama.cpp reads, or str.
     """
-    if isinstance(value, list):
-        if isinstance(value[0], int):
-            return struct.pack(f"<IIQ{len(value)}i", 9, 5, len(value), *value)
-        return (struct.pack("<IIQ", 9, 8, len(value))
-                + b"".join(gguf_value(v, with_type=False) for v in value))
     if isinstance(value, bool):
-        kind, data = 7, struct.pack("<?", value)
-    elif isinstance(value, int):
-        kind, data = 4, struct.pack("<I", value)
-    elif isinstance(value, float):
-        kind, data = 6, struct.pack("<f", value)
-    else:
-        kind, data = 8, struct.pack("<Q", len(value.encode())) + value.encode()
-    return (struct.pack("<I", kind) if with_type else b"") + data
+        return struct.pack("<I?", 7, value)
+    if isinstance(value, int):
+        return struct.pack("<II", 4, value)
+    if isinstance(value, float):
+        return struct.pack("<If", 6, value)
+    if isinstance(value, str):
+        return struct.pack("<I", 8) + gguf_string(value)
+    n = len(value)
+    if isinstance(value[0], int):
+        return struct.pack(f"<IIQ{n}i", 9, 5, n, *value)
+    return struct.pack("<IIQ", 9, 8, n) + b"".join(gguf_string(item) for item in value)
 
 
 def export_gguf(model, tok, path, dtype="float32"):
@@ -280,63 +300,74 @@ def export_gguf(model, tok, path, dtype="float32"):
 
     ValueError for another dtype, a split pattern that llama.cpp lacks, or if `path` is a folder.
     """
-    kinds = {"float32": 0, "float16": 1, "bfloat16": 30}
-    if dtype not in kinds:
-        raise ValueError(f"--dtype {dtype}: expected {', '.join(kinds)}")
-    pattern = {PATTERNS[name]: theirs for name, theirs in GGUF_PATTERNS.items()}.get(tok.pattern)
-    if pattern is None:
+    # GGUF's numbers for the dtype of a tensor, and for a file whose matrices have that dtype.
+    tensor_types = {"float32": 0, "float16": 1, "bfloat16": 30}
+    file_types = {"float32": 0, "float16": 1, "bfloat16": 32}
+    if dtype not in tensor_types:
+        raise ValueError(f"--dtype {dtype}: expected {', '.join(tensor_types)}")
+    patterns = {PATTERNS[name]: theirs for name, theirs in GGUF_PATTERNS.items()}
+    if tok.pattern not in patterns:
         raise ValueError("llama.cpp does not know this tokenizer's split pattern and would cut "
                          "text elsewhere: train again from python tokenizer.py --pattern qwen2 (or "
                          "llama3, gpt2)")
     path = Path(path)
     if path.is_dir():
-        raise ValueError(f"--to {path} is a folder: with --gguf name a file, "
-                         f"{path / 'model.gguf'} say")
-    c, special = model.config, tok.special
-    tokens = [tok.enc.decode_single_token_bytes(i) for i in range(special("<|bos|>"))]
-    bpe = hf_tokenizer_json(tokens, tok.pattern, [])["model"]
+        raise ValueError(f"--to {path} is a folder: with --gguf name a file, for example "
+                         f"{path / 'model.gguf'}")
 
     # ---- what llama.cpp has to know of the model and the tokenizer ----
-    info = {"general.architecture": "qwen3", "general.name": "tok2chat", "general.alignment": 32,
-            "general.file_type": {"float32": 0, "float16": 1, "bfloat16": 32}[dtype]}
-    info |= {f"qwen3.{name}": value for name, value in {
-        "block_count": c.n_layer, "context_length": c.seq_len, "embedding_length": c.n_embd,
-        "feed_forward_length": c.n_ff,
-        "attention.head_count": c.n_head, "attention.head_count_kv": c.n_kv_head,
-        "attention.key_length": c.n_embd // c.n_head,
-        "attention.value_length": c.n_embd // c.n_head,
-        "attention.layer_norm_rms_epsilon": 1e-6, "rope.freq_base": float(c.rope_theta)}.items()}
-    info |= {f"tokenizer.{name}": value for name, value in {
-        "ggml.model": "gpt2", "ggml.pre": pattern,
-        "ggml.tokens": list(bpe["vocab"]) + list(tok.specials),
+    c = model.config
+    tokens = [tok.enc.decode_single_token_bytes(i) for i in range(tok.special("<|bos|>"))]
+    bpe = hf_tokenizer_json(tokens, tok.pattern, [])["model"]
+    info = {
+        "general.architecture": "qwen3",
+        "general.name": "tok2chat",
+        "general.alignment": GGUF_ALIGNMENT,
+        "general.file_type": file_types[dtype],
+        "qwen3.block_count": c.n_layer,
+        "qwen3.context_length": c.seq_len,
+        "qwen3.embedding_length": c.n_embd,
+        "qwen3.feed_forward_length": c.n_ff,
+        "qwen3.attention.head_count": c.n_head,
+        "qwen3.attention.head_count_kv": c.n_kv_head,
+        "qwen3.attention.key_length": c.n_embd // c.n_head,
+        "qwen3.attention.value_length": c.n_embd // c.n_head,
+        "qwen3.attention.layer_norm_rms_epsilon": 1e-6,
+        "qwen3.rope.freq_base": float(c.rope_theta),
+        "tokenizer.ggml.model": "gpt2",
+        "tokenizer.ggml.pre": patterns[tok.pattern],
+        "tokenizer.ggml.tokens": list(bpe["vocab"]) + list(tok.specials),
         # 1 is an ordinary token, 3 a control token.
-        "ggml.token_type": [1] * len(bpe["vocab"]) + [3] * len(tok.specials),
-        "ggml.merges": [" ".join(pair) for pair in bpe["merges"]],
-        "ggml.bos_token_id": special("<|bos|>"),
-        "ggml.eos_token_id": special("<|assistant_end|>"),
-        "ggml.padding_token_id": special("<|assistant_end|>"),
-        "ggml.add_bos_token": True, "chat_template": CHAT_TEMPLATE}.items()}
+        "tokenizer.ggml.token_type": [1] * len(bpe["vocab"]) + [3] * len(tok.specials),
+        "tokenizer.ggml.merges": [" ".join(pair) for pair in bpe["merges"]],
+        "tokenizer.ggml.bos_token_id": tok.special("<|bos|>"),
+        "tokenizer.ggml.eos_token_id": tok.special("<|assistant_end|>"),
+        "tokenizer.ggml.padding_token_id": tok.special("<|assistant_end|>"),
+        "tokenizer.ggml.add_bos_token": True,
+        "tokenizer.chat_template": CHAT_TEMPLATE}
 
-    # ---- the weights: name, shape, type and offset of each go to the head, the numbers behind ----
-    tensors, head, offset = [], b"", 0
+    # ---- the weights: the head lists their names, shapes, types and offsets ----
+    tensors = []
+    tensor_list = b""
+    offset = 0
     for name, w in stock_weights(model).items():
         # Vectors, which are the gains of norms, stay float32.
-        w = w.to(getattr(torch, dtype) if w.ndim > 1 else torch.float32).contiguous()
-        name = gguf_name(name).encode()
+        w_dtype = dtype if w.ndim > 1 else "float32"
+        w = w.to(getattr(torch, w_dtype)).contiguous()
         # GGUF counts dimensions from the innermost one.
-        head += (struct.pack("<Q", len(name)) + name
-                 + struct.pack(f"<I{w.ndim}Q", w.ndim, *w.shape[::-1]))
-        head += struct.pack("<IQ", kinds[dtype] if w.ndim > 1 else 0, offset)
-        tensors.append(w.view(torch.uint8).numpy().tobytes())
-        # Each tensor starts at a multiple of 32, the alignment that `info` names.
-        tensors[-1] += b"\0" * (-len(tensors[-1]) % 32)
-        offset += len(tensors[-1])
-    keys = b"".join(struct.pack("<Q", len(k)) + k.encode() + gguf_value(v) for k, v in info.items())
-    # The magic number, version 3, and how many of both follow.
-    head = b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(info)) + keys + head
+        tensor_list += gguf_string(gguf_name(name))
+        tensor_list += struct.pack(f"<I{w.ndim}Q", w.ndim, *w.shape[::-1])
+        tensor_list += struct.pack("<IQ", tensor_types[w_dtype], offset)
+        data = padded(w.view(torch.uint8).numpy().tobytes())
+        tensors.append(data)
+        offset += len(data)
+
+    keys = b"".join(gguf_string(key) + gguf_value(value) for key, value in info.items())
+    # The magic number, version 3, and how many tensors and keys follow.
+    head = b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(info)) + keys + tensor_list
     new = path.with_name(path.name + ".tmp")
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_synced(new, lambda f: f.writelines([head + b"\0" * (-len(head) % 32), *tensors]))
+    write_synced(new, lambda f: f.writelines([padded(head), *tensors]))
     new.replace(path)
 
 
@@ -349,12 +380,12 @@ def main():
         export_gguf(model, tok, to, cfg.dtype)
         print(f"{path} -> {to}: {to.stat().st_size / 1e6:.0f} MB. "
               f"Talk to it: llama-cli -m {to} --jinja")
-        return
-    export(model, tok, to, cfg.dtype)
-    size = sum(f.stat().st_size for f in to.iterdir()) / 1e6
-    print(f"{path} -> {to}: {model.num_params() / 1e6:.1f} million parameters in {cfg.dtype}, "
-          f"{size:.0f} MB")
-    print("How to load it: python export.py --help")
+    else:
+        export(model, tok, to, cfg.dtype)
+        size = sum(f.stat().st_size for f in to.iterdir()) / 1e6
+        print(f"{path} -> {to}: {model.num_params() / 1e6:.1f} million parameters in {cfg.dtype}, "
+              f"{size:.0f} MB")
+        print("How to load it: python export.py --help")
 
 
 if __name__ == "__main__":

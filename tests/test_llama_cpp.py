@@ -3,6 +3,7 @@
 Skipped without it: `pip install llama-cpp-python` compiles it, which takes some minutes.
 """
 import base64
+from itertools import islice
 
 import pytest
 import torch
@@ -48,8 +49,8 @@ def test_text_becomes_the_same_ids(loaded):
         ids = llama.tokenize(text.encode(), add_bos=False)
         assert ids == tok.encode(text) and llama.detokenize(ids) == text.encode()
     assert llama.tokenize(b"x") == [tok.special("<|bos|>"), *tok.encode("x")]
-    for name, id in tok.specials.items():
-        assert llama.tokenize(name.encode(), add_bos=False, special=True) == [id]
+    for name, special_id in tok.specials.items():
+        assert llama.tokenize(name.encode(), add_bos=False, special=True) == [special_id]
 
 
 @pytest.mark.parametrize("pattern", GGUF_PATTERNS)
@@ -77,7 +78,7 @@ def test_logits_are_close(loaded):
 def test_greedy_text_is_the_same_token_for_token(loaded):
     model, tok, llama = loaded
     ids = tok.render_for_completion(CONVERSATION)
-    theirs = [id for id, _ in zip(llama.generate(ids, temp=0), range(120))]
+    theirs = list(islice(llama.generate(ids, temp=0), 120))
     # Given their text, we would have said each next token of it.
     with torch.inference_mode():
         ours = model(torch.tensor([ids + theirs]))[0].argmax(-1).tolist()
@@ -87,7 +88,8 @@ def test_greedy_text_is_the_same_token_for_token(loaded):
 def test_a_chat_has_our_prompt_and_ends_at_assistant_end(loaded, tmp_path):
     model, tok, llama = loaded
     prompt = tok.render_for_completion(CONVERSATION)
-    answer = [id for id, _ in zip(llama.generate(prompt, temp=0), range(30))]
+    answer = list(islice(llama.generate(prompt, temp=0), 30))
+    # A token of the answer that does not occur before.
     n = next(n for n in range(9, 30) if answer[n] not in answer[:n])
     swapped = tiny_model(seed=1, n_kv_head=1, vocab_size=tok.vocab_size, seq_len=256)
     # Swap two rows of the head, so that this model says <|assistant_end|> in place of answer[n].
@@ -99,8 +101,8 @@ def test_a_chat_has_our_prompt_and_ends_at_assistant_end(loaded, tmp_path):
     reply = llama.create_chat_completion(CONVERSATION["messages"], temperature=0, max_tokens=60)
     # Among other things: llama.cpp adds no second <|bos|> to that of the template.
     assert llama.input_ids[:reply["usage"]["prompt_tokens"]].tolist() == prompt
-    assert (reply["choices"][0]["finish_reason"],
-            reply["usage"]["completion_tokens"]) == ("stop", n)
+    assert reply["choices"][0]["finish_reason"] == "stop"
+    assert reply["usage"]["completion_tokens"] == n
 
 
 @pytest.mark.parametrize("dtype, tolerance", [("bfloat16", 0.2), ("float16", 0.02)])
@@ -110,6 +112,6 @@ def test_smaller_types(dtype, tolerance, tmp_path):
     export_gguf(model, tok, tmp_path / "m.gguf", dtype)
     ids = tok.render_for_completion(CONVERSATION)
     with torch.inference_mode():
-        difference = (logits(load(tmp_path / "m.gguf"), ids)
-                      - model(torch.tensor([ids]))[0]).abs().max()
+        ours = model(torch.tensor([ids]))[0]
+    difference = (logits(load(tmp_path / "m.gguf"), ids) - ours).abs().max()
     assert 1e-4 < difference < tolerance
