@@ -58,11 +58,14 @@ class Tokenizer:
         fingerprint is a hash of everything that decides how text becomes ids. Packed rows and
         checkpoints carry it, so that those of different tokenizers are never mixed up.
         """
-        ranks = {base64.b64decode(token): int(rank)
-                 for token, rank in map(bytes.split, merges.splitlines())}
+        ranks = {}
+        for line in merges.splitlines():
+            token, rank = line.split()
+            ranks[base64.b64decode(token)] = int(rank)
         self.pattern = pattern
-        self.fingerprint = hashlib.sha256(
-            merges + json.dumps([pattern, special_tokens]).encode()).hexdigest()
+        settings = json.dumps([pattern, special_tokens])
+        self.fingerprint = hashlib.sha256(merges + settings.encode()).hexdigest()
+        # The special tokens come after all others.
         self.specials = {name: len(ranks) + i for i, name in enumerate(special_tokens)}
         self.enc = tiktoken.Encoding("tok2chat", pat_str=pattern, mergeable_ranks=ranks,
                                      special_tokens=self.specials)
@@ -104,13 +107,17 @@ class Tokenizer:
         return self.enc.decode(ids)
 
     def render_conversation(self, conversation, max_tokens=None):
-        """-> (ids, mask), two lists of one length; mask is 1 where the model learns to speak.
+        """-> (ids, mask), two lists of one length; mask is 1 where the model learns to speak:
 
-        The README has a table of the pieces. Every piece is encoded by itself, and its ids and its
-        mask are added together, so that no text can shift the mask.
+            <|bos|> <|user_start|> hi <|user_end|> <|assistant_start|> hello <|assistant_end|>
+               0           0        0       0               0            1           1
+
+        Every piece is encoded by itself, and its ids and its mask are added together, so that no
+        text can shift the mask.
         max_tokens cuts the end off; a cut answer then has no <|assistant_end|> to learn.
         """
-        ids, mask = [self.special("<|bos|>")], [0]
+        ids = [self.special("<|bos|>")]
+        mask = [0]
 
         def add(new_ids, learn):
             ids.extend(new_ids)
@@ -119,17 +126,19 @@ class Tokenizer:
         for message in merge_system(conversation["messages"]):
             content = message["content"]
             if message["role"] == "user":
-                add([self.special("<|user_start|>")] + self.encode(content)
-                    + [self.special("<|user_end|>")], 0)
+                add([self.special("<|user_start|>")], 0)
+                add(self.encode(content), 0)
+                add([self.special("<|user_end|>")], 0)
                 continue
             add([self.special("<|assistant_start|>")], 0)
-            for part in ([{"type": "text", "text": content}] if isinstance(content, str)
-                         else content):
-                # A tool's result comes from Python at chat time: the model must not learn it.
-                part_ids, learn = self.encode(part["text"]), int(part["type"] != "python_output")
+            parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
+            for part in parts:
+                part_ids = self.encode(part["text"])
                 if part["type"] != "text":
                     start, end = PART_TOKENS[part["type"]]
                     part_ids = [self.special(start)] + part_ids + [self.special(end)]
+                # A tool's result comes from Python at chat time: the model must not learn it.
+                learn = 0 if part["type"] == "python_output" else 1
                 add(part_ids, learn)
             # Without this target the model would never learn to stop.
             add([self.special("<|assistant_end|>")], 1)
@@ -154,13 +163,20 @@ def render_pair(pair, tok, row_len):
     If the two do not fit, the longer one loses its end. If nothing of an answer is left, the whole
     mask is 0, so that the pair teaches nothing.
     """
-    sides = [tok.render_conversation(pair[side]) for side in ("chosen", "rejected")]
+    chosen, chosen_mask = tok.render_conversation(pair["chosen"])
+    rejected, rejected_mask = tok.render_conversation(pair["rejected"])
+    n_cropped = max(0, len(chosen) + len(rejected) - row_len)
+
     # Each side may use half a row, or whatever the other one leaves free.
-    room = [max(row_len // 2, row_len - len(other[0])) for other in reversed(sides)]
-    (ids, mask), (ids_2, mask_2) = [(ids[:n], mask[:n]) for (ids, mask), n in zip(sides, room)]
-    if not (any(mask) and any(mask_2)):
-        mask, mask_2 = [0] * len(mask), [0] * len(mask_2)
-    return ids + ids_2, mask + mask_2, max(0, sum(len(side[0]) for side in sides) - row_len)
+    chosen_room = max(row_len // 2, row_len - len(rejected))
+    rejected_room = max(row_len // 2, row_len - len(chosen))
+    chosen_mask = chosen_mask[:chosen_room]
+    rejected_mask = rejected_mask[:rejected_room]
+    ids = chosen[:chosen_room] + rejected[:rejected_room]
+    mask = chosen_mask + rejected_mask
+    if not any(chosen_mask) or not any(rejected_mask):
+        mask = [0] * len(mask)
+    return ids, mask, n_cropped
 
 
 def merge_system(messages):
@@ -169,9 +185,10 @@ def merge_system(messages):
     ValueError unless user and assistant then take turns, beginning with the user.
     """
     messages = list(messages)
-    if len(messages) > 1 and messages[0]["role"] == "system" and messages[1]["role"] == "user":
-        messages[:2] = [{"role": "user",
-                         "content": messages[0]["content"] + "\n\n" + messages[1]["content"]}]
+    if [message["role"] for message in messages[:2]] == ["system", "user"]:
+        system, user = messages[:2]
+        content = system["content"] + "\n\n" + user["content"]
+        messages[:2] = [{"role": "user", "content": content}]
     for i, message in enumerate(messages):
         expected = "assistant" if i % 2 else "user"
         if message["role"] != expected:
@@ -182,7 +199,7 @@ def merge_system(messages):
     return messages
 
 # --------------------------------------------------------------------------------------------------
-# The model: a decoder-only Transformer, in transformers Qwen3ForCausalLM
+# The model: a decoder-only Transformer of exactly the shape of Qwen3 (Qwen3ForCausalLM)
 
 @dataclass
 class GPTConfig:
@@ -224,14 +241,29 @@ def rotary_table(positions, head_size, theta):
     """
     freq = theta ** (-torch.arange(0, head_size, 2, device=positions.device, dtype=torch.float32)
                      / head_size)
-    angle = positions.float()[..., None] * freq
+    angle = positions.float()[..., None] * freq                # (..., T, D/2)
     return angle.cos().unsqueeze(-3), angle.sin().unsqueeze(-3)
 
 
 def rotate(x, cos, sin):
     """Rotate each pair (x[i], x[i + D/2]) of x (B, H, T, D) by the angle of its position."""
     x1, x2 = x.float().chunk(2, dim=-1)
-    return torch.cat([x1 * cos - x2 * sin, x2 * cos + x1 * sin], dim=-1).to(x.dtype)
+    rotated = torch.cat([x1 * cos - x2 * sin, x2 * cos + x1 * sin], dim=-1)
+    return rotated.to(x.dtype)
+
+
+def document_mask(ids, bos, dtype):
+    """ids (B, T) -> (B, 1, T, T): 0 where a token sees another one, -inf where it does not.
+
+    A token sees itself and the tokens before it, back to the <|bos|> that begins its document.
+    """
+    positions = torch.arange(ids.size(1), device=ids.device)
+    document = (ids == bos).cumsum(1)                          # (B, T), the document's number
+    is_earlier = positions[:, None] >= positions               # (T, T)
+    is_same = document[:, :, None] == document[:, None, :]     # (B, T, T)
+    visible = is_earlier & is_same
+    mask = torch.zeros_like(visible, dtype=dtype).masked_fill(~visible, -math.inf)
+    return mask[:, None]
 
 
 def attend(q, k, v, attn_mask):
@@ -244,15 +276,17 @@ def attend(q, k, v, attn_mask):
     if q.is_cpu and T <= 512 and torch.compiler.is_compiling():
         if attn_mask is None:
             attn_mask = torch.full((T, T), -math.inf).triu(1)
-        return ((q @ k.mT).float() * D ** -0.5 + attn_mask).softmax(-1).to(v.dtype) @ v
+        scores = (q @ k.mT).float() * D ** -0.5 + attn_mask    # (B, H, T, T)
+        return scores.softmax(-1).to(v.dtype) @ v
     return F.scaled_dot_product_attention(q, k, v, attn_mask=attn_mask, is_causal=attn_mask is None)
 
 
 class Attention(nn.Module):
     def __init__(self, config):
         super().__init__()
-        self.n_head, self.n_kv_head, self.head_size = \
-            config.n_head, config.n_kv_head, config.n_embd // config.n_head
+        self.n_head = config.n_head
+        self.n_kv_head = config.n_kv_head
+        self.head_size = config.n_embd // config.n_head
         self.wq = nn.Parameter(torch.empty(self.n_head * self.head_size, config.n_embd))
         self.wk = nn.Parameter(torch.empty(self.n_kv_head * self.head_size, config.n_embd))
         self.wv = nn.Parameter(torch.empty(self.n_kv_head * self.head_size, config.n_embd))
@@ -260,17 +294,20 @@ class Attention(nn.Module):
 
     def forward(self, x, cos, sin, attn_mask):
         B, T, C = x.shape
-        qkv = linear(x, self.wq, self.wk, self.wv).view(B, T, -1, self.head_size)
-        # (B, T, H + 2 Hkv, D) -> (B, H, T, D), and twice (B, Hkv, T, D)
-        q, k, v = qkv.transpose(1, 2).split([self.n_head, self.n_kv_head, self.n_kv_head], dim=1)
-        # QK-norm: queries and keys are normalised, so that no logit of the softmax grows large.
-        # Dehghani et al. 2023, arXiv:2302.05442.
-        q, k = rotate(rms_norm(q), cos, sin), rotate(rms_norm(k), cos, sin)
+        qkv = linear(x, self.wq, self.wk, self.wv)
+        qkv = qkv.view(B, T, -1, self.head_size).transpose(1, 2)            # (B, H + 2 Hkv, T, D)
+        q, k, v = qkv.split([self.n_head, self.n_kv_head, self.n_kv_head], dim=1)
+        # QK-norm keeps q k^T within bounds: Dehghani et al. 2023, arXiv:2302.05442.
+        q = rotate(rms_norm(q), cos, sin)
+        k = rotate(rms_norm(k), cos, sin)
         # SDPA's masked CUDA kernel does not support grouped queries: repeat the keys and values.
         if self.n_kv_head < self.n_head:
-            k, v = (t.repeat_interleave(self.n_head // self.n_kv_head, dim=1) for t in (k, v))
-        y = attend(q, k, v, attn_mask)                         # (B, H, T, D)
-        return linear(y.transpose(1, 2).reshape(B, T, -1), self.wo)
+            group = self.n_head // self.n_kv_head
+            k = k.repeat_interleave(group, dim=1)              # (B, Hkv, T, D) -> (B, H, T, D)
+            v = v.repeat_interleave(group, dim=1)
+        y = attend(q, k, v, attn_mask)
+        y = y.transpose(1, 2).reshape(B, T, -1)                # (B, H, T, D) -> (B, T, H * D)
+        return linear(y, self.wo)
 
 
 class MLP(nn.Module):
@@ -288,9 +325,12 @@ class MLP(nn.Module):
 
 
 class Block(nn.Module):
+    """Attention, then the MLP; each reads normalised values and adds to the residual stream x."""
+
     def __init__(self, config):
         super().__init__()
-        self.attn, self.mlp = Attention(config), MLP(config)
+        self.attn = Attention(config)
+        self.mlp = MLP(config)
 
     def forward(self, x, cos, sin, attn_mask):
         x = x + self.attn(rms_norm(x), cos, sin, attn_mask)
@@ -300,7 +340,9 @@ class Block(nn.Module):
 class GPT(nn.Module):
     def __init__(self, config):
         super().__init__()
-        self.config, self.compute_dtype = config, torch.float32
+        self.config = config
+        # The weights are always float32; a script may let the model compute in bfloat16.
+        self.compute_dtype = torch.float32
         self.embed = nn.Parameter(torch.empty(config.vocab_size, config.n_embd))
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
         self.head = nn.Parameter(torch.empty(config.vocab_size, config.n_embd))
@@ -313,25 +355,22 @@ class GPT(nn.Module):
         isolate: a token sees only its own document, which begins at the last <|bos|>; without it,
         a token sees all tokens before it.
         """
+        config = self.config
         B, T = ids.shape
-        positions, attn_mask = torch.arange(T, device=ids.device), None
-        if isolate:
-            # The number of the document that a token belongs to.
-            doc = (ids == self.config.bos).cumsum(1)           # (B, T)
-            visible = ((positions[:, None] >= positions)
-                       & (doc[:, :, None] == doc[:, None, :]))      # (B, T, T)
-            attn_mask = torch.zeros_like(visible, dtype=self.compute_dtype).masked_fill(
-                ~visible, -math.inf)[:, None]
-        cos, sin = rotary_table(positions, self.config.n_embd // self.config.n_head,
-                                self.config.rope_theta)
+        attn_mask = document_mask(ids, config.bos, self.compute_dtype) if isolate else None
+        positions = torch.arange(T, device=ids.device)
+        cos, sin = rotary_table(positions, config.n_embd // config.n_head, config.rope_theta)
+
         # The export writes a table that is already normalised: there this norm costs nothing.
         x = rms_norm(F.embedding(ids, self.embed)).to(self.compute_dtype)
         for block in self.blocks:
             x = block(x, cos, sin, attn_mask)
-        x = rms_norm(x)
+        x = rms_norm(x)                                        # (B, T, C)
+
         if targets is None:
             return linear(x, self.head).float()
-        x, targets = x.flatten(0, 1), targets.flatten()
+        x = x.flatten(0, 1)                                    # (N, C)
+        targets = targets.flatten()                            # (N,)
         if reduction == "none":
             return token_losses(x, self.head, targets).view(B, T)
         return LinearCrossEntropy.apply(x, self.head, targets)
@@ -364,16 +403,22 @@ class LinearCrossEntropy(torch.autograd.Function):
     """
     @staticmethod
     def forward(ctx, x, head, targets):
-        w, vocab = head.to(x.dtype), torch.arange(head.size(0), device=x.device)
-        losses, dx, dhead = [], [], 0
+        weight = head.to(x.dtype)
+        vocabulary = torch.arange(head.size(0), device=x.device)
+        losses = []
+        dx = []
+        dhead = 0
         for x_chunk, target in chunks(x, targets):
-            logits = F.linear(x_chunk, w).float()              # (n, V)
+            logits = F.linear(x_chunk, weight).float()         # (n, V)
             logsumexp = logits.logsumexp(-1, keepdim=True)     # (n, 1)
-            counts, is_target = (target >= 0)[:, None], vocab == target[:, None]
-            losses.append((((logsumexp - logits) * is_target).sum(-1)).sum())
-            # The gradient is softmax(logits) minus one at the target, where a token counts.
-            dlogits = (((logits - logsumexp).exp() - is_target.float()) * counts).to(x.dtype)
-            dx.append(dlogits @ w)
+            counts = (target >= 0)[:, None]                    # (n, 1)
+            # One-hot (n, V); no id is -1, so a token without a target has the loss 0.
+            is_target = vocabulary == target[:, None]
+            losses.append(((logsumexp - logits) * is_target).sum(-1).sum())
+            # The gradient of a token's loss is softmax(logits) minus the one-hot target.
+            dlogits = ((logits - logsumexp).exp() - is_target.float()) * counts
+            dlogits = dlogits.to(x.dtype)
+            dx.append(dlogits @ weight)
             dhead = dhead + (dlogits.T @ x_chunk).float()
         ctx.save_for_backward(torch.cat(dx), dhead)
         return torch.stack(losses).sum()
@@ -387,35 +432,43 @@ class LinearCrossEntropy(torch.autograd.Function):
 def token_losses(x, head, targets):
     """The cross-entropy of each token, (N,) float32; 0 where the target is -1.
 
-    What comes of the loss of each token is not known yet, so backward computes the logits again.
+    The gradients depend on what the caller makes of each loss, so they cannot be computed here:
+    backward computes the logits again.
     """
     def chunk_losses(x_chunk, target):
         return F.cross_entropy(linear(x_chunk, head).float(), target, ignore_index=-1,
                                reduction="none")
-    return torch.cat([
-        checkpoint(chunk_losses, *chunk, use_reentrant=False, preserve_rng_state=False)
-        for chunk in chunks(x, targets)])
+
+    losses = [checkpoint(chunk_losses, x_chunk, target,
+                         use_reentrant=False, preserve_rng_state=False)
+              for x_chunk, target in chunks(x, targets)]
+    return torch.cat(losses)
 
 # --------------------------------------------------------------------------------------------------
 # Generation, plainly: talk/engine.py does it for many texts at once, with a cache and the tool
 
 @torch.no_grad()
 def generate(model, ids, n, temperature=0.0, seed=0, stop=()):
-    """Continue a list of ids -> at most n new ones. Each runs the whole text through GPT.forward.
+    """Continue a list of ids -> at most n new ones.
 
     temperature: 0 takes the likeliest id, otherwise one is drawn.
-    stop: ids that end the text; the one that did is among the new ones.
+    stop: generation ends after one of these ids, which is the last of the new ones.
     """
     rng = torch.Generator().manual_seed(seed)
-    text = list(ids)
-    while len(text) < len(ids) + n and (len(text) == len(ids) or text[-1] not in stop):
-        logits = model(torch.tensor([text], device=model.embed.device))[0, -1].cpu()       # (V,)
+    new = []
+    while len(new) < n:
+        # For every new id, the whole text goes through the model again.
+        text = torch.tensor([[*ids, *new]], device=model.embed.device)
+        logits = model(text)[0, -1].cpu()                      # (V,)
         if temperature == 0:
-            text.append(logits.argmax().item())
+            id = logits.argmax().item()
         else:
             probabilities = (logits / temperature).softmax(-1)
-            text.append(torch.multinomial(probabilities, 1, generator=rng).item())
-    return text[len(ids):]
+            id = torch.multinomial(probabilities, 1, generator=rng).item()
+        new.append(id)
+        if id in stop:
+            break
+    return new
 
 # --------------------------------------------------------------------------------------------------
 # Checkpoints: a folder with model.pt, optim.pt, meta.json and metrics.jsonl, replaced as a whole
@@ -463,7 +516,8 @@ def load_checkpoint(path, device="cpu", hint="train that stage first"):
 
     Errors say what is missing and what to run.
     """
-    path, meta = Path(path), read_meta(path, hint)
+    path = Path(path)
+    meta = read_meta(path, hint)
     tok = Tokenizer.load(path.parent / "tokenizer")
     if meta["tokenizer"] != tok.fingerprint:
         raise ValueError(f"{path} was trained with another tokenizer ({meta['tokenizer'][:8]}) "
@@ -487,7 +541,8 @@ def load_tensors(path):
 
 def digest(data):
     """16 hex digits that identify plain data, such as the meta of a checkpoint."""
-    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]
+    text = json.dumps(data, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 STAGES = ["pretrain", "midtrain", "sft", "dpo", "distill"]
@@ -502,14 +557,19 @@ def find_checkpoint(out, stage):
     """
     if stage and stage not in STAGES:
         return Path(stage)
-    for name in [stage] if stage else reversed(STAGES):
-        if (Path(out) / name / "meta.json").exists():
-            if base := not stage and trained_anew(out, name):
-                print(f"note       {out}/{name} is older than {out}/{base}; "
-                      f"for that: --stage {base}", file=sys.stderr)
-            return Path(out) / name
-    missing = (f"no {stage} checkpoint" if stage
-               else f"no checkpoint of any stage ({', '.join(STAGES)})")
+    if stage:
+        candidates = [stage]
+        missing = f"no {stage} checkpoint"
+    else:
+        candidates = reversed(STAGES)
+        missing = f"no checkpoint of any stage ({', '.join(STAGES)})"
+    for name in candidates:
+        if Path(out, name, "meta.json").exists():
+            newer = "" if stage else trained_anew(out, name)
+            if newer:
+                print(f"note       {out}/{name} is older than {out}/{newer}; "
+                      f"for that: --stage {newer}", file=sys.stderr)
+            return Path(out, name)
     raise FileNotFoundError(f"{missing} in {out}: train one first (bash run.sh), "
                             f"or name another folder with --out")
 
@@ -520,7 +580,10 @@ def trained_anew(out, stage):
     A checkpoint's settings hold the digest of the meta that it started from. The search goes down
     from stage to stage, so a stage in between may also be the one that is too old.
     """
-    while (base := BASES.get(stage, "")) and Path(out, base, "meta.json").exists():
+    while stage in BASES:
+        base = BASES[stage]
+        if not Path(out, base, "meta.json").exists():
+            break
         start = read_meta(Path(out, stage)).get("settings", {}).get("start")
         if start and start != digest(read_meta(Path(out, base))):
             return base

@@ -55,6 +55,7 @@ class Env:
 
 def setup(device="auto", dtype="auto"):
     """Choose device and compute dtype, and join the ranks that torchrun started -> Env."""
+    # The first one that is available is the best.
     available = dict(cuda=torch.cuda.is_available(), mps=torch.backends.mps.is_available(),
                      cpu=True)
     if device == "auto":
@@ -63,31 +64,41 @@ def setup(device="auto", dtype="auto"):
         raise ValueError(f"--device {device}: expected auto, cpu, cuda or mps, "
                          f"and this machine must have it")
     # torchrun sets these variables; without it there is one rank.
-    rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    dev = torch.device(device, int(os.environ.get("LOCAL_RANK", 0)) if device == "cuda" else None)
-    if device == "cuda":
+    rank = int(os.environ.get("RANK", 0))
+    world_size = int(os.environ.get("WORLD_SIZE", 1))
+    on_gpu = device == "cuda"
+    dev = torch.device(device, int(os.environ.get("LOCAL_RANK", 0)) if on_gpu else None)
+    if on_gpu:
         torch.cuda.set_device(dev)
     if device == "cpu":
-        if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
-            # Keep freed memory in the process: giving it back costs 100,000 page faults a step.
-            # -4 is M_MMAP_MAX, -1 is M_TRIM_THRESHOLD.
-            libc.mallopt(-4, 0), libc.mallopt(-1, -1)
-        # A CPU computes with denormal numbers 100 times slower, and Adam's averages decay to such.
-        torch.set_flush_denormal(True)
-        # Otherwise compiled threads add up the embedding's gradient in any order.
-        torch.use_deterministic_algorithms(True)
-        # That setting also fills new memory with NaN, which takes time and is not needed.
-        torch.utils.deterministic.fill_uninitialized_memory = False
+        set_up_cpu()
     if world_size > 1:
         # The time limit is long, since the other ranks wait while rank 0 packs the corpus.
-        dist.init_process_group("nccl" if device == "cuda" else "gloo",
-                                device_id=dev if device == "cuda" else None,
+        dist.init_process_group("nccl" if on_gpu else "gloo", device_id=dev if on_gpu else None,
                                 timeout=datetime.timedelta(days=1))
+
     if dtype == "auto":
         dtype = "bfloat16" if bfloat16_is_faster(dev) else "float32"
     if dtype not in ("float32", "bfloat16"):
         raise ValueError(f"--dtype {dtype}: expected auto, float32 or bfloat16")
     return Env(dev, getattr(torch, dtype), rank, world_size)
+
+
+def set_up_cpu():
+    """Settings of this process that make training on a CPU faster, and the same every time."""
+    if sys.platform == "linux":
+        libc = ctypes.CDLL(None)
+        if hasattr(libc, "mallopt"):
+            # Keep freed memory in the process: giving it back costs 100,000 page faults a step.
+            M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+            libc.mallopt(M_MMAP_MAX, 0)
+            libc.mallopt(M_TRIM_THRESHOLD, -1)
+    # Denormal numbers take a CPU 100 times as long, and Adam's averages decay to such numbers.
+    torch.set_flush_denormal(True)
+    # Without this, compiled threads add up the embedding's gradient in any order.
+    torch.use_deterministic_algorithms(True)
+    # That setting also fills new memory with NaN, which takes time and is not needed.
+    torch.utils.deterministic.fill_uninitialized_memory = False
 
 
 def bfloat16_is_faster(device):
@@ -97,10 +108,12 @@ def bfloat16_is_faster(device):
     if device.type != "cpu":
         return False
     # ATEN_CPU_CAPABILITY can restrict PyTorch to an older instruction set than the processor has.
-    if (torch.backends.cpu.get_cpu_capability().startswith("AVX512")
-            and Path("/proc/cpuinfo").exists()):
-        return bool(re.search(r"\b(avx512_bf16|amx_bf16)\b", Path("/proc/cpuinfo").read_text()))
-    return False
+    if not torch.backends.cpu.get_cpu_capability().startswith("AVX512"):
+        return False
+    cpuinfo = Path("/proc/cpuinfo")
+    if not cpuinfo.exists():
+        return False
+    return bool(re.search(r"\b(avx512_bf16|amx_bf16)\b", cpuinfo.read_text()))
 
 
 def can_compile(device):
@@ -112,19 +125,23 @@ def can_compile(device):
     if not Path(sysconfig.get_path("include"), "Python.h").exists():
         return False
     if device.type == "cpu":
-        return bool(shutil.which(
-            os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")))
-    return (device.type == "cuda" and torch.cuda.get_device_capability(device) >= (7, 0)
-            and importlib.util.find_spec("triton") is not None
-            and any(map(shutil.which, (os.environ.get("CC", ""), "gcc", "clang"))))
+        default = "clang++" if sys.platform == "darwin" else "g++"
+        return bool(shutil.which(os.environ.get("CXX", default)))
+    if device.type == "cuda":
+        compilers = [os.environ.get("CC", ""), "gcc", "clang"]
+        return (torch.cuda.get_device_capability(device) >= (7, 0)
+                and importlib.util.find_spec("triton") is not None
+                and any(shutil.which(compiler) for compiler in compilers))
+    return False
 
 
 def versions():
+    """The versions that a checkpoint records; commit is None without git or outside a checkout."""
     commit = None
-    # A machine without git can train as well.
     if shutil.which("git"):
-        commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True,
-                                text=True, cwd=Path(__file__).parent).stdout.strip() or None
+        result = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True,
+                                text=True, cwd=Path(__file__).parent)
+        commit = result.stdout.strip() or None
     return dict(commit=commit, torch=torch.__version__, python=platform.python_version())
 
 # --------------------------------------------------------------------------------------------------
@@ -140,39 +157,79 @@ def parse_config(cls, description, argv=None):
                                   formatter_class=argparse.RawDescriptionHelpFormatter)
     cli.error = lambda message: fail(f"{message} (see python {Path(sys.argv[0]).name} --help)")
     for f in fields(cls):
-        kind = dict(action=argparse.BooleanOptionalAction) if f.type is bool else \
-            dict(nargs="+", metavar="PATH") if f.type is tuple else \
-            dict(type=f.type, metavar=f.type.__name__.upper())
-        note = f"{notes[f.name]} (default: {f.default if f.default != () else 'none'})"
+        if f.type is bool:
+            kind = dict(action=argparse.BooleanOptionalAction)
+        elif f.type is tuple:
+            kind = dict(nargs="+", metavar="PATH")
+        else:
+            kind = dict(type=f.type, metavar=f.type.__name__.upper())
+        default = "none" if f.default == () else f.default
+        note = f"{notes[f.name]} (default: {default})"
         cli.add_argument(f"--{f.name}", default=f.default, help=note.replace("%", "%%"), **kind)
     cfg = cls(**vars(cli.parse_args(argv)))
+
     for name, value in vars(cfg).items():
-        least = int(name.endswith("_every"))
+        # "Every 0 steps" is impossible; all other numbers may be 0.
+        least = 1 if name.endswith("_every") else 0
         # The comparison is false for nan as well.
         if type(value) in (int, float) and not least <= value < math.inf:
             cli.error(f"--{name} {value}: expected {least} or more")
     return cfg
 
 
+def in_words(error):
+    """An exception as one line: "x.txt: No such file or directory", without "[Errno 2]"."""
+    text = str(error)
+    if isinstance(error, OSError) and error.strerror:
+        where = f"{error.filename}: " if error.filename is not None else ""
+        text = where + error.strerror
+    return " ".join(text.split()) or type(error).__name__
+
+
 def fail(message):
-    print("error: " + " ".join(str(message).split()), file=sys.stderr, flush=True)
+    """End the script with one line on stderr and exit status 2. message: a text or an exception."""
+    # Nobody may be listening on stderr either.
+    with contextlib.suppress(OSError):
+        print(f"error: {in_words(message)}", file=sys.stderr, flush=True)
     sys.exit(2)
 
 
 def run(main):
     """Run a script's main(); an error that a user can cause ends in one line and exit status 2."""
+    # Python leaves out what was closed before it started, as by >&-. Whatever is printed then goes
+    # nowhere, instead of into the first file that the script opens.
+    for name, mode in [("stdin", "r"), ("stdout", "w"), ("stderr", "w")]:
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))
     try:
         main()
-    except (ValueError, OSError) as e:
+        sys.stdout.flush()
+    # The reader of our output has gone, as in `python chat.py -p Hi | head -1`. 141 is what a shell
+    # shows of a program that SIGPIPE ended.
+    except BrokenPipeError:
+        sys.exit(141)
+    except (MemoryError, RuntimeError) as e:
+        # A GPU, Python and PyTorch on a CPU say it in different ways.
+        if not (isinstance(e, (MemoryError, torch.OutOfMemoryError))
+                or "can't allocate memory" in str(e)):
+            raise
+        # Of a GPU's many sentences, the first one says what happened.
+        on_gpu = isinstance(e, torch.OutOfMemoryError)
+        what = str(e).split(". ")[0] if on_gpu else "out of memory"
+        fail(f"{what}. Choose a smaller --batch_size or --depth")
+    # Numbers that are too large, files that end too early, packages that are missing or broken.
+    except (ValueError, OSError, OverflowError, EOFError, ImportError) as e:
         fail(e)
-    # A GPU raises this, with a message of many sentences; the first one says it.
-    except torch.OutOfMemoryError as e:
-        fail(f"{str(e).split('. ')[0]}. Choose a smaller --batch_size or --depth")
     # In the training loop, StopSignal catches Ctrl-C instead.
     except KeyboardInterrupt:
         print("\nstopped by Ctrl-C", file=sys.stderr, flush=True)
         sys.exit(130)
     finally:
+        # What can't be written any more would make Python complain once more at its end.
+        try:
+            sys.stdout.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if dist.is_initialized():
             dist.destroy_process_group()
 
@@ -184,11 +241,12 @@ class StopSignal:
     """
     def __init__(self):
         self.received = self.number = 0
-        for s in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(s, self.handle)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self.handle)
 
     def handle(self, number, frame):
         self.received = number
+        # From now on this signal ends the process.
         signal.signal(number, signal.SIG_DFL)
 
     def requested(self, env):
@@ -241,6 +299,7 @@ def finish_replace(path):
 
 
 def write_synced(path, write):
+    """Call write(file) with a new file at `path`; return when its bytes are on the disk."""
     with open(path, "wb") as f:
         write(f)
         f.flush()

@@ -26,15 +26,20 @@ def orthogonalize(g, dtype):
     bfloat16 takes 45 times as long or more for them as in float32 (pytorch#146508).
     """
     x = g.to(dtype)
+    # For a tall matrix, x^T x is smaller than x x^T: work on the transpose.
     tall = x.size(-2) > x.size(-1)
-    x = x.mT if tall else x
+    if tall:
+        x = x.mT
     x = x / (x.norm(dim=(-2, -1), keepdim=True) * 1.01 + 1e-7)
     for i, (a, b, c) in enumerate(POLAR_EXPRESS):
         s = 1.01 if i < len(POLAR_EXPRESS) - 1 else 1.0
         xx = x @ x.mT
+        # (a/s) x + (b/s^3 xx + c/s^5 xx xx) x
         polynomial = torch.baddbmm(xx, xx, xx, beta=b / s ** 3, alpha=c / s ** 5)
         x = torch.baddbmm(x, polynomial, x, beta=a / s)
-    return (x.mT if tall else x).float()
+    if tall:
+        x = x.mT
+    return x.float()
 
 
 def balance_neurons(update, mean_square, count):
@@ -47,8 +52,10 @@ def balance_neurons(update, mean_square, count):
     mean_square (n, rows, 1) or (n, 1, cols): a running average for each neuron, changed in place.
     """
     mean_square.lerp_(update.square().mean(neuron_dim(update), keepdim=True), 0.1)
+    # mean_square starts at zero; the division undoes that bias.
     balanced = update * (mean_square / (1 - 0.9 ** count)).clamp_min(1e-10).rsqrt()
-    norm, new_norm = (x.norm(dim=(-2, -1), keepdim=True) for x in (update, balanced))
+    norm = update.norm(dim=(-2, -1), keepdim=True)
+    new_norm = balanced.norm(dim=(-2, -1), keepdim=True)
     return balanced * (norm / new_norm.clamp_min(1e-7))
 
 
@@ -69,12 +76,17 @@ class Optimizer:
     """
     def __init__(self, model, env, matrix_lr, embed_lr, head_lr, weight_decay, betas=(0.8, 0.95),
                  compile=False):
-        self.env, self.weight_decay, self.betas, self.count, self.groups = \
-            env, weight_decay, betas, 0, {}
+        self.env = env
+        self.weight_decay = weight_decay
+        self.betas = betas
+        # How many steps were taken.
+        self.count = 0
+        self.groups = {}
         for p in model.blocks.parameters():
-            name = "x".join(map(str, p.shape))
-            self.groups.setdefault(
-                name, dict(params=[], lr=matrix_lr, muon=True))["params"].append(p)
+            rows, cols = p.shape
+            group = self.groups.setdefault(f"{rows}x{cols}",
+                                           dict(params=[], lr=matrix_lr, muon=True))
+            group["params"].append(p)
         self.groups["embed"] = dict(params=[model.embed], lr=embed_lr, muon=False)
         self.groups["head"] = dict(params=[model.head], lr=head_lr, muon=False)
         for g in self.groups.values():
@@ -91,7 +103,9 @@ class Optimizer:
         """
         units = torch.stack(tensors) if g["muon"] else tensors[0].flatten()
         pad = -len(units) % self.env.world_size
-        return torch.cat([units, units.new_zeros(pad, *units.shape[1:])]) if pad else units
+        if pad:
+            units = torch.cat([units, units.new_zeros(pad, *units.shape[1:])])
+        return units
 
     def my_share(self, units):
         return units.chunk(self.env.world_size)[self.env.rank]
@@ -102,9 +116,11 @@ class Optimizer:
         if self.env.world_size > 1:
             units = share.new_empty(len(share) * self.env.world_size, *share.shape[1:])
             dist.all_gather_into_tensor(units, share.contiguous())
+        # What is cut off here is the padding.
         if g["muon"]:
             return list(units[:len(g["params"])])
-        return [units[:g["params"][0].numel()].view_as(g["params"][0])]
+        p = g["params"][0]
+        return [units[:p.numel()].view_as(p)]
 
     @torch.no_grad()
     def step(self, lr_scale, momentum):
@@ -112,6 +128,7 @@ class Optimizer:
 
         Returns the l2 norm () of all gradients, still on the device: reading it waits for the step.
         """
+        # 1) This rank's share of the gradients, summed over all ranks.
         shares = []
         for g in self.groups.values():
             units = self.units(g, [p.grad for p in g["params"]])
@@ -120,27 +137,19 @@ class Optimizer:
                 dist.reduce_scatter_tensor(share, units)
                 units = share
             shares.append(units)
-        norm = self.env.all_sum(
-            torch.stack([share.norm() for share in shares]).square().sum()).sqrt()
+        square = torch.stack([share.norm() for share in shares]).square().sum()
+        norm = self.env.all_sum(square).sqrt()
+
         self.count += 1
         for g, grad in zip(self.groups.values(), shares):
-            lr = g["lr"] * lr_scale
+            # 2) The update of this share.
             if g["muon"]:
-                buffer, mean_square = g["state"]
-                buffer.lerp_(grad, 1 - momentum)
-                rows, cols = grad.shape[1:]
-                # Nesterov momentum: mix the gradient with the buffer that already contains it.
-                update = self.orthogonalize(grad.lerp_(buffer, momentum), self.env.dtype)
-                # The last factor makes the update of a tall matrix longer.
-                update = (balance_neurons(update, mean_square, self.count)
-                          * max(1, rows / cols) ** 0.5)
+                update = self.muon_update(grad, *g["state"], momentum)
             else:
-                (m, v), (b1, b2) = g["state"], self.betas
-                m.lerp_(grad, 1 - b1)
-                v.mul_(b2).addcmul_(grad, grad, value=1 - b2)
-                # m and v start at zero; the two corrections undo that bias.
-                update = m / ((v / (1 - b2 ** self.count)).sqrt_().add_(1e-10)
-                              .mul_(1 - b1 ** self.count))
+                update = self.adamw_update(grad, *g["state"])
+
+            # 3) Every rank gets all updates and applies them.
+            lr = g["lr"] * lr_scale
             updates = self.gather(g, update)
             if g["muon"]:
                 torch._foreach_mul_(g["params"], 1 - lr * self.weight_decay)
@@ -149,11 +158,32 @@ class Optimizer:
                 p.grad = None
         return norm
 
+    def muon_update(self, grad, buffer, mean_square, momentum):
+        """-> the update (n, rows, cols) for the learning rate 1; changes all three tensors."""
+        buffer.lerp_(grad, 1 - momentum)
+        # Nesterov momentum: mix the gradient with the buffer that already contains it.
+        mixed = grad.lerp_(buffer, momentum)
+        update = self.orthogonalize(mixed, self.env.dtype)
+        update = balance_neurons(update, mean_square, self.count)
+        # A tall matrix gets a longer update.
+        rows, cols = grad.shape[1:]
+        return update * max(1, rows / cols) ** 0.5
+
+    def adamw_update(self, grad, m, v):
+        """-> the update (elements,) for the learning rate 1; changes m and v."""
+        b1, b2 = self.betas
+        m.lerp_(grad, 1 - b1)
+        v.mul_(b2).addcmul_(grad, grad, value=1 - b2)
+        # m and v start at zero; the two corrections undo that bias.
+        denominator = (v / (1 - b2 ** self.count)).sqrt_().add_(1e-10)
+        return m / denominator.mul_(1 - b1 ** self.count)
+
     def state_dict(self):
         """Whole tensors, gathered from all ranks, so that any number of ranks can load them."""
-        return {"count": self.count,
-                "state": {name: [[t.cpu() for t in self.gather(g, share)] for share in g["state"]]
-                          for name, g in self.groups.items()}}
+        state = {}
+        for name, g in self.groups.items():
+            state[name] = [[t.cpu() for t in self.gather(g, share)] for share in g["state"]]
+        return {"count": self.count, "state": state}
 
     def load_state_dict(self, saved):
         self.count = saved["count"]

@@ -28,7 +28,10 @@ import numpy as np
 import torch
 
 DATA = Path(__file__).resolve().parent.parent / "data"
-MAGIC, VERSION, HEADER_BYTES = b"T2CROWS\0", 1, 4096
+MAGIC = b"T2CROWS\0"
+VERSION = 1
+HEADER_BYTES = 4096
+# What the mask of a token can be.
 CONTEXT, LEARN, PAD = 0, 1, 2
 
 
@@ -59,7 +62,8 @@ class Rows:
         if "mask" in records.dtype.names:
             # The mask of the target, not of the token before it.
             mask = records["mask"][:, 1:]
-            targets[mask != LEARN if only_learned else mask == PAD] = -1
+            ignored = mask != LEARN if only_learned else mask == PAD
+            targets[ignored] = -1
         return torch.from_numpy(ids[:, :-1]), torch.from_numpy(targets)
 
 
@@ -70,10 +74,12 @@ def step_indices(n_rows, step, rows_per_step, seed):
     then all rows in another random order, and so on.
     """
     positions = np.arange(step * rows_per_step, (step + 1) * rows_per_step)
+    epochs = positions // n_rows
     indices = np.empty(rows_per_step, dtype=np.int64)
-    for epoch in np.unique(positions // n_rows):
-        here = positions // n_rows == epoch
-        indices[here] = epoch_order(n_rows, int(epoch), seed)[positions[here] % n_rows]
+    for epoch in np.unique(epochs):
+        here = epochs == epoch
+        order = epoch_order(n_rows, int(epoch), seed)
+        indices[here] = order[positions[here] % n_rows]
     return indices
 
 
@@ -90,9 +96,12 @@ def micro_batches(rows, step, rows_per_step, batch_size, env, seed, only_learned
     """
     indices = step_indices(len(rows), step, rows_per_step, seed)
     ids, targets = rows.batch(my_share(indices, env), only_learned)
-    whole = rows.batch(indices, only_learned)[1] if env.world_size > 1 else targets
-    return (list(zip(ids.split(batch_size), targets.split(batch_size))),
-            max(1, int((whole >= 0).sum())))
+    batches = list(zip(ids.split(batch_size), targets.split(batch_size)))
+    all_targets = targets
+    if env.world_size > 1:
+        _, all_targets = rows.batch(indices, only_learned)
+    n_target = int((all_targets >= 0).sum())
+    return batches, max(1, n_target)
 
 
 def read_ahead(read, step, device):
@@ -115,10 +124,10 @@ def read_ahead(read, step, device):
 
     with ThreadPoolExecutor(1) as thread:
         ahead = thread.submit(read_and_copy, step)
-        for step in itertools.count(step + 1):
+        for next_step in itertools.count(step + 1):
             # If the thread failed, its error is raised here.
             batches, count = ahead.result()
-            ahead = thread.submit(read_and_copy, step)
+            ahead = thread.submit(read_and_copy, next_step)
             if stream:
                 # Do not reuse the memory of the tensors while kernels still read it.
                 for tensor in itertools.chain(*batches):
@@ -132,10 +141,10 @@ def my_share(indices, env):
 
 
 def to_device(tensor, device):
-    """Copy without waiting: a GPU itself fetches from pinned memory."""
-    return (tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda"
-            else tensor.to(device))
-
+    """Copy a tensor; from pinned memory a GPU fetches it without making the CPU wait."""
+    if device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 # --------------------------------------------------------------------------------------------------
 # Packing
@@ -146,9 +155,10 @@ def in_order(work, items):
     That pays for work that releases Python's lock, as tiktoken does.
     """
     # One reader can keep no more than 16 threads busy (a guess).
-    ahead, n_threads = collections.deque(), min(16, os.cpu_count())
+    n_threads = min(16, os.cpu_count())
+    ahead = collections.deque()
     with ThreadPoolExecutor(n_threads) as threads:
-        # To hand over items one by one would cost more than the work.
+        # To hand over the items one by one would cost more than the work.
         for some in batched(items, 16):
             ahead.append(threads.submit(list, map(work, some)))
             if len(ahead) == 2 * n_threads:
@@ -165,14 +175,17 @@ def document_rows(documents, bos, row_len):
     of the whole corpus is left out, if it is not full.
     Yields (ids, None): there is no mask.
     """
-    row, n = np.empty(row_len, np.uint32), 0
+    row = np.empty(row_len, np.uint32)
+    # How much of the row is filled.
+    n = 0
     for ids in documents:
         while len(ids):
             row[n] = bos
-            room = row_len - n - 1
-            piece, ids = ids[:room], ids[room:]
-            row[n + 1:n + 1 + len(piece)] = piece
-            n += 1 + len(piece)
+            n += 1
+            piece = ids[:row_len - n]
+            ids = ids[len(piece):]
+            row[n:n + len(piece)] = piece
+            n += len(piece)
             if n == row_len:
                 yield row.copy(), None
                 n = 0
@@ -191,21 +204,27 @@ def conversation_rows(rendered, bos, row_len, window=8192):
     shuffle = np.random.default_rng(0)
     for batch in batched(rendered, window):
         batch.sort(key=lambda pair: -len(pair[0]))
-        # free: a sorted list of (free tokens, row number)
-        rows, free = [], []
+        rows = []
+        # A sorted list of (free tokens, row number).
+        free = []
         for pair in batch:
-            at = bisect.bisect_left(free, (len(pair[0]), -1))
+            length = len(pair[0])
+            # The fullest row with room for it; if there is none, a new row.
+            at = bisect.bisect_left(free, (length, -1))
             if at == len(free):
                 free.append((row_len, len(rows)))
                 rows.append([])
             room, number = free.pop(at)
             rows[number].append(pair)
-            bisect.insort(free, (room - len(pair[0]), number))
+            bisect.insort(free, (room - length, number))
+
         for number in shuffle.permutation(len(rows)):
-            row_ids, row_mask, n = \
-                np.full(row_len, bos, np.uint32), np.full(row_len, PAD, np.uint8), 0
+            row_ids = np.full(row_len, bos, np.uint32)
+            row_mask = np.full(row_len, PAD, np.uint8)
+            n = 0
             for ids, mask in rows[number]:
-                row_ids[n:n + len(ids)], row_mask[n:n + len(ids)] = ids, mask
+                row_ids[n:n + len(ids)] = ids
+                row_mask[n:n + len(ids)] = mask
                 n += len(ids)
             yield row_ids, row_mask
 
@@ -227,9 +246,10 @@ def pack_documents(path, documents, tok, seq_len, made_from, env):
             stats["bytes"] += n_bytes
             yield ids
 
-    return pack(path,
-                lambda stats: document_rows(encoded(stats), tok.special("<|bos|>"), seq_len + 1),
-                tok, seq_len, dict(made_from, kind="documents"), env)
+    def make_rows(stats):
+        return document_rows(encoded(stats), tok.special("<|bos|>"), seq_len + 1)
+
+    return pack(path, make_rows, tok, seq_len, dict(made_from, kind="documents"), env)
 
 
 def pack_conversations(path, conversations, tok, seq_len, made_from, env, need_target=False,
@@ -245,14 +265,15 @@ def pack_conversations(path, conversations, tok, seq_len, made_from, env, need_t
         ids, mask = tok.render_conversation(conversation)
         return ids[:seq_len + 1], mask[:seq_len + 1], max(0, len(ids) - seq_len - 1)
 
-    # Lists of ids take ten times the memory.
-    def as_arrays(conversation):
-        ids, mask, cropped = (render or whole_or_cut)(conversation)
-        return np.array(ids, np.uint32), np.array(mask, np.uint8), cropped
+    render = render or whole_or_cut
 
     def rendered(stats):
-        # Not in_order: most of this work is Python, so that threads make it slower.
-        for ids, mask, cropped in map(as_arrays, conversations()):
+        # Without threads: most of this work is Python, and they would make it slower.
+        for conversation in conversations():
+            ids, mask, cropped = render(conversation)
+            # As lists, ids take ten times the memory.
+            ids = np.array(ids, np.uint32)
+            mask = np.array(mask, np.uint8)
             stats["conversations"] += 1
             stats["cut"] += cropped > 0
             stats["cropped"] += cropped
@@ -263,15 +284,22 @@ def pack_conversations(path, conversations, tok, seq_len, made_from, env, need_t
             stats["supervised"] += int(mask.sum())
             yield ids, mask
 
-    return pack(path,
-                lambda stats: conversation_rows(rendered(stats), tok.special("<|bos|>"),
-                                                seq_len + 1),
-                tok, seq_len, dict(made_from, kind="conversations", need_target=need_target), env)
+    def make_rows(stats):
+        return conversation_rows(rendered(stats), tok.special("<|bos|>"), seq_len + 1)
+
+    made_from = dict(made_from, kind="conversations", need_target=need_target)
+    return pack(path, make_rows, tok, seq_len, made_from, env)
 
 
 def pack(path, make_rows, tok, seq_len, made_from, env):
+    """Write the rows, on rank 0, unless the file has been made from the same already -> Rows.
+
+    make_rows: a function that yields (ids, mask) of each row, and adds to the stats it is given.
+    """
     path = Path(path)
-    made_from = json.loads(json.dumps(dict(made_from, tokenizer=tok.fingerprint, seq_len=seq_len)))
+    made_from = dict(made_from, tokenizer=tok.fingerprint, seq_len=seq_len)
+    # Compare it as the header holds it: JSON turns tuples into lists.
+    made_from = json.loads(json.dumps(made_from))
     header = read_header(path) if path.exists() else None
     if header is not None and header["made_from"] == made_from:
         env.print(f"rows       {path}: {header['n_rows']:,} rows, packed before")
@@ -282,12 +310,15 @@ def pack(path, make_rows, tok, seq_len, made_from, env):
 
 
 def write_rows(path, make_rows, vocab_size, seq_len, made_from):
+    """Write the file under a temporary name, and rename it when it is whole."""
     stats = dict.fromkeys(("documents", "conversations", "tokens", "supervised", "bytes", "cut",
                            "cropped", "without_target"), 0)
     header = dict(made_from=made_from, dtype="uint16" if vocab_size <= 2 ** 16 else "uint32",
                   seq_len=seq_len, mask=made_from["kind"] == "conversations")
-    record, n_rows, start, shown = \
-        np.zeros(1, record_type(header)), 0, time.time(), 0.0
+    record = np.zeros(1, record_type(header))
+    n_rows = 0
+    start = time.time()
+    shown = 0.0
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
     try:
@@ -301,10 +332,10 @@ def write_rows(path, make_rows, vocab_size, seq_len, made_from):
                 n_rows += 1
                 if time.time() - shown > 1 and sys.stderr.isatty():
                     shown = time.time()
-                    print(f"\rpacking {path.name}: {n_rows:,} rows, "
-                          f"{stats['bytes'] / 1e6:,.0f} MB of text, "
-                          f"{stats['tokens'] / (shown - start) / 1e6:.2f} M tokens/s",
-                          end="", file=sys.stderr)
+                    megabytes = stats["bytes"] / 1e6
+                    rate = stats["tokens"] / (shown - start) / 1e6
+                    print(f"\rpacking {path.name}: {n_rows:,} rows, {megabytes:,.0f} MB of text, "
+                          f"{rate:.2f} M tokens/s", end="", file=sys.stderr)
             if n_rows == 0 and stats["without_target"]:
                 raise ValueError(f"{path.name}: of {stats['without_target']:,} conversations none "
                                  f"has an answer left in a row of {seq_len + 1} tokens. Shorten "
@@ -315,8 +346,9 @@ def write_rows(path, make_rows, vocab_size, seq_len, made_from):
                                  f"do not fill one row of {seq_len + 1}. Give more with --data "
                                  f"(6 KB of text are enough for rows of 512), or pretrain with a "
                                  f"smaller --seq_len")
-            padded = n_rows * (seq_len + 1) - stats["tokens"] if header["mask"] else 0
-            stats.update(rows=n_rows, padded=round(padded / (n_rows * (seq_len + 1)), 4))
+            room = n_rows * (seq_len + 1)
+            padded = room - stats["tokens"] if header["mask"] else 0
+            stats.update(rows=n_rows, padded=round(padded / room, 4))
             # No times in the header, so that the same inputs give the same bytes.
             header.update(n_rows=n_rows, stats=stats)
             text = json.dumps(header).encode()
@@ -335,25 +367,36 @@ def write_rows(path, make_rows, vocab_size, seq_len, made_from):
                       f"--out") from None
     finally:
         temporary.unlink(missing_ok=True)
-    seconds = time.time() - start
-    rate = f", {stats['bytes'] / seconds / 1e6:.1f} MB/s" if stats["bytes"] else ""
-    losses = (("cut", "cut to the row"), ("without_target", "left out: nothing to learn in them"))
-    extra = "".join(f", {stats[key]:,} {text}" for key, text in losses if stats[key])
-    what, cropped = "documents" if stats["documents"] else "conversations", stats["cropped"]
-    print(f"rows       {path}: {n_rows:,} rows of {seq_len + 1} from {stats[what]:,} {what}, "
-          f"{stats['tokens']:,} tokens, {100 * stats['padded']:.2f} % padded, "
-          f"{100 * cropped / (stats['tokens'] + cropped):.2f} % cropped{extra} "
+    print_packed(path, seq_len, stats, time.time() - start)
+
+
+def print_packed(path, seq_len, stats, seconds):
+    """Say what was packed, what was lost in it, and how long it took."""
+    what = "documents" if stats["documents"] else "conversations"
+    cropped_share = stats["cropped"] / (stats["tokens"] + stats["cropped"])
+    losses = ""
+    if stats["cut"]:
+        losses += f", {stats['cut']:,} cut to the row"
+    if stats["without_target"]:
+        losses += f", {stats['without_target']:,} left out: nothing to learn in them"
+    rate = ""
+    if stats["bytes"]:
+        rate = f", {stats['bytes'] / seconds / 1e6:.1f} MB/s"
+    print(f"rows       {path}: {stats['rows']:,} rows of {seq_len + 1} "
+          f"from {stats[what]:,} {what}, {stats['tokens']:,} tokens, "
+          f"{100 * stats['padded']:.2f} % padded, {100 * cropped_share:.2f} % cropped{losses} "
           f"({seconds:.1f} s{rate})", flush=True)
-    if (share := cropped / (stats["tokens"] + cropped)) > 0.05:
-        print(f"WARNING    {100 * share:.0f} % of the tokens do not fit into rows of {seq_len} and "
-              f"are not learned: pretrain with a longer --seq_len, or shorten them "
+    if cropped_share > 0.05:
+        print(f"WARNING    {100 * cropped_share:.0f} % of the tokens do not fit into rows of "
+              f"{seq_len} and are not learned: pretrain with a longer --seq_len, or shorten them "
               f"(python data/check.py tells the lengths)", flush=True)
 
 
 def record_type(header):
     fields = [("ids", header["dtype"], header["seq_len"] + 1)]
-    return np.dtype(
-        fields + ([("mask", "uint8", header["seq_len"] + 1)] if header["mask"] else []))
+    if header["mask"]:
+        fields.append(("mask", "uint8", header["seq_len"] + 1))
+    return np.dtype(fields)
 
 
 def read_header(path):
@@ -367,10 +410,13 @@ def read_header(path):
         except ValueError:
             return None
         size = HEADER_BYTES + header["n_rows"] * record_type(header).itemsize
-        return header if os.fstat(f.fileno()).st_size == size else None
+        if os.fstat(f.fileno()).st_size != size:
+            return None
+        return header
 
 
 def batched(items, n):
+    """Yield lists of n items, the last one shorter: batched("abcde", 2) -> ab, cd, e."""
     items = iter(items)
     while batch := list(itertools.islice(items, n)):
         yield batch
@@ -382,9 +428,10 @@ def describe_sources(paths=(), **settings):
     These are the files under `paths` with their sizes and times. The embedded data instead depends
     on the version of Python, on the source files of data/, and on this one.
     """
-    files = [f for path in map(Path, paths)
-             for f in (sorted(path.rglob("*")) if path.is_dir() else [path])
-             if f.is_file()]
+    files = []
+    for path in map(Path, paths):
+        inside = sorted(path.rglob("*")) if path.is_dir() else [path]
+        files += [f for f in inside if f.is_file()]
     if not paths:
         made_by = [f for f in DATA.rglob("*")
                    if f.suffix in (".py", ".toml") and "downloads" not in f.parts]
@@ -392,5 +439,5 @@ def describe_sources(paths=(), **settings):
         code = b"".join(f.read_bytes() for f in sorted(made_by))
         settings.update(python=sys.version, code=hashlib.sha256(code).hexdigest())
     listing = [[str(f.resolve()), f.stat().st_size, f.stat().st_mtime_ns] for f in files]
-    return dict(settings, files=hashlib.sha256(json.dumps(listing).encode()).hexdigest(),
-                n_files=len(files))
+    digest = hashlib.sha256(json.dumps(listing).encode()).hexdigest()
+    return dict(settings, files=digest, n_files=len(files))

@@ -39,7 +39,8 @@ def plan_steps(cfg, horizon, seq_len, env, own_data=False):
         rows_per_step = max(1, cfg.tokens_per_step // seq_len)
     else:
         rows_per_step = rows_for_step(horizon, seq_len, env, own_data)
-    return cfg.steps or math.ceil(horizon / (rows_per_step * seq_len)), rows_per_step
+    steps = cfg.steps or math.ceil(horizon / (rows_per_step * seq_len))
+    return steps, rows_per_step
 
 
 def rows_for_step(horizon, seq_len, env, own_data=False):
@@ -54,7 +55,8 @@ def rows_for_step(horizon, seq_len, env, own_data=False):
         tokens *= 2
     while own_data and tokens > 2048 and tokens * 100 > horizon:
         tokens //= 2
-    return -(-max(1, tokens // seq_len) // env.world_size) * env.world_size
+    rows = max(1, tokens // seq_len)
+    return math.ceil(rows / env.world_size) * env.world_size
 
 
 def own_passes(n_tokens):
@@ -67,7 +69,8 @@ def micro_batch_rows(batch_size, model, rows_per_step, env):
 
     ValueError if a step is not a whole number of such micro-batches on every rank.
     """
-    batch_size = batch_size or largest_batch(model, rows_per_step, env)
+    if not batch_size:
+        batch_size = largest_batch(model, rows_per_step, env)
     if rows_per_step % (batch_size * env.world_size):
         unit = batch_size * env.world_size * model.config.seq_len
         raise ValueError(f"{rows_per_step} rows a step cannot be cut into micro-batches of "
@@ -83,11 +86,13 @@ def largest_batch(model, rows_per_step, env):
     and with the mask of SFT, since both need more. Nine tenths of what is free then are used.
     On a CPU, 8192 tokens at a time keep the activations small.
     """
-    rows, seq_len = max(1, rows_per_step // env.world_size), model.config.seq_len
+    rows = max(1, rows_per_step // env.world_size)
+    seq_len = model.config.seq_len
     most = max(1, 8192 // seq_len)
     if env.device.type == "cuda":
         # Start at one chunk of the loss: below it, the memory of the logits also grows with rows.
-        few, peaks = -(-2 * CHUNK // seq_len), []
+        few = math.ceil(2 * CHUNK / seq_len)
+        peaks = []
         for n in (few, 2 * few):
             torch.cuda.reset_peak_memory_stats()
             before = torch.cuda.memory_allocated()
@@ -97,8 +102,9 @@ def largest_batch(model, rows_per_step, env):
             model.zero_grad(set_to_none=True)
         torch.cuda.empty_cache()
         # The optimizer keeps two float32 numbers a parameter. The gradients are part of the peaks.
-        state = 2 * 4 * model.num_params() / env.world_size                    # bytes
-        room = 0.9 * torch.cuda.mem_get_info()[0] - state - peaks[0]
+        state = 2 * 4 * model.num_params() / env.world_size    # bytes
+        free, _ = torch.cuda.mem_get_info()
+        room = 0.9 * free - state - peaks[0]
         most = max(1, few + few * room / max(1, peaks[1] - peaks[0]))
         # The least over all ranks.
         most = -env.all_max(torch.tensor(-most, device=env.device)).item()
@@ -137,22 +143,25 @@ def evaluate_loss(model, rows, tok, env, batch_size, max_rows, only_learned=Fals
     text: special tokens have no bytes, so neither their loss nor their length counts.
     """
     # Nats and number of all targets; nats and bytes of the targets that are text.
-    sums, token_bytes = (torch.zeros(4, device=env.device),
-                         torch.from_numpy(tok.token_bytes).to(env.device))
+    sums = torch.zeros(4, device=env.device)
+    token_bytes = torch.from_numpy(tok.token_bytes).to(env.device)
     indices = np.arange(min(max_rows, len(rows)))[env.rank::env.world_size]
     for at in range(0, len(indices), batch_size):
-        ids, targets = (t.to(env.device)
-                        for t in rows.batch(indices[at:at + batch_size], only_learned))
-        losses = model(ids, targets, reduction="none", isolate=only_learned)
-        n_bytes = token_bytes[targets.clamp(min=0)] * (targets >= 0)
-        sums += torch.stack([losses.sum(), (targets >= 0).sum(),
-                             (losses * (n_bytes > 0)).sum(), n_bytes.sum()])
+        ids, targets = rows.batch(indices[at:at + batch_size], only_learned)
+        ids = ids.to(env.device)
+        targets = targets.to(env.device)
+        losses = model(ids, targets, reduction="none", isolate=only_learned)        # (B, T)
+        counts = targets >= 0
+        n_bytes = token_bytes[targets.clamp(min=0)] * counts
+        text_losses = losses * (n_bytes > 0)
+        sums += torch.stack([losses.sum(), counts.sum(), text_losses.sum(), n_bytes.sum()])
     nats, n_target, text_nats, n_bytes = env.all_sum(sums).tolist()
     return {"loss": nats / max(1, n_target), "bpb": text_nats / math.log(2) / max(1, n_bytes)}
 
 # --------------------------------------------------------------------------------------------------
 # How a run begins, resumes and ends
 
+# The fields of a Config that decide the numbers of a run.
 RECIPE = ("seed", "beta", "matrix_lr", "embed_lr", "head_lr", "weight_decay", "warmup", "warmdown")
 
 
@@ -161,8 +170,8 @@ def decisive_settings(cfg, model, env, **derived):
 
     The model's shape, the dtype, what the stage derived, and the fields of its Config in RECIPE.
     """
-    return dict(asdict(model.config), dtype=str(env.dtype), **derived,
-                **{key: getattr(cfg, key) for key in RECIPE if hasattr(cfg, key)})
+    recipe = {key: getattr(cfg, key) for key in RECIPE if hasattr(cfg, key)}
+    return dict(asdict(model.config), dtype=str(env.dtype), **derived, **recipe)
 
 
 def check_finite(step, loss, norm, part):
@@ -170,11 +179,14 @@ def check_finite(step, loss, norm, part):
 
     part: the folder that this run saves to; it is not there before the first save.
     """
-    if not math.isfinite(loss + norm):
-        go_on = (f"The last good checkpoint is in {part}: go on from there with --resume, or"
-                 if part.exists() else "No checkpoint was saved yet:")
-        raise ValueError(f"step {step}: loss {loss}, gradient norm {norm}. {go_on} start afresh "
-                         f"with smaller learning rates")
+    if math.isfinite(loss + norm):
+        return
+    if part.exists():
+        go_on = f"The last good checkpoint is in {part}: go on from there with --resume, or"
+    else:
+        go_on = "No checkpoint was saved yet:"
+    raise ValueError(f"step {step}: loss {loss}, gradient norm {norm}. {go_on} start afresh "
+                     f"with smaller learning rates")
 
 
 def start_or_resume(out, stage, settings, resume, model, optimizer, env):
@@ -185,30 +197,39 @@ def start_or_resume(out, stage, settings, resume, model, optimizer, env):
     settings: see decisive_settings. To go on with other ones would give a run that is neither the
     old one nor a new one, so that is a ValueError.
     """
-    part, done = Path(out, stage + ".part"), Path(out, stage)
+    part = Path(out, stage + ".part")
+    done = Path(out, stage)
     finish_replace(part)
     path = part if part.exists() else done
-    if not resume or not path.exists():
-        if path.exists():
-            what = ("holds an interrupted run; without --resume this one replaces it"
-                    if path == part else
-                    "is there from before; this run replaces it when it is done")
-            env.print(f"note       {path} {what}")
+    if not path.exists():
         return 0, []
+    if not resume:
+        if path == part:
+            what = "holds an interrupted run; without --resume this one replaces it"
+        else:
+            what = "is there from before; this run replaces it when it is done"
+        env.print(f"note       {path} {what}")
+        return 0, []
+
     meta = read_meta(path)
-    for key, value in json.loads(json.dumps(settings)).items():
-        if key == "data" and meta["settings"].get(key) != value:
+    # JSON turns tuples into lists; meta["settings"] has been through it already.
+    settings = json.loads(json.dumps(settings))
+    for key, value in settings.items():
+        before = meta["settings"].get(key)
+        if before == value:
+            continue
+        if key == "data":
             raise ValueError(f"--resume: {path} was begun with other data: --data, --mixture, "
                              f"--skip_bad_rows, the files or the code that reads them have "
                              f"changed. Start afresh without --resume")
-        if meta["settings"].get(key) != value:
-            raise ValueError(f"--resume: {path} was trained with {key} = "
-                             f"{meta['settings'].get(key)}, now it is {value}. "
-                             f"Give the same flags again, or start afresh without --resume")
+        raise ValueError(f"--resume: {path} was trained with {key} = {before}, now it is {value}. "
+                         f"Give the same flags again, or start afresh without --resume")
+
     model.load_state_dict(load_tensors(path / "model.pt"))
     optimizer.load_state_dict(load_tensors(path / "optim.pt"))
     env.print(f"resume     {path} at step {meta['step']}")
-    metrics = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    lines = (path / "metrics.jsonl").read_text().splitlines()
+    metrics = [json.loads(line) for line in lines]
     # The evaluation at this step comes again.
     return meta["step"], [m for m in metrics if m["step"] < meta["step"]]
 
@@ -218,7 +239,8 @@ def finish_run(out, stage, stop, env, then, data=""):
 
     then: the script that comes next. data: what to give it as --data, if this stage had --data.
     """
-    part, path = Path(out, stage + ".part"), Path(out, stage)
+    part = Path(out, stage + ".part")
+    path = Path(out, stage)
     if stop.number:
         env.print(f"stopped by {signal.Signals(stop.number).name}; {part} is saved, "
                   f"go on with --resume")
@@ -226,5 +248,9 @@ def finish_run(out, stage, stop, env, then, data=""):
     if env.rank == 0:
         finish_replace(path)
         replace_folder(part, path)
-    flags = (f" --out {out}" if out != Path("out") else "") + (f" --data {data}" if data else "")
+    flags = ""
+    if out != Path("out"):
+        flags += f" --out {out}"
+    if data:
+        flags += f" --data {data}"
     env.print(f"done       {path}. Next: python {then}{flags}")
