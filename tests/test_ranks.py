@@ -21,13 +21,16 @@ from train.optimizer import Optimizer
 from train.rows import Rows, micro_batches, pack_conversations
 from train.run import evaluate_loss, start_or_resume
 
+pytestmark = pytest.mark.slow
 ROWS_PER_STEP = 8
+# One process by itself.
+ENV = Env(torch.device("cpu"), torch.float32)
 
 
 def ragged_chats():
     """Answers of 0 to 60 characters: some rows hold many targets, some few, and one none."""
-    return [chat("q" * (1 + 7 * i % 40), "a" * (i * i % 61))
-            for i in range(40)] + [chat("q" * 61, "")]
+    chats = [chat("q" * (1 + 7 * i % 40), "a" * (i * i % 61)) for i in range(40)]
+    return chats + [chat("q" * 61, "")]
 
 
 def gradients(model, rows, step, batch_size, env):
@@ -56,7 +59,7 @@ def train(model, optimizer, rows, steps, batch_size, env):
     """-> the loss and the gradient norm of each step, as the stages log them."""
     logged = []
     for step in steps:
-        loss = gradients(model, rows, step, batch_size, env)[0]
+        loss, _, _ = gradients(model, rows, step, batch_size, env)
         norm = optimizer.step(0.5, 0.95).item()
         logged.append([env.all_sum(torch.tensor(loss)).item(), norm])
     return logged
@@ -64,16 +67,21 @@ def train(model, optimizer, rows, steps, batch_size, env):
 
 def main(folder):
     """What each of the two ranks does; rank 0 writes the results for the test."""
-    folder, env = Path(folder), setup("cpu", "float32")
+    folder = Path(folder)
+    env = setup("cpu", "float32")
     torch.set_num_threads(1)
     assert env.world_size == 2
-    model, rows = tiny_model(), Rows(folder / "x.rows")
+    rows = Rows(folder / "x.rows")
+
+    # The gradients of one step, and an evaluation of 5 rows in batches of 2.
+    model = tiny_model()
     loss, n_target, grads = gradients(model, rows, 0, 4, env)
+    tok = write_tokenizer(folder / str(env.rank))
     result = dict(loss=env.all_sum(torch.tensor(loss)).item(), n_target=n_target,
                   grads=[env.all_sum(g) for g in grads],
-                  uneven=evaluate_loss(model, rows, write_tokenizer(folder / str(env.rank)),
-                                       env, 2, 5))
+                  uneven=evaluate_loss(model, rows, tok, env, 2, 5))
 
+    # Three steps, and a checkpoint of them.
     model = tiny_model()
     optimizer = new_optimizer(model, env)
     result["logged"] = train(model, optimizer, rows, range(3), 2, env)
@@ -81,17 +89,18 @@ def main(folder):
     result["state"] = copy.deepcopy(optimizer.state_dict())
     save_checkpoint(folder / "two.part", model, dict(step=3, settings={}), [], optimizer, env)
 
+    # Two more steps, from the checkpoint of the single process.
     model = tiny_model()
     optimizer = new_optimizer(model, env)
-    result["resumed_at"] = start_or_resume(folder, "one", {}, True, model, optimizer, env)[0]
+    result["resumed_at"], _ = start_or_resume(folder, "one", {}, True, model, optimizer, env)
     result["after_one"] = train(model, optimizer, rows, range(3, 5), 2, env)
     result["after_one_weights"] = {name: p.detach() for name, p in model.named_parameters()}
     # All ranks must hold the same weights to the bit.
     same = [p.detach().clone() for p in model.parameters()]
     for p in same:
         torch.distributed.broadcast(p, 0)
-    result["equal_on_all_ranks"] = int(env.all_sum(torch.tensor(
-        int(all(map(torch.equal, same, model.parameters()))))))
+    is_equal = torch.tensor(int(all(map(torch.equal, same, model.parameters()))))
+    result["equal_on_all_ranks"] = int(env.all_sum(is_equal))
     if env.rank == 0:
         torch.save(result, folder / "result.pt")
     torch.distributed.destroy_process_group()
@@ -110,15 +119,15 @@ def torchrun(*args):
 def two(tmp_path_factory):
     """-> the folder, the rows, and two dicts: what one process computes, and what two ranks do."""
     torch.set_num_threads(1)
-    folder, env = tmp_path_factory.mktemp("ranks"), Env(torch.device("cpu"), torch.float32)
-    rows = pack_conversations(folder / "x.rows", ragged_chats, write_tokenizer(folder), 63, {}, env)
+    folder = tmp_path_factory.mktemp("ranks")
+    rows = pack_conversations(folder / "x.rows", ragged_chats, write_tokenizer(folder), 63, {}, ENV)
     model = tiny_model()
-    optimizer = new_optimizer(model, env)
-    one = dict(logged=train(model, optimizer, rows, range(3), 8, env))
+    optimizer = new_optimizer(model, ENV)
+    one = dict(logged=train(model, optimizer, rows, range(3), 8, ENV))
     one["weights"] = {name: p.detach().clone() for name, p in model.named_parameters()}
     one["state"] = copy.deepcopy(optimizer.state_dict())
-    save_checkpoint(folder / "one.part", model, dict(step=3, settings={}), [], optimizer, env)
-    one["after"] = train(model, optimizer, rows, range(3, 5), 8, env)
+    save_checkpoint(folder / "one.part", model, dict(step=3, settings={}), [], optimizer, ENV)
+    one["after"] = train(model, optimizer, rows, range(3, 5), 8, ENV)
     one["after_weights"] = {name: p.detach().clone() for name, p in model.named_parameters()}
     process = torchrun(__file__, folder)
     output, _ = process.communicate(timeout=300)
@@ -136,12 +145,12 @@ def test_gradients_do_not_depend_on_micro_batches_or_ranks(two):
     The rows hold very different numbers of targets: a mean over each micro-batch would differ.
     """
     _, rows, _, ranks = two
-    env = Env(torch.device("cpu"), torch.float32)
-    counts = [int((rows.batch([i], True)[1] >= 0).sum()) for i in range(len(rows))]
+    _, targets = rows.batch(range(len(rows)), only_learned=True)
+    counts = (targets >= 0).sum(1).tolist()
     assert min(counts) < 5 < 40 < max(counts)
-    loss, n_target, whole = gradients(tiny_model(), rows, 0, 8, env)
+    loss, n_target, whole = gradients(tiny_model(), rows, 0, 8, ENV)
     for batch_size in 1, 2, 4, 3:
-        other_loss, other_n, grads = gradients(tiny_model(), rows, 0, batch_size, env)
+        other_loss, other_n, grads = gradients(tiny_model(), rows, 0, batch_size, ENV)
         assert other_n == n_target and other_loss == pytest.approx(loss, rel=1e-5)
         for g, expected in zip(grads, whole):
             close(g, expected, 1e-5)
@@ -172,10 +181,11 @@ def test_the_optimizers_state_is_cut_anew_for_another_number_of_ranks(two):
     for name, p in one["after_weights"].items():
         close(ranks["after_one_weights"][name], p, 1e-5)
     # Two ranks saved, and one goes on.
-    model, env = tiny_model(), Env(torch.device("cpu"), torch.float32)
-    optimizer = new_optimizer(model, env)
-    assert start_or_resume(folder, "two", {}, True, model, optimizer, env)[0] == 3
-    train(model, optimizer, rows, range(3, 5), 8, env)
+    model = tiny_model()
+    optimizer = new_optimizer(model, ENV)
+    step, _ = start_or_resume(folder, "two", {}, True, model, optimizer, ENV)
+    assert step == 3
+    train(model, optimizer, rows, range(3, 5), 8, ENV)
     for name, p in model.named_parameters():
         close(p, one["after_weights"][name], 1e-5)
 
@@ -183,35 +193,40 @@ def test_the_optimizers_state_is_cut_anew_for_another_number_of_ranks(two):
 def test_ranks_with_unequal_shares_of_the_evaluation_agree_and_do_not_wait_forever(two):
     folder, rows, _, ranks = two
     # Two ranks shared 5 rows in batches of 2: one had two batches, the other one.
-    expected = evaluate_loss(tiny_model(), rows, write_tokenizer(folder),
-                             Env(torch.device("cpu"), torch.float32), 4, 5)
+    expected = evaluate_loss(tiny_model(), rows, write_tokenizer(folder), ENV, 4, 5)
     assert ranks["uneven"] == pytest.approx(expected, rel=1e-5)
 
 
 def test_a_stage_under_torchrun_stops_on_sigterm_and_one_process_goes_on(tmp_path):
-    data, outs = write_data(tmp_path / "data"), [tmp_path / "one", tmp_path / "two"]
+    data = write_data(tmp_path / "data")
+    outs = [tmp_path / "one", tmp_path / "two"]
     flags = ["--data", data.documents, "--depth", 1, "--seq_len", 64, "--tokens_per_step", 512,
              "--dtype", "float32", "--no-compile", "--steps", 200, "--eval_every", 100,
              "--sample_every", 200, "--save_every", 200]
     for out in outs:
         write_tokenizer(out)
     one = run_script("pretrain.py", "--out", outs[0], *flags, log=tmp_path / "one")
-    process, lines = torchrun(ROOT / "pretrain.py", "--out", outs[1], *flags), []
+    process = torchrun(ROOT / "pretrain.py", "--out", outs[1], *flags)
+    lines = []
     for line in process.stdout:
         lines.append(line)
         if line.startswith("step     5/"):
             # torchrun passes the signal on to both ranks.
             process.send_signal(signal.SIGTERM)
-    assert (process.wait(300) != 0
-            and "".join(lines).count("stopped by SIGTERM") == 1), "".join(lines[-40:])
+    assert process.wait(300) != 0, "".join(lines[-40:])
+    assert "".join(lines).count("stopped by SIGTERM") == 1, "".join(lines[-40:])
     stopped = json.loads((outs[1] / "pretrain.part/meta.json").read_text())["step"]
     assert 5 < stopped < 200
     result = run_script("pretrain.py", "--out", outs[1], "--resume", *flags, log=tmp_path / "two")
     assert one.status == result.status == 0, result.stderr
-    logged = [[json.loads(line)
-               for line in (out / "pretrain/metrics.jsonl").read_text().splitlines()]
-              for out in outs]
-    a, b = ([m["loss"] for m in metrics if "loss" in m] for metrics in logged)
+
+    def losses(out):
+        lines = (out / "pretrain/metrics.jsonl").read_text().splitlines()
+        metrics = [json.loads(line) for line in lines]
+        return [m["loss"] for m in metrics if "loss" in m]
+
+    a = losses(outs[0])
+    b = losses(outs[1])
     assert len(a) == len(b) == 200 and b[0] == pytest.approx(a[0], rel=1e-5)
     assert b[1:6] == pytest.approx(a[1:6], rel=1e-2)
     assert sum(b[-20:]) == pytest.approx(sum(a[-20:]), rel=0.05)

@@ -51,32 +51,33 @@ def test_documents_lose_nothing_keep_their_order_and_every_row_starts_with_bos(
         tok, tmp_path, seq_len, longest):
     # Special tokens in the text must stay ordinary text.
     typed = "".join(SPECIAL_TOKENS) + "<|endoftext|>"
-    texts, bos = random_texts(300, longest) + [typed] * 3, tok.special("<|bos|>")
+    texts = random_texts(300, longest) + [typed] * 3
+    bos = tok.special("<|bos|>")
     rows = pack_texts(tmp_path / "x.rows", texts, tok, seq_len)
+    assert rows.records.dtype.names == ("ids",)
     ids = rows.records["ids"]
-    assert (ids.shape[1] == seq_len + 1 and (ids[:, 0] == bos).all()
-            and rows.records.dtype.names == ("ids",))
+    assert ids.shape[1] == seq_len + 1 and (ids[:, 0] == bos).all()
     everything = [id for text in texts for id in tok.encode(text)]
     kept = [id for row in ids.tolist() for id in row if id != bos]
     # Only the end of the last document may be missing, less than a row.
     assert kept == everything[:len(kept)] and len(everything) - len(kept) <= seq_len
-    batch, targets = rows.batch([0, 1])
     # Every token is a target, <|bos|> too.
+    batch, targets = rows.batch([0, 1])
     assert torch.equal(batch[:, 1:], targets[:, :-1]) and (targets >= 0).all()
 
 
 def test_documents_begin_where_bos_stands(tok, tmp_path):
     """Between two <|bos|> is one document, or a piece of one that crosses the end of a row."""
     texts = [f"document {i:02}" for i in range(50)]
-    ids, bos = (pack_texts(tmp_path / "x.rows", texts, tok, 39).records["ids"],
-                tok.special("<|bos|>"))
-    pieces = [tok.decode(piece) for row in ids.tolist() for piece in _split(row, bos)]
+    ids = pack_texts(tmp_path / "x.rows", texts, tok, 39).records["ids"]
+    pieces = [tok.decode(piece) for row in ids.tolist()
+              for piece in split(row, tok.special("<|bos|>"))]
     whole = [piece for piece in pieces if piece in texts]
     assert whole == sorted(whole, key=texts.index) and len(whole) > 30
     assert all(any(piece in text for text in texts) for piece in pieces)
 
 
-def _split(row, bos):
+def split(row, bos):
     """[bos, 1, 2, bos, 3] -> [[1, 2], [3]]."""
     pieces = []
     for id in row:
@@ -97,13 +98,14 @@ def random_chats(n, longest, seed=0):
 
 def conversations_in(rows, tok):
     """Every conversation of the rows, as (ids, mask) without padding."""
-    bos, out = tok.special("<|bos|>"), []
+    bos = tok.special("<|bos|>")
+    found = []
     for ids, mask in zip(rows.records["ids"].tolist(), rows.records["mask"].tolist()):
         n = len(ids) - mask.count(PAD)
         assert PAD not in mask[:n] and ids[n:] == [bos] * (len(ids) - n) and ids[0] == bos
         starts = [i for i in range(n) if ids[i] == bos] + [n]
-        out += [(ids[a:b], mask[a:b]) for a, b in zip(starts, starts[1:])]
-    return out
+        found += [(ids[a:b], mask[a:b]) for a, b in zip(starts, starts[1:])]
+    return found
 
 
 # 10,000 conversations are more than one window of the packer.
@@ -114,10 +116,11 @@ def test_every_conversation_that_fits_is_there_exactly_once_and_whole(tok, tmp_p
     expected = [tok.render_conversation(c) for c in chats]
     assert max(len(ids) for ids, _ in expected) <= seq_len + 1
     assert sorted(conversations_in(rows, tok)) == sorted(expected)
-    assert rows.header["stats"]["conversations"] == n and rows.header["stats"]["cut"] == 0
-    assert rows.header["stats"]["supervised"] == sum(sum(mask) for _, mask in expected)
+    stats = rows.header["stats"]
+    assert stats["conversations"] == n and stats["cut"] == 0
+    assert stats["supervised"] == sum(sum(mask) for _, mask in expected)
     padding = (rows.records["mask"] == PAD).mean()
-    assert rows.header["stats"]["padded"] == pytest.approx(padding, abs=1e-4)
+    assert stats["padded"] == pytest.approx(padding, abs=1e-4)
     # Rows of a realistic length waste less than 1 %.
     assert seq_len < 100 or padding < 0.01
 
@@ -131,34 +134,35 @@ def test_conversations_longer_than_a_row_are_cut_without_an_end_to_learn(tok, tm
     rows = pack_chats(tmp_path / "x.rows", chats, tok, 31)
     expected = [tok.render_conversation(c, max_tokens=32) for c in chats]
     assert sorted(conversations_in(rows, tok)) == sorted(expected)
-    n_cut = sum(len(tok.render_conversation(c)[0]) > 32 for c in chats)
-    assert rows.header["stats"]["cut"] == n_cut > 20
-    assert rows.header["stats"]["cropped"] == sum(
-        max(0, len(tok.render_conversation(c)[0]) - 32) for c in chats)
+    lengths = [len(tok.render_conversation(c)[0]) for c in chats]
+    assert rows.header["stats"]["cut"] == sum(n > 32 for n in lengths) > 20
+    assert rows.header["stats"]["cropped"] == sum(max(0, n - 32) for n in lengths)
+
     learned = pack_chats(tmp_path / "y.rows", chats, tok, 31, need_target=True)
-    assert sorted(conversations_in(learned, tok)) == sorted(
-        (ids, mask) for ids, mask in expected if any(mask))
-    assert learned.header["stats"]["without_target"] == sum(
-        not any(mask) for _, mask in expected) > 0
+    with_target = [(ids, mask) for ids, mask in expected if any(mask)]
+    assert sorted(conversations_in(learned, tok)) == sorted(with_target)
+    without_target = len(expected) - len(with_target)
+    assert learned.header["stats"]["without_target"] == without_target > 0
 
 
 def test_targets_are_the_next_ids_where_their_mask_says_so_and_never_padding(tok, tmp_path):
     rows = pack_chats(tmp_path / "x.rows", random_chats(60, 40), tok, 95)
     everyone = np.arange(len(rows))
-    record_ids, record_mask = rows.records["ids"].astype(int), rows.records["mask"]
+    record_ids = rows.records["ids"].astype(int)
+    record_mask = rows.records["mask"]
     for only_learned in True, False:
         ids, targets = rows.batch(everyone, only_learned)
-        assert (ids.dtype == targets.dtype == torch.int64
-                and ids.shape == targets.shape == (len(rows), 95))
+        assert ids.dtype == targets.dtype == torch.int64
+        assert ids.shape == targets.shape == (len(rows), 95)
         for r in everyone:
             for t in range(95):
-                counts = (record_mask[r, t + 1] == LEARN if only_learned
-                          else record_mask[r, t + 1] != PAD)
-                assert (ids[r, t] == record_ids[r, t]
-                        and targets[r, t] == (record_ids[r, t + 1] if counts else -1))
-    learned = rows.batch(everyone, only_learned=True)[1]
-    assert ((learned != tok.special("<|bos|>")).all()
-            and int((learned >= 0).sum()) == rows.header["stats"]["supervised"])
+                mask = record_mask[r, t + 1]
+                counts = mask == LEARN if only_learned else mask != PAD
+                assert ids[r, t] == record_ids[r, t]
+                assert targets[r, t] == (record_ids[r, t + 1] if counts else -1)
+    _, learned = rows.batch(everyone, only_learned=True)
+    assert (learned != tok.special("<|bos|>")).all()
+    assert int((learned >= 0).sum()) == rows.header["stats"]["supervised"]
     # The end of every answer is learned, so that the model learns to stop.
     ends = int((learned == tok.special("<|assistant_end|>")).sum())
     assert ends == 60 and (learned != tok.special("<|assistant_start|>")).all()
@@ -166,13 +170,14 @@ def test_targets_are_the_next_ids_where_their_mask_says_so_and_never_padding(tok
 
 @pytest.mark.parametrize("vocab_size, dtype", [(65536, "uint16"), (65537, "uint32")])
 def test_the_largest_ids_survive(tmp_path, vocab_size, dtype):
-    big = SimpleNamespace(
-        vocab_size=vocab_size, fingerprint="big", special=lambda name: vocab_size - 9,
-        enc=SimpleNamespace(
-            encode_to_numpy=lambda text, **_: np.array([vocab_size - 1, 0, 256])))
+    largest = vocab_size - 1
+    bos = vocab_size - 9
+    enc = SimpleNamespace(encode_to_numpy=lambda text, **_: np.array([largest, 0, 256]))
+    big = SimpleNamespace(vocab_size=vocab_size, fingerprint="big", enc=enc,
+                          special=lambda name: bos)
     rows = pack_texts(tmp_path / "x.rows", ["x"] * 10, big, 3)
-    assert (rows.header["dtype"] == dtype
-            and rows.records["ids"][0].tolist() == [vocab_size - 9, vocab_size - 1, 0, 256])
+    assert rows.header["dtype"] == dtype
+    assert rows.records["ids"][0].tolist() == [bos, largest, 0, 256]
 
 
 # ---- the file ----
@@ -208,7 +213,8 @@ def test_another_tokenizer_length_or_source_packs_again(tok, tmp_path, tmp_path_
     lambda b: b + b"x", lambda b: b"a picture of a cat" + b[18:],
     lambda b: b[:8] + b"\x02" + b[9:], lambda b: bytes(len(b))])
 def test_torn_and_foreign_files_are_packed_again_and_never_read(tok, tmp_path, spoil):
-    texts, path = random_texts(50, 30), tmp_path / "x.rows"
+    texts = random_texts(50, 30)
+    path = tmp_path / "x.rows"
     pack_texts(path, texts, tok, 15)
     good = path.read_bytes()
     path.write_bytes(spoil(good))
@@ -239,19 +245,23 @@ def test_conversations_without_an_answer_in_the_row_are_told_as_that(tok, tmp_pa
 
 
 def test_sources_are_described_by_what_can_change_them(tmp_path):
-    a, b = tmp_path / "a.txt", tmp_path / "b.txt"
-    a.write_text("one"), b.write_text("two")
+    a = tmp_path / "a.txt"
+    b = tmp_path / "b.txt"
+    a.write_text("one")
+    b.write_text("two")
     first = describe_sources([a, b])
-    assert (describe_sources([a, b]) == first == json.loads(json.dumps(first))
-            != describe_sources([b, a]))
-    assert describe_sources([a]) != first != describe_sources([a, b], mixture="x")
+    assert first == describe_sources([a, b]) == json.loads(json.dumps(first))
+    assert first != describe_sources([b, a])
+    assert first != describe_sources([a])
+    assert first != describe_sources([a, b], mixture="x")
     b.write_text("three")
-    assert describe_sources([a, b]) != first
+    assert first != describe_sources([a, b])
+
     folder = describe_sources([tmp_path])
     (tmp_path / "c.txt").write_text("")
     assert folder["n_files"] == 2 and describe_sources([tmp_path]) != folder
-    assert (describe_sources(mixture="x") == describe_sources(mixture="x")
-            != describe_sources(mixture="y"))
+    assert describe_sources(mixture="x") == describe_sources(mixture="x")
+    assert describe_sources(mixture="x") != describe_sources(mixture="y")
 
 
 # ---- batches ----
@@ -280,31 +290,31 @@ def test_a_step_is_a_pure_function_of_its_number_and_the_seed():
 def test_ranks_and_micro_batches_cut_the_same_step(tok, tmp_path, world_size, batch_size):
     rows = pack_chats(tmp_path / "x.rows", random_chats(60, 30), tok, 79)
     whole = step_indices(len(rows), 3, 8, seed=0)
-    shares = [my_share(whole, Env(ENV.device, ENV.dtype, rank, world_size))
-              for rank in range(world_size)]
-    assert (np.concatenate(shares) == whole).all()
-    cut = [micro_batches(rows, 3, 8, batch_size, Env(ENV.device, ENV.dtype, rank, world_size), 0,
-                         True)
-           for rank in range(world_size)]
     ids, targets = rows.batch(whole, True)
-    assert torch.equal(torch.cat([ids for batches, _ in cut for ids, _ in batches]), ids)
-    assert torch.equal(torch.cat([targets for batches, _ in cut for _, targets in batches]),
-                       targets)
-    # Every rank divides by the count of the whole step.
-    assert {n for _, n in cut} == {int((targets >= 0).sum())}
-    assert all(len(ids) <= batch_size for batches, _ in cut for ids, _ in batches)
+    ranks = [Env(ENV.device, ENV.dtype, rank, world_size) for rank in range(world_size)]
+    assert (np.concatenate([my_share(whole, env) for env in ranks]) == whole).all()
+    pieces = []
+    for env in ranks:
+        batches, n_target = micro_batches(rows, 3, 8, batch_size, env, 0, True)
+        # Every rank divides by the count of the whole step.
+        assert n_target == int((targets >= 0).sum())
+        pieces += batches
+    assert all(len(ids) <= batch_size for ids, _ in pieces)
+    assert torch.equal(torch.cat([ids for ids, _ in pieces]), ids)
+    assert torch.equal(torch.cat([targets for _, targets in pieces]), targets)
 
 
 def test_reading_ahead_gives_the_same_batches_in_order_from_any_step(tok, tmp_path):
     rows = pack_chats(tmp_path / "x.rows", random_chats(60, 30), tok, 79)
     batches_of = lambda step: micro_batches(rows, step, 8, 3, ENV, 0, True)
     for first in 0, 5:
-        for step, (batches, n_target) in zip(range(first, first + 6),
-                                             read_ahead(batches_of, first, ENV.device)):
-            expected, n = batches_of(step)
-            assert n_target == n and len(batches) == 3
-            assert all(torch.equal(a, b) for got, want in zip(batches, expected)
-                       for a, b in zip(got, want))
+        ahead = read_ahead(batches_of, first, ENV.device)
+        for step in range(first, first + 6):
+            batches, n_target = next(ahead)
+            expected_batches, expected_n_target = batches_of(step)
+            assert n_target == expected_n_target and len(batches) == 3
+            for (ids, targets), (expected_ids, expected_targets) in zip(batches, expected_batches):
+                assert torch.equal(ids, expected_ids) and torch.equal(targets, expected_targets)
 
 
 def test_an_error_of_the_reading_thread_reaches_the_step_that_needs_the_batch():
@@ -326,7 +336,9 @@ def test_a_step_without_targets_divides_by_1(tok, tmp_path):
 
 def test_a_long_corpus_is_read_as_a_stream(tok, tmp_path):
     """Packing never holds the whole corpus: rows are written before the last texts are read."""
-    asked, path = [], tmp_path / "x.rows"
+    path = tmp_path / "x.rows"
+    # How much is written whenever a text is asked for.
+    asked = []
 
     def texts():
         for i in range(4000):

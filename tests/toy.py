@@ -91,7 +91,8 @@ def in_child(script, argv, log, before):
         os.dup2(os.open(f"{log}.{name}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
     import torch
     torch.set_num_threads(1)
-    sys.argv, sys.path[:0] = [script, *map(str, argv)], [str(ROOT)]
+    sys.argv = [script, *map(str, argv)]
+    sys.path[:0] = [str(ROOT)]
     if before:
         before()
     runpy.run_path(str(ROOT / script), run_name="__main__")
@@ -106,8 +107,9 @@ def run_script(script, *argv, log, before=None):
     process.start()
     process.join(300)
     assert process.exitcode is not None, f"{script} hangs"
-    stdout, stderr = (Path(f"{log}.{name}").read_text() for name in ("stdout", "stderr"))
-    return SimpleNamespace(status=process.exitcode, stdout=stdout, stderr=stderr)
+    return SimpleNamespace(status=process.exitcode,
+                           stdout=Path(f"{log}.stdout").read_text(),
+                           stderr=Path(f"{log}.stderr").read_text())
 
 
 def succeed(*args, **kwargs):
@@ -119,7 +121,8 @@ def succeed(*args, **kwargs):
 def fails_with_one_line(result, *words):
     """A user's mistake ends in one line on stderr with these words, status 2 and no traceback."""
     lines = result.stderr.splitlines()
-    assert result.status == 2 and len(lines) == 1 and lines[0].startswith("error: "), result.stderr
+    assert result.status == 2, result.stderr
+    assert len(lines) == 1 and lines[0].startswith("error: "), result.stderr
     for word in words:
         assert str(word) in lines[0], f"{word!r} is not in {lines[0]!r}"
 
