@@ -16,6 +16,7 @@ import re
 import signal
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,7 @@ STAGES = {
     "text": "documents, for tokenizer.py and pretrain.py",
 }
 GREEN, GREY, PLAIN = "\033[32m", "\033[90m", "\033[0m"
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def recognise(row, purpose=None):
@@ -45,14 +47,15 @@ def recognise(row, purpose=None):
     purpose: the key in STAGES of the file's first good row. In a file of prompts a conversation is
     one, too.
     """
-    if isinstance(row, dict) and "chosen" in row and "rejected" in row:
+    fields = row if isinstance(row, dict) else {}
+    if "chosen" in fields and "rejected" in fields:
         return to_preference(row)
-    if isinstance(row, dict) and isinstance(row.get("text"), str) \
-            and not is_spoken(row) and "prompt" not in row:
+    spoken = is_spoken(row)
+    if isinstance(fields.get("text"), str) and "prompt" not in fields and not spoken:
         if not row["text"].strip():
             raise ValueError("the text is empty")
         return "text", {"text": check_text(row["text"])}
-    if purpose == "prompt" or isinstance(row, dict) and "prompt" in row and not is_spoken(row):
+    if purpose == "prompt" or ("prompt" in fields and not spoken):
         kind, record = to_conversation(row, need_answer=False)
         return kind, {"prompt": record["messages"]}
     return to_conversation(row)
@@ -86,18 +89,28 @@ def render(record, tok, row_len):
 
 def show(ids, mask, tok, color, limit=400):
     """The text of the first `limit` ids; supervised text is green, or without colour in [[ ]]."""
-    pieces, start = [], 0
-    for end in range(1, min(len(ids), limit) + 1):
-        if end == min(len(ids), limit) or mask[end] != mask[start]:
-            # Control characters of the data would steer the terminal: show them as escapes.
-            said = re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", lambda m: repr(m[0])[1:-1],
-                          tok.decode(ids[start:end]))
-            if color:
-                said = (GREEN if mask[start] else GREY) + said + PLAIN
-            pieces.append(f"[[{said}]]" if mask[start] and not color else said)
-            start = end
-    return "".join(pieces) + (f" ... {len(ids) - limit:,} more tokens" if len(ids) > limit
-                              else "")
+    pieces = []
+    start = 0
+    n_shown = min(len(ids), limit)
+    for end in range(1, n_shown + 1):
+        if end < n_shown and mask[end] == mask[start]:
+            continue
+        text = CONTROL.sub(escaped, tok.decode(ids[start:end]))
+        if color:
+            pieces.append((GREEN if mask[start] else GREY) + text + PLAIN)
+        elif mask[start]:
+            pieces.append(f"[[{text}]]")
+        else:
+            pieces.append(text)
+        start = end
+    if len(ids) > limit:
+        pieces.append(f" ... {len(ids) - limit:,} more tokens")
+    return "".join(pieces)
+
+
+def escaped(match):
+    """A control character, which would steer the terminal, as Python writes it: \\x1b."""
+    return repr(match[0])[1:-1]
 
 
 def check(path, tok, unit, seq_len, n_samples, n_bad_shown, color):
@@ -105,70 +118,87 @@ def check(path, tok, unit, seq_len, n_samples, n_bad_shown, color):
 
     unit: "tokens", or "bytes" where no tokenizer is trained yet.
     """
-    kinds, bad, n_bad, purpose, shown_at = {}, [], 0, None, time.time()
-    places, lengths, supervised, n_cut, n_skipped = \
-        array.array("q"), array.array("q"), array.array("q"), 0, 0
+    # 1) Read all rows and count. The first good one says what the file is for.
+    purpose = None
+    kinds = Counter()
+    places, lengths, supervised = (array.array("q") for _ in range(3))
+    n_cut = n_skipped = n_bad = 0
+    bad = []
     # A token is about four bytes.
     row_len = (seq_len if unit == "tokens" else 4 * seq_len) + 1
-    for line, place, kind, record, reason in scan(path, lambda row: recognise(row, purpose)):
-        if record and stage_of(record) != (purpose := purpose or stage_of(record)):
-            reason = (f"{STAGES[stage_of(record)]}, in a file that begins with "
-                      f"{STAGES[purpose]}")
+    shown_at = time.time()
+
+    def convert(row):
+        return recognise(row, purpose)
+
+    for line, place, kind, record, reason in scan(path, convert):
+        if record:
+            purpose = purpose or stage_of(record)
+            if stage_of(record) != purpose:
+                reason = f"{STAGES[stage_of(record)]}, in a file that begins with {STAGES[purpose]}"
         if reason:
             n_bad += 1
             if len(bad) < n_bad_shown:
                 bad.append(f"  {path}:{line}: {reason}")
             continue
         ids, mask, cut, skipped = render(record, tok, row_len)
-        kinds[kind] = kinds.get(kind, 0) + 1
+        kinds[kind] += 1
         places.extend(place)
         lengths.append(len(ids))
         supervised.append(sum(mask))
-        n_cut, n_skipped = n_cut + cut, n_skipped + skipped
+        n_cut += cut
+        n_skipped += skipped
         if sys.stderr.isatty() and time.time() - shown_at > 0.5:
             shown_at = time.time()
-            print(f"\r{path}: {len(lengths) + n_bad:,} rows", end="", file=sys.stderr,
-                  flush=True)
+            print(f"\r{path}: {len(lengths) + n_bad:,} rows", end="", file=sys.stderr, flush=True)
     if sys.stderr.isatty():
         print("\r\033[K", end="", file=sys.stderr)
 
-    print(f"{path}")
-    print(f"  rows        {len(lengths) + n_bad:,}: {len(lengths):,} good, {n_bad:,} bad"
-          if lengths or n_bad else "  rows        no rows: there is nothing to train on")
-    if lengths:
-        lengths, supervised = np.array(lengths), np.array(supervised)
-        found = ", ".join(f"{n:,} {kind}"
-                          for kind, n in sorted(kinds.items(), key=lambda item: -item[1]))
-        print(f"  recognised  {STAGES[purpose]}: {found}")
-        print(f"  {unit:11} {lengths.sum():,}, {supervised.sum():,} of them supervised "
-              f"({100 * supervised.sum() / lengths.sum():.1f} %)")
+    # 2) What was found, and how it fits.
+    n_good = len(lengths)
+    print(path)
+    if not n_good and not n_bad:
+        print("  rows        no rows: there is nothing to train on")
+    else:
+        print(f"  rows        {n_good + n_bad:,}: {n_good:,} good, {n_bad:,} bad")
+    if n_good:
+        found = ", ".join(f"{n:,} {kind}" for kind, n in kinds.most_common())
+        n_ids = sum(lengths)
+        n_supervised = sum(supervised)
         percentiles = ", ".join(
-            f"{name} {int(np.percentile(lengths, p, method='higher')):,}" for name, p in
+            f"{name} {int(np.percentile(lengths, percent, method='higher')):,}" for name, percent in
             [("shortest", 0), ("median", 50), ("90 %", 90), ("99 %", 99), ("longest", 100)])
+        print(f"  recognised  {STAGES[purpose]}: {found}")
+        print(f"  {unit:11} {n_ids:,}, {n_supervised:,} of them supervised "
+              f"({100 * n_supervised / n_ids:.1f} %)")
         print(f"  length      {percentiles} {unit} a row")
+        about = "" if unit == "tokens" else " (about)"
+        share = f"{100 * n_cut / n_good:.1f} %"
         if purpose == "text":
             print(f"  fit         documents are packed one behind another: none is cut at "
                   f"--seq_len {seq_len}")
+        elif purpose == "prompt":
+            print(f"  fit         at --seq_len {seq_len}{about}: {n_cut:,} take more than half a "
+                  f"row and lose their beginning ({share})")
         else:
-            about, share = "" if unit == "tokens" else " (about)", 100 * n_cut / len(lengths)
-            lost = (f"take more than half a row and lose their beginning ({share:.1f} %)"
-                    if purpose == "prompt" else
-                    f"do not fit in a row and lose their end ({share:.1f} %); in {n_skipped:,} of "
-                    f"these no answer is left: skipped")
-            print(f"  fit         at --seq_len {seq_len}{about}: {n_cut:,} {lost}")
-    n_samples = min(n_samples, len(lengths))
-    for i in np.unique(np.linspace(0, len(lengths) - 1, n_samples).astype(int)):
-        ids, mask, *_ = render(
-            recognise(read_row(path, places[2 * i:2 * i + 2]), purpose)[1], tok, row_len)
+            print(f"  fit         at --seq_len {seq_len}{about}: {n_cut:,} do not fit in a row and "
+                  f"lose their end ({share}); in {n_skipped:,} of these no answer is left: skipped")
+
+    # 3) Samples from all over the file, then the bad rows.
+    n_samples = min(n_samples, n_good)
+    for i in np.unique(np.linspace(0, n_good - 1, n_samples).astype(int)):
+        _, record = recognise(read_row(path, places[2 * i:2 * i + 2]), purpose)
+        ids, mask, _, _ = render(record, tok, row_len)
         mark = "green" if color else "in [[ ]]"
         print(f"\n  ---- good row {i + 1}: {len(ids):,} {unit}, "
               f"{sum(mask):,} supervised ({mark}) ----")
         print(show(ids, mask, tok, color))
     if bad:
-        print("\n" + "\n".join(bad)
-              + (f"\n  ... and {n_bad - len(bad):,} more" if n_bad > len(bad) else ""))
+        print("\n" + "\n".join(bad))
+        if n_bad > len(bad):
+            print(f"  ... and {n_bad - len(bad):,} more")
     print()
-    return len(lengths), n_bad
+    return n_good, n_bad
 
 
 def find_tokenizer(out):
@@ -177,8 +207,8 @@ def find_tokenizer(out):
         return Tokenizer.load(out / "tokenizer"), "tokens"
     print(f"{out / 'tokenizer'} is not trained yet (python tokenizer.py): counting bytes in place "
           f"of tokens, about 4 a token\n")
-    return Tokenizer(b"".join(b"%s %d\n" % (base64.b64encode(bytes([i])), i) for i in range(256)),
-                     r"[\s\S]"), "bytes"
+    merges = b"".join(b"%s %d\n" % (base64.b64encode(bytes([i])), i) for i in range(256))
+    return Tokenizer(merges, r"[\s\S]"), "bytes"
 
 
 def main():
@@ -203,16 +233,26 @@ def main():
     if args.seq_len < 0 or args.samples < 0 or args.bad < 0:
         raise ValueError(f"--seq_len, --samples and --bad must be at least 0, not "
                          f"{args.seq_len}, {args.samples} and {args.bad}")
-    files, out = list_files(args.files, (".jsonl", ".json")), Path(args.out)
+    files = list_files(args.files, (".jsonl", ".json"))
+    out = Path(args.out)
     tok, unit = find_tokenizer(out)
-    trained = (out / "pretrain" / "meta.json").exists()
-    seq_len = args.seq_len or (read_meta(out / "pretrain")["model"]["seq_len"] if trained
-                               else 1024)
-    good, bad = zip(*(check(path, tok, unit, seq_len, args.samples, args.bad, args.color)
-                      for path in files))
+    if args.seq_len:
+        seq_len = args.seq_len
+    elif (out / "pretrain" / "meta.json").exists():
+        seq_len = read_meta(out / "pretrain")["model"]["seq_len"]
+    else:
+        seq_len = 1024
+
+    good = []
+    bad = []
+    for path in files:
+        n_good, n_bad = check(path, tok, unit, seq_len, args.samples, args.bad, args.color)
+        good.append(n_good)
+        bad.append(n_bad)
     if any(bad):
-        print(f"{sum(bad):,} bad rows in {sum(map(bool, bad))} of {len(files)} files. Repair them"
-              + (", or train without them: --skip_bad_rows" if any(good) else ": no row is good"))
+        or_else = ", or train without them: --skip_bad_rows" if any(good) else ": no row is good"
+        print(f"{sum(bad):,} bad rows in {sum(map(bool, bad))} of {len(files)} files. "
+              f"Repair them{or_else}")
     if any(bad) or not all(good):
         sys.exit(1)
 

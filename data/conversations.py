@@ -35,16 +35,16 @@ def read_conversations(paths, skip_bad_rows=False, need_answer=True):
     ValueError with file:line for the first bad row; with skip_bad_rows the bad rows are left out,
     counted and named on stderr.
     """
-    return Rows(paths, functools.partial(to_conversation, need_answer=need_answer), "conversation",
-                skip_bad_rows)
+    convert = functools.partial(to_conversation, need_answer=need_answer)
+    return FileRows(paths, convert, "conversation", skip_bad_rows)
 
 
 def read_preferences(paths, skip_bad_rows=False):
     """The same for pairs of conversations that differ in their last answer: chosen and rejected."""
-    return Rows(paths, to_preference, "preference pair", skip_bad_rows)
+    return FileRows(paths, to_preference, "preference pair", skip_bad_rows)
 
 
-class Rows(Lazy):
+class FileRows(Lazy):
     """The rows of .jsonl and .json files by index, each read from its file when it is asked for.
 
     kinds: the name of each format that was found -> how many rows have it.
@@ -52,50 +52,60 @@ class Rows(Lazy):
     """
 
     def __init__(self, paths, convert, noun, skip_bad_rows=False):
-        self.files, self.convert, self.kinds, self.bad = \
-            list_files(paths, (".jsonl", ".json")), convert, {}, []
-        self.file_of, self.places = array.array("i"), array.array("q")
+        self.files = list_files(paths, (".jsonl", ".json"))
+        self.convert = convert
+        self.kinds = {}
+        self.bad = []
+        # Of row i: the number of its file at i, its byte offset at 2 * i, its length at 2 * i + 1.
+        self.file_of = array.array("i")
+        self.places = array.array("q")
         for k, path in enumerate(self.files):
             for line, place, kind, _, reason in scan(path, convert):
-                if reason and not skip_bad_rows:
+                if not reason:
+                    self.kinds[kind] = self.kinds.get(kind, 0) + 1
+                    self.file_of.append(k)
+                    self.places.extend(place)
+                elif skip_bad_rows:
+                    self.bad.append((f"{path}:{line}", reason))
+                else:
                     raise ValueError(f"{path}:{line}: {reason}. "
                                      f"See all bad rows: python data/check.py {path}; "
                                      f"or leave them out: --skip_bad_rows")
-                if reason:
-                    self.bad.append((f"{path}:{line}", reason))
-                    continue
-                self.kinds[kind] = self.kinds.get(kind, 0) + 1
-                self.file_of.append(k)
-                self.places.extend(place)
         if self.bad:
-            print(f"skipped {len(self.bad)} bad rows of {len(self.bad) + len(self)}:",
-                  file=sys.stderr)
-            for where, reason in self.bad[:20]:
-                print(f"  {where}: {reason}", file=sys.stderr)
-            if len(self.bad) > 20:
-                print(f"  ... and {len(self.bad) - 20} more", file=sys.stderr)
+            self.name_bad_rows()
         if not len(self):
             raise ValueError(f"{', '.join(map(str, self.files))}: no {noun} in here. "
                              f"Check it: python data/check.py FILE")
+
+    def name_bad_rows(self, most=20):
+        n_rows = len(self.bad) + len(self)
+        print(f"skipped {len(self.bad)} bad rows of {n_rows}:", file=sys.stderr)
+        for where, reason in self.bad[:most]:
+            print(f"  {where}: {reason}", file=sys.stderr)
+        if len(self.bad) > most:
+            print(f"  ... and {len(self.bad) - most} more", file=sys.stderr)
 
     def __len__(self):
         return len(self.file_of)
 
     def get(self, i):
         path = self.files[self.file_of[i]]
+        place = self.places[2 * i:2 * i + 2]
         try:
-            return self.convert(read_row(path, self.places[2 * i:2 * i + 2]))[1]
+            _, record = self.convert(read_row(path, place))
         except ValueError as e:
             raise ValueError(f"{path}: the file has changed since it was checked "
-                             f"(at byte {self.places[2 * i]:,}: {e}). Run again") from None
+                             f"(at byte {place[0]:,}: {e}). Run again") from None
+        return record
 
 
 def read_row(path, place):
     """The parsed row at a place, (byte offset, length), of a file."""
     # Opened each time: forked workers that share an open file would move each other's position.
+    offset, length = place
     with open(path, "rb") as file:
-        file.seek(place[0])
-        return parse_json_line(file.read(place[1]))
+        file.seek(offset)
+        return parse_json_line(file.read(length))
 
 
 def scan(path, convert):
@@ -119,30 +129,53 @@ def scan(path, convert):
 
 def raw_rows(path):
     """Yield (line, byte offset, bytes) of each row: each line, or each element of the one array."""
-    line = offset = 0
     with open(path, "rb") as file:
-        if file.read(1 << 16).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"["):
+        beginning = file.read(1 << 16).removeprefix(b"\xef\xbb\xbf").lstrip()
+        if beginning.startswith(b"["):
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                begin = data.find(b"[")
-                # Where the first line ends; find's -1 for "no line end" becomes the file's end.
-                end = data.find(b"\n", begin) % (len(data) + 1)
-                one_line = not NOT_BLANK.search(data, end)
-                as_lines = is_message(data[slice(*next(array_elements(data), (0, 0)))])
-                if not as_lines and (one_line or not is_whole(data[begin:end])):
-                    for number, (start, end) in enumerate(array_elements(data), 1):
-                        line, offset = line + data[offset:start].count(b"\n"), start
-                        yield f"{line + 1} (element {number})" if one_line else str(line + 1), \
-                            start, data[start:end]
+                first_line, one_line = find_first_line(data)
+                if is_array_of_rows(data, first_line, one_line):
+                    yield from element_rows(data, one_line)
                     return
         file.seek(0)
+        offset = 0
         for line, raw in enumerate(file, 1):
             if raw.strip():
                 yield str(line), offset, raw
             offset += len(raw)
 
 
+def find_first_line(data):
+    """The slice from the first bracket to the end of its line; whether no other line follows."""
+    begin = data.find(b"[")
+    end = data.find(b"\n", begin)
+    if end < 0:
+        end = len(data)
+    return slice(begin, end), not NOT_BLANK.search(data, end)
+
+
+def is_array_of_rows(data, first_line, one_line):
+    """Is a file that begins with a bracket one array? Its lines can be arrays, too."""
+    begin, end = next(array_elements(data), (0, 0))
+    # An array of messages is a conversation: the first line of many.
+    if is_message(data[begin:end]):
+        return False
+    # A line that is a whole array, but not the only line: the file has one value a line.
+    return one_line or not is_whole(data[first_line])
+
+
+def element_rows(data, one_line):
+    """What raw_rows yields for a file that is one array."""
+    line = 1
+    offset = 0
+    for number, (start, end) in enumerate(array_elements(data), 1):
+        line += data[offset:start].count(b"\n")
+        offset = start
+        where = f"{line} (element {number})" if one_line else str(line)
+        yield where, start, data[start:end]
+
+
 def is_message(raw):
-    """Is this JSON a message? An array of messages is one conversation, not an array of rows."""
     try:
         keys = json.loads(raw).keys()
         return {"role", "content"} <= keys or {"from", "value"} <= keys
@@ -151,7 +184,6 @@ def is_message(raw):
 
 
 def is_whole(raw):
-    """Is this line a whole JSON array? If others follow it, the file has one value a line."""
     try:
         return raw.rstrip().endswith(b"]") and json.loads(raw) is not None
     except (ValueError, RecursionError):
@@ -164,9 +196,11 @@ def array_elements(data):
     Where the brackets do not match, one more pair tells: it reaches from the unfinished element to
     the end of the file, and is empty if all elements are whole.
     """
+    # start is where the present element begins, 0 between two elements.
     depth = start = 0
     for token in JSON_TOKEN.finditer(data):
-        opens, closes = token[0] in (b"[", b"{"), token[0] in (b"]", b"}")
+        opens = token[0] in (b"[", b"{")
+        closes = token[0] in (b"]", b"}")
         if depth == 1 and not closes:
             start = token.start()
         depth += opens - closes

@@ -21,10 +21,9 @@ How the text is cut into documents
             leaves something for validation.
 
 How the text is split
-  By name, where some files, or the folders they lie in, have the word val, valid or validation in
-  their name (TinyStoriesV2-GPT4-valid.txt) and others have not: then the former are the validation
-  split.
-  Otherwise by the hash of the document's text: a document is validation if its hash falls under
+  By name, if some files have the word val, valid or validation in their name, or in that of a
+  folder they lie in, and others have not: TinyStoriesV2-GPT4-valid.txt is for validation.
+  Otherwise by the hash of the document's text: a document is for validation if its hash falls under
   `val_share`. Since nothing else decides, two equal documents are always on the same side.
   A share of a small text is too little to validate with. So the threshold rises until validation
   has 3,072 characters (600 tokens or more), but not beyond a third of the text. And a text of less
@@ -39,16 +38,34 @@ import lzma
 import os
 import re
 import sys
+from itertools import chain
 from pathlib import Path
 
 SUFFIXES = (".txt", ".jsonl", ".jsonl.gz", ".jsonl.xz", ".parquet")
-# A .txt file without any line break is read, and cut, in pieces of this size.
-READ_CHARS = 1 << 20
-# With fewer characters than this, val_share = 2 % is hardly enough to validate with.
-SMALL = 1 << 18
-# Validation should have this many characters: a row of 512 tokens, and some to spare.
-VAL_CHARS = 3072
 
+
+def read_documents(paths, split, val_share=0.02):
+    """The documents of files and folders `paths` in order: an iterator of str, "train" or "val".
+
+    FileNotFoundError for a missing path at once; ValueError with file:line for bad data when the
+    reading comes to it, or at the end if the split has no document.
+    """
+    if split not in ("train", "val"):
+        raise ValueError(f"split must be 'train' or 'val', not {split!r}")
+    if not 0 <= val_share < 1:
+        raise ValueError(f"val_share must be at least 0 and less than 1, not {val_share}")
+    files = list_files(paths)
+    is_val = named_validation(files)
+    if any(is_val) and not all(is_val):
+        wanted = [file for file, val in zip(files, is_val) if val == (split == "val")]
+        documents = documents_in(wanted)
+    else:
+        documents = split_by_hash(documents_in(files), split, val_share)
+    return not_empty(documents, split, paths)
+
+
+# --------------------------------------------------------------------------------------------------
+# Which files
 
 DOWNLOADS = Path(__file__).resolve().parent / "downloads"
 # Pretraining reads the first of these that is on disk.
@@ -64,35 +81,15 @@ def choose_documents(paths, on_gpu, say=print, dest=DOWNLOADS):
     """
     if list(paths) == ["demo"]:
         return ()
-    found = [Path(dest, name) for name in PRETRAINING
-             if any(f.name.endswith(SUFFIXES) for f in Path(dest, name).rglob("*"))]
-    if paths or not found or not on_gpu:
+    if paths or not on_gpu:
         return tuple(paths)
-    say(f"text       {found[0]}, as this is a GPU and it is on disk "
-        f"(--data demo: the text that is on every machine)")
-    return (str(found[0]),)
-
-
-def read_documents(paths, split, val_share=0.02):
-    """The documents of files and folders `paths` in order: an iterator of str, "train" or "val".
-
-    FileNotFoundError for a missing path at once; ValueError with file:line for bad data when the
-    reading comes to it, or at the end if the split has no document.
-    """
-    if split not in ("train", "val"):
-        raise ValueError(f"split must be 'train' or 'val', not {split!r}")
-    if not 0 <= val_share < 1:
-        raise ValueError(f"val_share must be at least 0 and less than 1, not {val_share}")
-    files = list_files(paths)
-    # A folder that holds all of the files says nothing about any one of them.
-    shared = os.path.commonpath([f.absolute().parent for f in files])
-    names = [os.path.relpath(f.absolute(), shared).lower() for f in files]
-    is_val = [bool(re.search(r"(?<![a-z])val(id|idation)?(?![a-z])", name)) for name in names]
-    if any(is_val) and not all(is_val):
-        named_val, named_train = [[f for f, val in zip(files, is_val) if val == want]
-                                  for want in (True, False)]
-        return _checked(_documents_of(named_val if split == "val" else named_train), split, paths)
-    return _checked(_split_by_hash(_documents_of(files), split, val_share), split, paths)
+    for name in PRETRAINING:
+        folder = Path(dest, name)
+        if any(file.name.endswith(SUFFIXES) for file in folder.rglob("*")):
+            say(f"text       {folder}, as this is a GPU and it is on disk "
+                f"(--data demo: the text that is on every machine)")
+            return (str(folder),)
+    return ()
 
 
 def list_files(paths, suffixes=SUFFIXES):
@@ -106,9 +103,7 @@ def list_files(paths, suffixes=SUFFIXES):
     files = []
     for path in map(Path, paths):
         if path.is_dir():
-            found = sorted(
-                f for f in path.rglob("*") if f.name.endswith(suffixes) and f.is_file()
-                and not any(part.startswith(".") for part in f.relative_to(path).parts))
+            found = files_in(path, suffixes)
             if not found:
                 raise ValueError(f"{path}: no file in this folder ends in {', '.join(suffixes)}. "
                                  f"Name another folder")
@@ -126,11 +121,128 @@ def list_files(paths, suffixes=SUFFIXES):
     return files
 
 
-def check_text(text):
-    """Return text unchanged, or say in a ValueError why no tokenizer should see it.
+def files_in(folder, suffixes):
+    found = []
+    for path in folder.rglob("*"):
+        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+        if path.name.endswith(suffixes) and path.is_file() and not hidden:
+            found.append(path)
+    return sorted(found)
 
-    All readers share this check.
+
+def named_validation(files):
+    """For each file: is it, or a folder that it lies in, called val, valid or validation?"""
+    # A folder that holds all of the files says nothing about any one of them.
+    shared = os.path.commonpath([file.absolute().parent for file in files])
+    names = [os.path.relpath(file.absolute(), shared).lower() for file in files]
+    return [bool(re.search(r"(?<![a-z])val(id|idation)?(?![a-z])", name)) for name in names]
+
+
+# --------------------------------------------------------------------------------------------------
+# The documents of each file type
+
+# A .txt file without any line break is read, and cut, in pieces of this size.
+READ_CHARS = 1 << 20
+
+
+def documents_in(files):
+    for path in files:
+        if path.suffix == ".txt":
+            documents = txt_documents(path)
+        elif path.suffix == ".parquet":
+            documents = parquet_documents(path)
+        else:
+            documents = jsonl_documents(path)
+        for text in documents:
+            if text and not text.isspace():
+                yield text
+
+
+def jsonl_documents(path):
+    for number, row in read_json_lines(path):
+        try:
+            yield text_of(row)
+        except ValueError as e:
+            raise ValueError(f"{path}:{number}: {e}") from None
+
+
+def text_of(row):
+    """A parsed line of a .jsonl file -> its text; ValueError if it has none, or a bad one."""
+    if not isinstance(row, dict) or "text" not in row:
+        if isinstance(row, dict):
+            got = f"an object with {', '.join(row) or 'no field'}"
+        else:
+            got = f"a {type(row).__name__}"
+        raise ValueError(f'expected an object with a field "text", got {got}. Documents look like '
+                         f'{{"text": "..."}}; conversations belong to midtrain.py and sft.py')
+    if not isinstance(row["text"], str):
+        raise ValueError(f'field "text" must be a string, got {type(row["text"]).__name__}')
+    return check_text(row["text"])
+
+
+def txt_documents(path):
+    # A blank line ends a document once it has this many characters: never in a short file.
+    size = path.stat().st_size
+    if size <= 65_536:
+        min_chars = size + 1
+    else:
+        min_chars = min(max(size // 256, 4_096), 65_536)
+    # readline may cut a long line inside a character: an incremental decoder keeps the first half.
+    decoder = codecs.getincrementaldecoder("utf-8-sig")()
+    lines = []
+    n_chars = 0
+    number = 1
+    begins_line = True
+    with open(path, "rb") as file:
+        while raw := file.readline(READ_CHARS):
+            try:
+                line = check_text(decoder.decode(raw)).replace("\r\n", "\n")
+            except UnicodeDecodeError as e:
+                raise ValueError(f"{path}:{number}: byte 0x{e.object[e.start]:02x} is not UTF-8. "
+                                 f"Convert the file to UTF-8") from None
+            except ValueError as e:
+                raise ValueError(f"{path}:{number}: {e}") from None
+            separator = begins_line and line.strip() == "<|endoftext|>"
+            blank = begins_line and line.isspace()
+            if not separator:
+                lines.append(line)
+                n_chars += len(line)
+            if separator or n_chars >= READ_CHARS or (blank and n_chars >= min_chars):
+                yield "".join(lines)
+                lines = []
+                n_chars = 0
+            begins_line = raw.endswith(b"\n")
+            if begins_line:
+                number += 1
+    if decoder.getstate()[0]:
+        raise ValueError(f"{path}:{number}: the file ends inside a UTF-8 character. Was it cut "
+                         f"off? Copy it again")
+    yield "".join(lines)
+
+
+def parquet_documents(path):
+    """The column "text", without unusable rows: nobody can edit a published corpus by hand.
+
+    How many were left out, and the first of them, is said on stderr.
     """
+    bad = []
+    for number, row in enumerate(read_parquet(path, ["text"])):
+        text = row["text"]
+        try:
+            if not isinstance(text, str):
+                raise ValueError(f'"text" is {type(text).__name__}, not a string')
+            yield check_text(text)
+        except ValueError as e:
+            bad.append(f"row {number}: {e}")
+    if bad:
+        print(f"{path}: left out {len(bad)} unusable rows; the first is {bad[0]}", file=sys.stderr)
+
+
+# --------------------------------------------------------------------------------------------------
+# What the readers of conversations and of published sources use, too
+
+def check_text(text):
+    """Return text unchanged, or say in a ValueError why no tokenizer should see it."""
     if "\x00" in text:
         raise ValueError(f"NUL character at position {text.index(chr(0))}: text has none. Remove "
                          f"it, or convert the file if it is binary or UTF-16")
@@ -138,23 +250,29 @@ def check_text(text):
         text.encode("utf-8")
     except UnicodeEncodeError as e:
         raise ValueError(f"lone surrogate \\u{ord(text[e.start]):04x} at position {e.start}: half "
-                         f"of a character, has no UTF-8. Repair the escape or remove it") from None
+                         f"of a character, which UTF-8 cannot hold. Repair the escape or remove "
+                         f"it") from None
     return text
 
 
 def read_json_lines(path):
     """Yield (line number, parsed value) of each non-blank line of .jsonl, .jsonl.gz, .jsonl.xz."""
-    opener = gzip.open if path.name.endswith(".gz") else \
-        lzma.open if path.name.endswith(".xz") else open
+    if path.name.endswith(".gz"):
+        opener = gzip.open
+    elif path.name.endswith(".xz"):
+        opener = lzma.open
+    else:
+        opener = open
     number = 0
     try:
         with opener(path, "rb") as file:
             for number, raw in enumerate(file, 1):
-                if raw.strip():
-                    try:
-                        yield number, parse_json_line(raw)
-                    except ValueError as e:
-                        raise ValueError(f"{path}:{number}: {e}") from None
+                if not raw.strip():
+                    continue
+                try:
+                    yield number, parse_json_line(raw)
+                except ValueError as e:
+                    raise ValueError(f"{path}:{number}: {e}") from None
     except (EOFError, lzma.LZMAError, gzip.BadGzipFile) as e:
         raise ValueError(f"{path}: broken compressed file after line {number} ({e}). "
                          f"Fetch it again") from None
@@ -168,94 +286,19 @@ def parse_json_line(raw):
         raise ValueError(f"byte 0x{raw[e.start]:02x} at position {e.start} is not UTF-8. "
                          f"Convert the file to UTF-8") from None
     except json.JSONDecodeError as e:
-        hint = (" Is it one JSON value spread over many lines? "
-                "A .jsonl file has one complete value on each line.")
-        further = f", {e.lineno - 1} lines on" if e.lineno > 1 else ""
-        raise ValueError(f"broken JSON at column {e.colno}{further} ({e.msg})."
-                         f"{hint if len(raw.strip()) < 4 else ''} "
+        where = f"column {e.colno}"
+        # An element of an array may span many lines.
+        if e.lineno > 1:
+            where += f", {e.lineno - 1} lines further down"
+        hint = ""
+        if len(raw.strip()) < 4:
+            hint = ("Is it one JSON value spread over many lines? "
+                    "A .jsonl file has one complete value on each line. ")
+        raise ValueError(f"broken JSON at {where} ({e.msg}). {hint}"
                          f"Repair or delete the line") from None
     # Python refuses to parse a number of 5,000 digits or 100,000 brackets inside one another.
     except (ValueError, RecursionError) as e:
         raise ValueError(f"unreadable JSON ({e}). Repair or delete the line") from None
-
-
-# --------------------------------------------------------------------------------------------------
-# One reader for each file type
-
-def _documents_of(files):
-    for path in files:
-        read = _read_txt if path.suffix == ".txt" else \
-            _read_parquet if path.suffix == ".parquet" else _read_jsonl
-        for text in read(path):
-            if text and not text.isspace():
-                yield text
-
-
-def _read_jsonl(path):
-    for number, row in read_json_lines(path):
-        where = f"{path}:{number}"
-        if not isinstance(row, dict) or "text" not in row:
-            got = f"a {type(row).__name__}" if not isinstance(row, dict) else \
-                f"an object with {', '.join(row) or 'no field'}"
-            raise ValueError(f'{where}: expected an object with a field "text", got {got}. '
-                             f'Documents look like {{"text": "..."}}; conversations belong to '
-                             f'midtrain.py and sft.py')
-        if not isinstance(row["text"], str):
-            raise ValueError(f'{where}: field "text" must be a string, got '
-                             f'{type(row["text"]).__name__}')
-        try:
-            yield check_text(row["text"])
-        except ValueError as e:
-            raise ValueError(f"{where}: {e}") from None
-
-
-def _read_txt(path):
-    size = path.stat().st_size
-    min_chars = size + 1 if size <= 65_536 else min(max(size // 256, 4_096), 65_536)
-    # readline may cut a long line inside a character: an incremental decoder keeps the first half.
-    decoder = codecs.getincrementaldecoder("utf-8-sig")()
-    pieces, n_chars, number, after_break = [], 0, 1, True
-    with open(path, "rb") as file:
-        while raw := file.readline(READ_CHARS):
-            try:
-                line = check_text(decoder.decode(raw)).replace("\r\n", "\n")
-            except UnicodeDecodeError as e:
-                raise ValueError(f"{path}:{number}: byte 0x{e.object[e.start]:02x} is not UTF-8. "
-                                 f"Convert the file to UTF-8") from None
-            except ValueError as e:
-                raise ValueError(f"{path}:{number}: {e}") from None
-            separator = after_break and line.strip() == "<|endoftext|>"
-            if not separator:
-                pieces.append(line)
-                n_chars += len(line)
-            if separator or n_chars >= READ_CHARS \
-                    or (n_chars >= min_chars and after_break and line.isspace()):
-                yield "".join(pieces)
-                pieces, n_chars = [], 0
-            after_break = raw.endswith(b"\n")
-            number += after_break
-    if decoder.getstate()[0]:
-        raise ValueError(f"{path}:{number}: the file ends inside a UTF-8 character. Was it cut "
-                         f"off? Copy it again")
-    yield "".join(pieces)
-
-
-def _read_parquet(path):
-    """The column "text", without unusable rows: nobody can edit a published corpus by hand.
-
-    How many were left out, and the first of them, is said on stderr.
-    """
-    bad = []
-    for row, text in enumerate(read_parquet(path, ["text"])):
-        text = text["text"]
-        try:
-            if not isinstance(text, str):
-                raise ValueError(f'"text" is {type(text).__name__}, not a string')
-            yield check_text(text)
-        except ValueError as e:
-            bad.append(f"row {row}: {e}")
-    if bad:
-        print(f"{path}: left out {len(bad)} unusable rows; the first is {bad[0]}", file=sys.stderr)
 
 
 def read_parquet(path, columns=None):
@@ -286,36 +329,48 @@ def read_parquet(path, columns=None):
 # --------------------------------------------------------------------------------------------------
 # The split
 
-def _hash(text):
+# With fewer characters than this, val_share = 2 % is hardly enough to validate with.
+SMALL = 1 << 18
+# Validation should have this many characters: a row of 512 tokens, and some to spare.
+VAL_CHARS = 3072
+
+
+def split_by_hash(documents, split, val_share):
+    # Read ahead, far enough to see whether validation will have VAL_CHARS.
+    first = []
+    n_chars = 0
+    enough = val_share == 0
+    while not enough and (text := next(documents, None)) is not None:
+        first.append(text)
+        n_chars += len(text)
+        enough = n_chars >= SMALL and (len(first) >= 1000 or n_chars >= 1 << 24)
+    if n_chars < SMALL:
+        piece = re.compile(r".{512}.{0,511}?\n|.{1,1024}", re.DOTALL)
+        first = [part for text in first for part in piece.findall(text)]
+
+    # A document is validation if its hash is at most the threshold. The threshold rises, from hash
+    # to hash, until validation is large enough; one document is always left for training.
+    threshold = int(val_share * 2**64) - 1
+    n_val = 0
+    hashes = sorted((document_hash(text), len(text)) for text in first)
+    for number, size in hashes[:-1]:
+        if n_val >= min(VAL_CHARS, n_chars // 3):
+            break
+        threshold = max(threshold, number)
+        n_val += size
+
+    for text in chain(first, documents):
+        is_val = document_hash(text) <= threshold
+        if is_val == (split == "val"):
+            yield text
+
+
+def document_hash(text):
     """Document -> integer in [0, 2**64), equal on every machine and in every run, unlike hash()."""
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
 
 
-def _split_by_hash(documents, split, val_share):
-    first, n_chars = [], 0
-    while val_share and (n_chars < SMALL or len(first) < 1000 and n_chars < 1 << 24):
-        text = next(documents, None)
-        if text is None:
-            break
-        first.append(text)
-        n_chars += len(text)
-    if n_chars < SMALL:
-        first = [piece for text in first
-                 for piece in re.findall(r".{512}.{0,511}?\n|.{1,1024}", text, re.DOTALL)]
-    hashes, threshold, n_val = \
-        sorted((_hash(text), len(text)) for text in first), int(val_share * 2**64) - 1, 0
-    # A document is validation if its hash is at most the threshold.
-    for number, size in hashes[:-1]:
-        if n_val >= min(VAL_CHARS, n_chars // 3):
-            break
-        threshold, n_val = max(threshold, number), n_val + size
-    for part in first, documents:
-        for text in part:
-            if (_hash(text) <= threshold) == (split == "val"):
-                yield text
-
-
-def _checked(documents, split, paths):
+def not_empty(documents, split, paths):
     """Pass the documents on; ValueError at the end if there was none."""
     empty = True
     for text in documents:

@@ -39,37 +39,40 @@ SPOKEN = ({"messages"}, {"conversations"}, {"instruction", "output"},
 
 def to_conversation(row, need_answer=True):
     """A parsed JSON row -> (name of the format, conversation); ValueError with the reason."""
-    if isinstance(row, list):
-        kind, messages = "messages (bare list)", read_messages(row)
-    elif not isinstance(row, dict):
-        raise ValueError(f"expected an object or a list of messages, got "
-                         f"{type(row).__name__}")
-    elif "chosen" in row and "rejected" in row:
+    bare_list = isinstance(row, list)
+    if bare_list:
+        row = {"messages": row}
+    if not isinstance(row, dict):
+        raise ValueError(f"expected an object or a list of messages, got {type(row).__name__}")
+    if "chosen" in row and "rejected" in row:
         raise ValueError("a preference pair (chosen, rejected), not a conversation: it belongs to "
                          "dpo.py")
-    elif row.get("label") is False and need_answer:
+    if row.get("label") is False and need_answer:
         raise ValueError("label is false: the answer is an unwanted one (KTO), not one to learn")
-    elif "messages" in row:
-        kind, messages = "messages", with_system(row, read_messages(row["messages"]))
+
+    if "messages" in row:
+        kind = "messages (bare list)" if bare_list else "messages"
+        messages = read_messages(row["messages"])
     elif "conversations" in row:
-        kind, messages = "conversations (ShareGPT)", \
-            with_system(row, read_messages(row["conversations"]))
+        kind = "conversations (ShareGPT)"
+        messages = read_messages(row["conversations"])
     elif "instruction" in row and "output" in row:
-        kind, messages = "instruction/output (Alpaca)", \
-            alpaca_prompt(row) + said("assistant", row["output"])
+        kind = "instruction/output (Alpaca)"
+        messages = alpaca_prompt(row) + said("assistant", row["output"])
     elif "prompt" in row and ("completion" in row or "response" in row):
         answer = "completion" if "completion" in row else "response"
-        kind, messages = f"prompt/{answer}", \
-            speech("user", row["prompt"]) + speech("assistant", row[answer])
-        messages = with_system(row, messages)
+        kind = f"prompt/{answer}"
+        messages = speech("user", row["prompt"]) + speech("assistant", row[answer])
     elif "prompt" in row and not need_answer:
-        kind, messages = "prompt", with_system(row, speech("user", row["prompt"]))
+        kind = "prompt"
+        messages = speech("user", row["prompt"])
     else:
         raise ValueError(f"not recognised: the row has {fields(row)}; expected messages, "
                          f"conversations, instruction and output, or prompt and completion"
                          f"{other_stage(row)}")
+
     check_media(row)
-    record = {"messages": messages}
+    record = {"messages": with_system(row, messages)}
     validate_conversation(record, need_answer)
     return kind, record
 
@@ -84,40 +87,45 @@ def to_preference(row):
         raise ValueError(f"expected an object with the fields chosen and rejected, got {got}"
                          f"{other_stage(row)}")
     check_media(row)
-    kinds, pair = [], {}
-    for side in "chosen", "rejected":
-        answer = row[side]
-        answer = [answer] if isinstance(answer, dict) else answer
-        if isinstance(answer, list):
-            kind, messages = "chosen/rejected (messages)", read_messages(answer)
-            if messages and messages[0]["role"] == "assistant":
-                kind, messages = "chosen/rejected (messages after a prompt)", \
-                    prompt_of(row) + messages
-        elif isinstance(answer, str) and ("prompt" in row or "instruction" in row) \
-                and not is_transcript(answer):
-            kind, messages = "prompt, chosen/rejected (strings)", \
-                prompt_of(row) + said("assistant", answer)
-        elif isinstance(answer, str):
-            kind, messages = "chosen/rejected (HH transcripts)", read_transcript(answer)
-        else:
-            raise ValueError(f"{side} must be a string or a list of messages, got "
-                             f"{type(answer).__name__}")
-        kinds.append(kind)
-        pair[side] = {"messages": with_system(row, messages)}
-        try:
-            validate_conversation(pair[side])
-            if pair[side]["messages"][-1]["role"] != "assistant":
-                raise ValueError("the last message is not the assistant's: there is no answer to "
-                                 "compare")
-        except ValueError as e:
-            raise ValueError(f"{side}: {e}") from None
-    chosen, rejected = pair["chosen"]["messages"], pair["rejected"]["messages"]
+    kind, chosen = read_side(row, "chosen")
+    _, rejected = read_side(row, "rejected")
     if chosen[:-1] != rejected[:-1]:
         raise ValueError("chosen and rejected differ before their last answer: they do not answer "
                          "the same prompt")
     if chosen == rejected:
         raise ValueError("chosen and rejected are equal: there is no preference to learn")
-    return kinds[0], pair
+    return kind, {"chosen": {"messages": chosen}, "rejected": {"messages": rejected}}
+
+
+def read_side(row, side):
+    """The field chosen or rejected -> (name of the format, messages from prompt to answer)."""
+    answer = row[side]
+    if isinstance(answer, dict):
+        answer = [answer]
+    if isinstance(answer, list):
+        kind = "chosen/rejected (messages)"
+        messages = read_messages(answer)
+        if messages and messages[0]["role"] == "assistant":
+            kind = "chosen/rejected (messages after a prompt)"
+            messages = prompt_of(row) + messages
+    elif not isinstance(answer, str):
+        raise ValueError(f"{side} must be a string or a list of messages, got "
+                         f"{type(answer).__name__}")
+    elif is_transcript(answer) or not ("prompt" in row or "instruction" in row):
+        kind = "chosen/rejected (HH transcripts)"
+        messages = read_transcript(answer)
+    else:
+        kind = "prompt, chosen/rejected (strings)"
+        messages = prompt_of(row) + said("assistant", answer)
+    messages = with_system(row, messages)
+    try:
+        validate_conversation({"messages": messages})
+        if messages[-1]["role"] != "assistant":
+            raise ValueError("the last message is not the assistant's: there is no answer to "
+                             "compare")
+    except ValueError as e:
+        raise ValueError(f"{side}: {e}") from None
+    return kind, messages
 
 
 def validate_conversation(record, need_answer=True):
@@ -128,23 +136,27 @@ def validate_conversation(record, need_answer=True):
     messages = record.get("messages") if isinstance(record, dict) else None
     if not isinstance(messages, list) or not messages:
         raise ValueError("expected a non-empty list of messages")
-    first = 1 if isinstance(messages[0], dict) and messages[0].get("role") == "system" else 0
+    has_system = isinstance(messages[0], dict) and messages[0].get("role") == "system"
+    n_system = 1 if has_system else 0
     for i, message in enumerate(messages):
         if not isinstance(message, dict):
             raise ValueError(f"message {i + 1} is a {type(message).__name__}, expected an object "
                              f"with role and content")
-        role, content = message.get("role"), message.get("content")
-        expected = "system" if i < first else ("user", "assistant")[(i - first) % 2]
+        role = message.get("role")
+        if i < n_system:
+            expected = "system"
+        else:
+            expected = ("user", "assistant")[(i - n_system) % 2]
         if role != expected:
             raise ValueError(f"message {i + 1} has role {role!r}, expected {expected!r}: an "
                              f"optional system message, then user and assistant in turn")
         try:
-            validate_content(role, content)
+            validate_content(role, message.get("content"))
         except ValueError as e:
             raise ValueError(f"message {i + 1} ({role}): {e}") from None
-    if len(messages) < first + 1:
+    if len(messages) < n_system + 1:
         raise ValueError("a system message and nothing else: expected user and assistant messages")
-    if need_answer and len(messages) < first + 2:
+    if need_answer and len(messages) < n_system + 2:
         raise ValueError("no assistant message: there is nothing to learn")
 
 
@@ -159,12 +171,12 @@ def validate_content(role, content):
         check_text(content)
         return
     if role != "assistant" or not isinstance(content, list):
-        raise ValueError(f"content is {type(content).__name__}, expected a string"
-                         + (" or a list of parts" if role == "assistant" else ""))
+        expected = "a string or a list of parts" if role == "assistant" else "a string"
+        raise ValueError(f"content is {type(content).__name__}, expected {expected}")
     before = None
     for part in content:
-        if not isinstance(part, dict) or part.get("type") not in PART_TYPES \
-                or not isinstance(part.get("text"), str):
+        is_part = isinstance(part, dict) and part.get("type") in PART_TYPES
+        if not is_part or not isinstance(part.get("text"), str):
             raise ValueError(f'part {str(part)[:60]!r}: expected {{"type": "text", "python" or '
                              f'"python_output", "text": string}}')
         if part["type"] == "python_output" and before != "python":
@@ -187,29 +199,39 @@ def read_messages(items):
         if not isinstance(item, dict):
             raise ValueError(f"message {i} is a {type(item).__name__}, expected an object with "
                              f"role and content")
-        role, content = (item["role"], item.get("content")) if "role" in item else \
-            (item.get("from"), item.get("value"))
+        if "role" in item:
+            role, content = item["role"], item.get("content")
+        else:
+            role, content = item.get("from"), item.get("value")
         if not isinstance(role, str) or role not in ROLES:
-            raise ValueError(f"message {i} has role {role!r}, expected one of "
-                             f"{', '.join(ROLES)}")
+            raise ValueError(f"message {i} has role {role!r}, expected one of {', '.join(ROLES)}")
         role = ROLES[role]
-        # LLaMA-Factory's parts are {"type": "text", "value": ...}.
         if isinstance(content, list):
-            content = [{"type": part["type"], "text": part["value"]}
-                       if isinstance(part, dict) and part.keys() == {"type", "value"} else part
-                       for part in content]
-        # Chat APIs wrap a user's text in a list, [{"type": "text", "text": ...}]; here it is a str.
-        if role != "assistant" and isinstance(content, list):
-            if not all(isinstance(part, dict) and part.get("type") == "text"
-                       and isinstance(part.get("text"), str) for part in content):
-                raise ValueError(f"message {i} ({role}) has parts other than text")
-            content = "".join(part["text"] for part in content)
+            content = [read_part(part) for part in content]
+            # Chat APIs wrap a user's text in a list of parts; here it is a str.
+            if role != "assistant":
+                if not all(is_text(part) for part in content):
+                    raise ValueError(f"message {i} ({role}) has parts other than text")
+                content = "".join(part["text"] for part in content)
         if role != "system" or content not in ("", None):
             messages.append({"role": role, "content": content})
     return messages
 
 
+def read_part(part):
+    """LLaMA-Factory's {"type": "text", "value": "Hi"} -> {"type": "text", "text": "Hi"}."""
+    if isinstance(part, dict) and part.keys() == {"type", "value"}:
+        return {"type": part["type"], "text": part["value"]}
+    return part
+
+
+def is_text(part):
+    is_part = isinstance(part, dict) and part.get("type") == "text"
+    return is_part and isinstance(part.get("text"), str)
+
+
 def said(role, content):
+    """One message -> a list of it, or of nothing for an empty system message."""
     return read_messages([{"role": role, "content": content}])
 
 
@@ -218,22 +240,19 @@ def speech(role, content):
     return read_messages(content) if isinstance(content, list) else said(role, content)
 
 
-def system_of(row):
-    return said("system", row.get("system"))
-
-
 def with_system(row, messages):
     """Put the row's field system in front, unless the messages begin with a system message."""
-    return messages if messages and messages[0]["role"] == "system" else system_of(row) + messages
+    if messages and messages[0]["role"] == "system":
+        return messages
+    return said("system", row.get("system")) + messages
 
 
 def alpaca_prompt(row):
-    """Alpaca's fields but the last answer -> messages.
+    """Alpaca's history (pairs of user and assistant) and question -> messages.
 
-    The system message, the history (pairs of user and assistant), then instruction and input with
-    a blank line between them.
+    The question is the instruction and the input with a blank line between them.
     """
-    messages = system_of(row)
+    messages = []
     history = row.get("history") or []
     for turn in history if isinstance(history, list) else [history]:
         if not isinstance(turn, list) or len(turn) != 2:
@@ -272,18 +291,23 @@ def read_transcript(text):
     if before.strip() or not turns:
         raise ValueError("chosen and rejected are strings without a prompt, and no transcripts "
                          "that begin with a blank line and 'Human:'")
-    messages = [{"role": "user" if who == "Human" else "assistant", "content": content.strip()}
-                for who, content in zip(turns[::2], turns[1::2])]
-    return messages[:-1] if messages[-1] == {"role": "assistant", "content": ""} else messages
+    messages = []
+    for who, content in zip(turns[::2], turns[1::2]):
+        role = "user" if who == "Human" else "assistant"
+        messages.append({"role": role, "content": content.strip()})
+    if messages[-1] == {"role": "assistant", "content": ""}:
+        messages.pop()
+    return messages
 
 
 def check_media(row):
     for name in "images", "videos", "audios":
-        if isinstance(row, dict) and row.get(name):
+        if row.get(name):
             raise ValueError(f"the row has {name}: a model here reads text only")
 
 
 def is_spoken(row):
+    """Does the row have the fields of a conversation?"""
     return isinstance(row, dict) and any(need <= row.keys() for need in SPOKEN)
 
 

@@ -38,7 +38,8 @@ class View(Lazy):
     """The items of `source` at `positions`, a range or an array; its slices are views, too."""
 
     def __init__(self, source, positions):
-        self.source, self.positions = source, positions
+        self.source = source
+        self.positions = positions
 
     def __len__(self):
         return len(self.positions)
@@ -47,23 +48,27 @@ class View(Lazy):
         return self.source[self.positions[i]]
 
     def __getitem__(self, i):
-        return View(self.source, self.positions[i]) if isinstance(i, slice) \
-            else super().__getitem__(i)
+        # A slice of a view is a view of the source, not a view of a view.
+        if isinstance(i, slice):
+            return View(self.source, self.positions[i])
+        return super().__getitem__(i)
 
 
 class Sequence(Lazy):
     """One source after another: Sequence(["ab", "c"]) reads "a", "b", "c"."""
 
     def __init__(self, sources):
-        self.sources = [_cap(source) for source in sources]
+        self.sources = [first_items(source) for source in sources]
         self.ends = np.cumsum([len(source) for source in self.sources], dtype=np.int64)
 
     def __len__(self):
         return int(self.ends[-1]) if len(self.ends) else 0
 
     def get(self, i):
+        # Source k is the first that ends behind item i.
         k = int(np.searchsorted(self.ends, i, side="right"))
-        return self.sources[k][i - (int(self.ends[k - 1]) if k else 0)]
+        begin = int(self.ends[k - 1]) if k > 0 else 0
+        return self.sources[k][i - begin]
 
 
 class Mixture(Sequence):
@@ -74,16 +79,15 @@ class Mixture(Sequence):
 
     def __init__(self, sources, seed=42):
         super().__init__(sources)
-        size = len(self)
-        kind = np.uint32 if size <= 2**32 else np.uint64
-        self.order = np.random.Generator(np.random.PCG64(seed)).permutation(
-            np.arange(size, dtype=kind))
+        dtype = np.uint32 if len(self) <= 2**32 else np.uint64
+        rng = np.random.Generator(np.random.PCG64(seed))
+        self.order = rng.permutation(np.arange(len(self), dtype=dtype))
 
     def get(self, i):
         return super().get(int(self.order[i]))
 
 
-def _cap(source):
+def first_items(source):
     """A source as it is; of a pair (source, size) the first `size` items, all if it has fewer."""
     if not isinstance(source, tuple):
         return source

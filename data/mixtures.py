@@ -87,6 +87,9 @@ DOWNLOADS_VALIDATION = {
 }
 
 
+# --------------------------------------------------------------------------------------------------
+# Which mixture
+
 class Chosen(NamedTuple):
     """What --mixture came to: plain data, since the file of packed rows records what made it.
 
@@ -110,59 +113,62 @@ def choose_mixture(stage, wanted, demo, paths, env, dest=DOWNLOADS):
     # --data takes the place of the mixture.
     if paths:
         return Chosen(wanted, wanted, "")
-    split, lacking = SPLITS[stage], not_on_disk(DOWNLOADS_MIXTURE[stage], SPLITS[stage], dest)
-    if wanted == demo and env.device.type == "cuda" and not lacking:
-        wanted, why = "downloads", ("as this is a GPU and all of it is on disk "
-                                    "(--mixture demo: made on this machine)")
-    elif wanted == demo:
-        fetch = f" after python data/download.py {' '.join(lacking)}" if lacking else ""
-        wanted, why = "demo", (f"made on this machine, sized for a CPU "
-                               f"(real conversations: --mixture downloads{fetch})")
-    else:
+
+    split = SPLITS[stage]
+    downloads = DOWNLOADS_MIXTURE[stage]
+    if wanted != demo:
         why = "as --mixture says"
-    train, val = {"demo": demo, "downloads": DOWNLOADS_MIXTURE[stage]}.get(wanted, wanted), \
-        DOWNLOADS_VALIDATION[stage]
-    if wanted != "downloads" and stage != "distill":
+    else:
+        lacking = not_on_disk(downloads, split, dest)
+        if env.device.type == "cuda" and not lacking:
+            wanted = "downloads"
+            why = ("as this is a GPU and all of it is on disk "
+                   "(--mixture demo: made on this machine)")
+        else:
+            wanted = "demo"
+            fetch = f" after python data/download.py {' '.join(lacking)}" if lacking else ""
+            why = (f"made on this machine, sized for a CPU "
+                   f"(real conversations: --mixture downloads{fetch})")
+
+    train = {"demo": demo, "downloads": downloads}.get(wanted, wanted)
+    if wanted == "downloads" or stage == "distill":
+        val = DOWNLOADS_VALIDATION[stage]
+    else:
+        # Validation takes the same sources, each of them once and not too many rows of it.
         most = 300 if stage == "dpo" else 1000
-        val = ",".join(dict.fromkeys(f"{name}:{min(size or most, most)}"
-                                     for name, size in parse_mixture(train)))
-    if lacking := {**not_on_disk(train, split, dest), **not_on_disk(val, "test", dest)}:
+        parts = [f"{name}:{min(size or most, most)}" for name, size in parse_mixture(train)]
+        val = ",".join(dict.fromkeys(parts))
+
+    lacking = not_on_disk(train, split, dest) | not_on_disk(val, "test", dest)
+    if lacking:
         raise FileNotFoundError(f"--mixture {wanted}: no {', '.join(lacking.values())}. "
                                 f"Download it: python data/download.py {' '.join(lacking)}")
-    env.print(f"mixture    {wanted if wanted in ('demo', 'downloads') else train}, {why}")
+    env.print(f"mixture    {wanted}, {why}")
     return Chosen(train, val, describe_files(f"{train},{val}", dest))
 
 
 def parse_mixture(spec):
     """"identity*2,my.jsonl:9" -> [("identity", None), ("identity", None), ("my.jsonl", 9)]."""
+    known = f"names are {', '.join(NAMES)} and files that end in .jsonl or .json"
     entries = []
-    for entry in filter(None, (e.strip() for e in spec.split(","))):
+    for entry in spec.split(","):
+        entry = entry.strip()
+        if not entry:
+            continue
         match = re.fullmatch(r"(.+?)(?::([1-9]\d*))?(?:\*([1-9]\d*))?", entry)
-        if not match or match[1] not in NAMES and not match[1].endswith(OWN):
+        if not match or not (match[1] in NAMES or match[1].endswith(OWN)):
             raise ValueError(f"--mixture: cannot read {entry!r}; expected demo, downloads, or a "
-                             f"list of name, name:size or name*times; names are "
-                             f"{', '.join(NAMES)} and files that end in .jsonl or .json")
-        name, size, times = match.groups()
-        if int(size or 1) > 10 ** 9 or int(times or 1) > 10 ** 4:
+                             f"list of name, name:size or name*times; {known}")
+        name = match[1]
+        size = int(match[2]) if match[2] else None
+        times = int(match[3] or 1)
+        if (size or 1) > 10 ** 9 or times > 10 ** 4:
             raise ValueError(f"--mixture: {entry!r} asks for more than 1,000,000,000 rows or "
                              f"10,000 times all of them")
-        entries += [(name, int(size) if size else None)] * int(times or 1)
+        entries += [(name, size)] * times
     if not entries:
-        raise ValueError(f"--mixture is empty; names are {', '.join(NAMES)} and files that end in "
-                         f".jsonl or .json")
+        raise ValueError(f"--mixture is empty; {known}")
     return entries
-
-
-def published_split(name, split):
-    """The published split of a source that holds the rows of our split; ValueError if none does."""
-    files, aside = DOWNLOADED[name].files, PROMPTS.get(name)
-    if split == "prompts" and aside:
-        split = "train" if isinstance(aside, int) else aside
-    if split not in files:
-        stages = "dpo.py" if "pairs" in files else "midtrain.py, sft.py and distill.py"
-        stages = stages if {"pairs", "train"} & set(files) else "evaluate.py"
-        raise ValueError(f"--mixture: {name} has nothing for this stage, it is for {stages}")
-    return split
 
 
 def not_on_disk(spec, split, dest=DOWNLOADS):
@@ -172,14 +178,17 @@ def not_on_disk(spec, split, dest=DOWNLOADS):
     {"gsm8k": "file like main/train* in data/downloads/gsm8k"}.
     """
     lacking = {}
-    for name, _ in parse_mixture(spec) if spec else []:
-        if name in DOWNLOADED:
-            source = DOWNLOADED[name]
-            pattern = source.files[published_split(name, split)]
-            try:
-                source_files(source.name, pattern, dest)
-            except FileNotFoundError:
-                lacking[source.name] = f"file like {pattern} in {Path(dest, source.name)}"
+    if not spec:
+        return lacking
+    for name, _ in parse_mixture(spec):
+        if name not in DOWNLOADED:
+            continue
+        source = DOWNLOADED[name]
+        pattern = source.files[published_split(name, split)]
+        try:
+            source_files(source.name, pattern, dest)
+        except FileNotFoundError:
+            lacking[source.name] = f"file like {pattern} in {Path(dest, source.name)}"
     return lacking
 
 
@@ -188,62 +197,96 @@ def describe_files(spec, dest=DOWNLOADS):
 
     When they change, rows on disk are out of date and get packed anew.
     """
-    names, files = dict.fromkeys(name for name, _ in parse_mixture(spec)), []
-    for name in names:
+    files = []
+    for name in dict.fromkeys(name for name, _ in parse_mixture(spec)):
         if name.endswith(OWN):
             files += list_files([name], OWN)
         elif name in DOWNLOADED:
             found = Path(dest, DOWNLOADED[name].name).rglob("*")
-            files += sorted(f for f in found
-                            if f.name.endswith(ROW_SUFFIXES) and f.parent.name != "prepared")
+            files += sorted(file for file in found if file.name.endswith(ROW_SUFFIXES)
+                            and file.parent.name != "prepared")
+    if not files:
+        return ""
     listing = [[str(f.resolve()), f.stat().st_size, f.stat().st_mtime_ns] for f in files]
-    return hashlib.sha256(json.dumps(listing).encode()).hexdigest()[:16] if files else ""
+    return hashlib.sha256(json.dumps(listing).encode()).hexdigest()[:16]
 
 
-def open_source(name, split, size=None, dest=DOWNLOADS):
-    """One source by name: all its items of a split, or `size` of them."""
-    if name in MADE_HERE:
-        return MADE_HERE[name](split, size)
-    source, aside, published = DOWNLOADED[name], PROMPTS.get(name), published_split(name, split)
-    if isinstance(aside, int) and published == "train":
-        rows = every_nth(source("train", dest=dest), aside, taken=split == "prompts")
-        return View(rows, range(min(len(rows), size or len(rows))))
-    return source(published, size, dest)
-
+# --------------------------------------------------------------------------------------------------
+# The rows of a mixture
 
 def conversations(spec, split, paths=(), skip_bad_rows=False, dest=DOWNLOADS):
     """Conversation records, lazily: of the files `paths` in order, else of the mixture, shuffled.
 
     ValueError with file:line for the first bad row of a file, unless skip_bad_rows.
     """
-    def own(*paths):
-        rows = read_once(read_conversations, paths, skip_bad_rows, need_answer=split != "prompts")
+    def own(files):
+        rows = read_once(read_conversations, tuple(files), skip_bad_rows,
+                         need_answer=split != "prompts")
         return held_out(rows, split)
 
-    if paths:
-        return own(*paths)
-    return Mixture([
-        (own(name), size or 1 << 62) if name.endswith(OWN) else open_source(name, split, size, dest)
-        for name, size in parse_mixture(spec)])
+    def named(name, size):
+        return open_source(name, split, size, dest)
+
+    return own(paths) if paths else mix(spec, own, named)
 
 
 def preferences(spec, split, paths=(), skip_bad_rows=False, dest=DOWNLOADS):
     """Preference pairs, chosen and read in the same way as conversations."""
-    def own(*paths):
-        return held_out(read_once(read_preferences, paths, skip_bad_rows), split)
+    def own(files):
+        return held_out(read_once(read_preferences, tuple(files), skip_bad_rows), split)
 
-    if paths:
-        return own(*paths)
-    return Mixture([
-        (own(name), size or 1 << 62) if name.endswith(OWN) else
-        Pairs(open_source(name, split, size, dest)) for name, size in parse_mixture(spec)])
+    def named(name, size):
+        return Pairs(open_source(name, split, size, dest))
+
+    return own(paths) if paths else mix(spec, own, named)
+
+
+def mix(spec, own, named):
+    """A specification -> Mixture of own([file]) for a user's files and named(name, size)."""
+    sources = []
+    for name, size in parse_mixture(spec):
+        if name.endswith(OWN):
+            sources.append(own([name])[:size])
+        else:
+            sources.append(named(name, size))
+    return Mixture(sources)
+
+
+def open_source(name, split, size=None, dest=DOWNLOADS):
+    """One source by name: all its items of a split, or `size` of them."""
+    if name in MADE_HERE:
+        return MADE_HERE[name](split, size)
+    source = DOWNLOADED[name]
+    published = published_split(name, split)
+    n = PROMPTS.get(name)
+    if published == "train" and isinstance(n, int):
+        rows = every_nth(source("train", dest=dest), n, taken=split == "prompts")
+        return rows[:size]
+    return source(published, size, dest)
+
+
+def published_split(name, split):
+    """The published split of a source that holds the rows of our split; ValueError if none does."""
+    files = DOWNLOADED[name].files
+    prompts = PROMPTS.get(name)
+    if split == "prompts" and prompts:
+        split = "train" if isinstance(prompts, int) else prompts
+    if split not in files:
+        if "pairs" in files:
+            stages = "dpo.py"
+        elif "train" in files:
+            stages = "midtrain.py, sft.py and distill.py"
+        else:
+            stages = "evaluate.py"
+        raise ValueError(f"--mixture: {name} has nothing for this stage, it is for {stages}")
+    return split
 
 
 @functools.lru_cache(4)
 def read_once(read, paths, skip_bad_rows, **options):
-    """read(paths, ...), kept: training and validation share the rows of a file.
+    """read(paths, ...), remembered: training and validation share the rows of a file.
 
-    So the rows are checked once and the bad ones are named once.
+    So they are checked once, and the bad ones are named once.
     """
     return read(paths, skip_bad_rows, **options)
 
@@ -264,8 +307,8 @@ def every_nth(rows, n, taken):
     every_nth("abcdef", 3, taken=True) holds c and f.
     """
     positions = np.arange(len(rows))
-    return View(rows, positions[positions % n == n - 1] if taken
-                else positions[positions % n != n - 1])
+    is_nth = positions % n == n - 1
+    return View(rows, positions[is_nth] if taken else positions[~is_nth])
 
 
 class Pairs:

@@ -105,7 +105,8 @@ def test_a_broken_array_says_where_and_keeps_the_rows_before(tmp_path):
         if n_whole_rows > 1:
             assert len(read_conversations(path, skip_bad_rows=True)) == n_whole_rows
     for broken, reason in [
-            (whole.replace('"a 1",', '"a 1"'), "x.json:6: broken JSON at column 3, 2 lines on"),
+            (whole.replace('"a 1",', '"a 1"'),
+             "x.json:6: broken JSON at column 3, 2 lines further down"),
             (whole.replace('"prompt": "a 2"', "5"), "x.json:10: broken JSON"),
             (whole[:-1] + ", 5, null]",
              "x.json:18: expected an object or a list of messages, got int"),

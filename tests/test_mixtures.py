@@ -1,4 +1,4 @@
-"""data/mixtures.py: which rows a stage sees of each source, of mixtures by name and of own files."""
+"""data/mixtures.py: which rows a stage sees of each source, of a mixture and of own files."""
 import json
 import re
 import shutil
