@@ -6,9 +6,10 @@ GSM8K. The model need not calculate: it has to read the question, write the expr
 result. An expression has one step (+ - * /) on numbers of up to four digits, or two steps. The
 expression decides the split, and 3+4 counts as 4+3. A quotient has at most three decimals.
 """
-from data.demo.spelling import record, run_on
-from data.demo.splits import check_split, generator, item_index, split_of
+from data.demo.records import preference, record, run_on_parts
+from data.demo.splits import check_split, generator, split_of
 from data.grading import same_final_number
+from data.lazy import Lazy
 
 # {e} stands for the expression, in symbols or in words.
 ASK = [
@@ -59,28 +60,31 @@ EVASIVE = [
 ]
 
 
-def number(draw, digits=(15, 35, 30, 20)):
+def number(rng, digits=(15, 35, 30, 20)):
     """A whole number above 0. digits: the weight of one-digit numbers, of two-digit numbers, ..."""
-    n = draw.choices(range(1, len(digits) + 1), digits)[0]
-    return draw.randrange(10 ** (n - 1), 10 ** n)
+    n = rng.choices(range(1, len(digits) + 1), digits)[0]
+    return rng.randrange(10 ** (n - 1), 10 ** n)
 
 
-def expression(draw):
+def expression(rng):
     """Draw (template, numbers): ("{a}*{b}", {"a": 37, "b": 48})."""
-    kind = draw.choices(["+", "-", "*", "/", "two steps"], [26, 24, 24, 12, 14])[0]
+    kind = rng.choices(["+", "-", "*", "/", "two steps"], [26, 24, 24, 12, 14])[0]
     if kind == "two steps":
-        template = draw.choice(list(TWO_STEPS))
-        lengths = (40, 60) if "*" in template else (20, 45, 35)
-        return template, {name: number(draw, lengths) for name in "abc"}
+        template = rng.choice(list(TWO_STEPS))
+        digits = (40, 60) if "*" in template else (20, 45, 35)
+        return template, {name: number(rng, digits) for name in "abc"}
+
     template = "{a}" + kind + "{b}"
     if kind != "/":
-        return template, {"a": number(draw), "b": number(draw)}
+        return template, {"a": number(rng), "b": number(rng)}
     # Three quotients in four are whole numbers.
-    if draw.random() < 0.75:
-        b = max(2, number(draw, (50, 50)))
-        return template, {"a": b * draw.randrange(1, 9999 // b + 1), "b": b}
-    b = draw.choice([2, 4, 5, 8, 10])
-    return template, {"a": b * draw.randrange(1, 9999 // b) + draw.randrange(1, b), "b": b}
+    if rng.random() < 0.75:
+        b = max(2, number(rng, (50, 50)))
+        a = b * rng.randrange(1, 9999 // b + 1)
+    else:
+        b = rng.choice([2, 4, 5, 8, 10])
+        a = b * rng.randrange(1, 9999 // b) + rng.randrange(1, b)
+    return template, {"a": a, "b": b}
 
 
 def item_of(template, numbers):
@@ -96,28 +100,29 @@ def result(template, numbers):
     A float has up to 12 significant digits and no needless .0, as run_python in talk/tool.py
     writes it.
     """
-    a, b, c = numbers["a"], numbers["b"], numbers.get("c")
-    value = {"{a}+{b}": lambda: a + b, "{a}-{b}": lambda: a - b,
-             "{a}*{b}": lambda: a * b, "{a}/{b}": lambda: a / b,
-             "({a}+{b})*{c}": lambda: (a + b) * c, "({a}-{b})*{c}": lambda: (a - b) * c,
-             "{a}*{b}+{c}": lambda: a * b + c, "{a}*{b}-{c}": lambda: a * b - c,
-             "{a}+{b}+{c}": lambda: a + b + c, "{a}+{b}-{c}": lambda: a + b - c,
-             "{a}-{b}-{c}": lambda: a - b - c}[template]()
+    # eval() sees nothing but a template from above and whole numbers.
+    value = eval(template.format(**numbers))
     return f"{value:.12g}" if isinstance(value, float) else str(value)
 
 
-def question(template, numbers, draw):
+def question(template, numbers, rng):
     """Ask for the expression: as a command, in words, or in symbols with or without spaces."""
-    sentences = TWO_STEPS.get(template) or COMMANDS[template[3]]
-    form = draw.random()
+    two_steps = template in TWO_STEPS
+    # In a template of one step the sign follows "{a}".
+    sign = template[3]
+    form = rng.random()
     if form < 0.2:
-        return draw.choice(sentences).format(**numbers)
-    if form < 0.5 and template not in TWO_STEPS:
-        return draw.choice(ASK).format(e=draw.choice(WORDS[template[3]]).format(**numbers))
+        commands = TWO_STEPS[template] if two_steps else COMMANDS[sign]
+        return rng.choice(commands).format(**numbers)
+
+    if form < 0.5 and not two_steps:
+        ask = rng.choice(ASK)
+        return ask.format(e=rng.choice(WORDS[sign]).format(**numbers))
+
     symbols = template.format(**numbers)
-    if draw.random() < 0.6:
+    if rng.random() < 0.6:
         symbols = "".join(f" {c} " if c in "+-*/" else c for c in symbols)
-    return draw.choice(ASK).format(e=symbols)
+    return rng.choice(ASK).format(e=symbols)
 
 
 def solution(code, output):
@@ -128,7 +133,7 @@ def solution(code, output):
             {"type": "text", "text": f"\n#### {output}"}]
 
 
-class Arithmetic:
+class Arithmetic(Lazy):
     """Each index draws an expression of its own.
 
     size: any number of conversations. None stands for 10,000 in train and 500 in the other splits.
@@ -136,8 +141,10 @@ class Arithmetic:
 
     def __init__(self, split, size=None):
         check_split(split)
+        if size is None:
+            size = 10_000 if split == "train" else 500
         self.split = split
-        self.size = size if size is not None else 10_000 if split == "train" else 500
+        self.size = size
 
     def __len__(self):
         return self.size
@@ -148,20 +155,21 @@ class Arithmetic:
         Returns (template, numbers, generator). Draws until the hash says that the expression
         belongs to the split.
         """
-        draw = generator("Arithmetic", self.split, item_index(i, self.size))
+        rng = generator("Arithmetic", self.split, i)
         while True:
-            template, numbers = expression(draw)
+            template, numbers = expression(rng)
             if split_of(item_of(template, numbers)) == self.split:
-                return template, numbers, draw
+                return template, numbers, rng
 
-    def __getitem__(self, i):
-        template, numbers, draw = self.draw(i)
-        code, output = template.format(**numbers), result(template, numbers)
-        return record(question(template, numbers, draw), solution(code, output),
+    def get(self, i):
+        template, numbers, rng = self.draw(i)
+        code = template.format(**numbers)
+        output = result(template, numbers)
+        return record(question(template, numbers, rng), solution(code, output),
                       expression=code, answer=output)
 
     def grade(self, conversation, answer):
-        """True if the number after the last #### is the result."""
+        """Whether the number after the last #### is the result."""
         return same_final_number(answer, conversation["answer"])
 
     def pair(self, i):
@@ -175,38 +183,44 @@ class Arithmetic:
         run-on       is right, but never stops
         evasive      states no number at all
         """
-        chosen, draw = self[i], generator("Arithmetic pair", self.split, i)
-        template, numbers, _ = self.draw(i)
+        chosen = self[i]
         code, answer = chosen["expression"], chosen["answer"]
-        kind = draw.choice(
+        right = chosen["messages"][1]["content"]
+
+        rng = generator("Arithmetic pair", self.split, i)
+        kind = rng.choice(
             ["in the head", "in the head", "misread", "miscopied", "no tool", "run-on", "evasive"])
         if kind == "in the head":
-            wrong = one_digit_off(answer, draw)
-            content = draw.choice([f"{code} = {wrong}\n#### {wrong}", f"#### {wrong}"])
+            wrong = one_digit_off(answer, rng)
+            content = rng.choice([f"{code} = {wrong}\n#### {wrong}", f"#### {wrong}"])
         elif kind == "misread":
-            while True:
-                changed = dict(numbers)
-                name = draw.choice(list(changed))
-                changed[name] = int(one_digit_off(str(changed[name]), draw))
-                if changed["b"] and result(template, changed) != answer:
-                    break
-            content = solution(template.format(**changed), result(template, changed))
+            content = self.misread(i, answer, rng)
         elif kind == "miscopied":
-            content = chosen["messages"][1]["content"][:-1] + [
-                {"type": "text", "text": f"\n#### {one_digit_off(answer, draw)}"}]
+            last = {"type": "text", "text": f"\n#### {one_digit_off(answer, rng)}"}
+            content = right[:-1] + [last]
         elif kind == "no tool":
             content = f"{code} = {answer}\n#### {answer}"
         elif kind == "run-on":
-            content = run_on(chosen["messages"][1]["content"], draw)
+            content = run_on_parts(right, rng)
         else:
-            content = draw.choice(EVASIVE)
-        rejected = record(chosen["messages"][0]["content"], content, expression=code, answer=answer)
-        return {"chosen": chosen, "rejected": rejected, "kind": kind}
+            content = rng.choice(EVASIVE)
+        return preference(chosen, content, kind)
+
+    def misread(self, i, answer, rng):
+        """The solution of expression i with one digit changed, and so with another result."""
+        template, numbers, _ = self.draw(i % self.size)
+        while True:
+            changed = dict(numbers)
+            name = rng.choice(list(changed))
+            changed[name] = int(one_digit_off(str(changed[name]), rng))
+            if result(template, changed) != answer:
+                return solution(template.format(**changed), result(template, changed))
 
 
-def one_digit_off(text, draw):
+def one_digit_off(text, rng):
     """Change one digit: "1776" -> "1716". A leading digit never becomes 0."""
-    at = draw.choice([k for k, c in enumerate(text) if c.isdigit()])
+    at = rng.choice([k for k, c in enumerate(text) if c.isdigit()])
     leads = at == 0 or not text[at - 1].isdigit()
-    other = draw.choice([d for d in "0123456789" if d != text[at] and not (leads and d == "0")])
+    digits = "123456789" if leads else "0123456789"
+    other = rng.choice([d for d in digits if d != text[at]])
     return text[:at] + other + text[at + 1:]

@@ -15,11 +15,14 @@ import tomllib
 from pathlib import Path
 
 from data.demo.arithmetic import Arithmetic
-from data.demo.spelling import SimpleSpelling, record
-from data.demo.splits import check_split, generator, item_index, split_of, stable_hash
+from data.demo.records import preference, record, run_on
+from data.demo.spelling import SimpleSpelling
+from data.demo.splits import check_split, generator, split_of, stable_hash
+from data.lazy import Lazy
 
 WORDINGS = tomllib.loads(Path(__file__).with_name("wordings.toml").read_text("utf-8"))
-INTENTS, FRAMES = WORDINGS["intents"], WORDINGS["frames"]
+INTENTS = WORDINGS["intents"]
+FRAMES = WORDINGS["frames"]
 # Percent of the wordings in each split.
 SHARES = {"train": 66, "pairs": 7, "prompts": 7, "test": 20}
 # The share of the conversations that ask in a paraphrase; the test has none.
@@ -64,10 +67,12 @@ def listed(text):
 def wordings(split, group=None):
     """The (base wording, intent) pairs of one split and group, in a fixed shuffled order."""
     check_split(split)
-    found = [(wording, intent) for intent, its in INTENTS.items() if group in (None, its["group"])
-             for wording in listed(its["wordings"]) if split_of(plain(wording), SHARES) == split]
+    found = []
+    for intent, about in INTENTS.items():
+        if group in (None, about["group"]):
+            found += [(wording, intent) for wording in of_split(listed(about["wordings"]), split)]
     if not found:
-        groups = sorted({its["group"] for its in INTENTS.values()})
+        groups = sorted({about["group"] for about in INTENTS.values()})
         raise ValueError(f"no wordings in group {group!r}: expected one of {', '.join(groups)}, "
                          f"or None for all")
     return sorted(found, key=lambda item: stable_hash(item[0]))
@@ -79,21 +84,37 @@ def paraphrases(intent, split):
 
     Returns a list of wordings for each source: the clauses, the nouns, and each of the grammars.
     """
-    spelled_out = []
+    about = INTENTS[intent]
+    sources = []
     for kind in "clauses", "nouns":
-        topics = listed(INTENTS[intent].get(kind, ""))
-        spelled_out.append(
-            [frame.format(topic) for frame in listed(FRAMES[kind]) for topic in topics])
+        topics = listed(about.get(kind, ""))
+        sources.append([frame.format(topic) for frame in listed(FRAMES[kind]) for topic in topics])
     # A line of a grammar that ends with / goes on in the next line.
-    for template in re.sub(r"/\n +", "/", INTENTS[intent]["paraphrases"]).strip().split("\n"):
-        pieces = [piece.split("/") for piece in re.split(r"[\[\]]", template)]
-        # An empty choice leaves two spaces, or one before a punctuation mark or at the end.
-        spelled_out.append([re.sub(r" +([?.!,]|$)", r"\1", re.sub(" +", " ", "".join(choice)))
-                            for choice in itertools.product(*pieces)])
-    found = [[wording[0].upper() + wording[1:] for wording in some
-              if split_of(plain(wording), SHARES) == split]
-             for some in spelled_out]
-    return [some for some in found if some]
+    for grammar in re.sub(r"/\n +", "/", about["paraphrases"]).strip().split("\n"):
+        sources.append(spell_out(grammar))
+
+    found = []
+    for sentences in sources:
+        sentences = of_split(sentences, split)
+        if sentences:
+            found.append([sentence[0].upper() + sentence[1:] for sentence in sentences])
+    return found
+
+
+def spell_out(grammar):
+    """All sentences of a grammar: "[a/b] c" -> ["a c", "b c"]."""
+    choices = [piece.split("/") for piece in re.split(r"[\[\]]", grammar)]
+    sentences = []
+    for pieces in itertools.product(*choices):
+        sentence = re.sub(" +", " ", "".join(pieces))
+        # An empty piece may leave a space before a punctuation mark or at the end.
+        sentences.append(re.sub(r" +([?.!,]|$)", r"\1", sentence))
+    return sentences
+
+
+def of_split(wordings, split):
+    """Those of the wordings that the hash gives to this split."""
+    return [wording for wording in wordings if split_of(plain(wording), SHARES) == split]
 
 
 def plain(wording):
@@ -101,25 +122,27 @@ def plain(wording):
     return " ".join(re.sub(r"[^\w\s]", " ", wording.lower()).split())
 
 
-def dress(wording, draw):
+def dress(wording, rng):
     """Vary a wording by a prefix, a suffix, lower case or punctuation; half stay as they are."""
-    if draw.random() < 0.5:
+    if rng.random() < 0.5:
         return wording
     asks = wording.endswith("?")
-    if (asks or len(wording.split()) > 4) and draw.random() < 0.4:
-        prefix = draw.choice(PREFIXES)
-        wording = prefix + (wording if prefix[-2] in ".!:" or wording[:2] == "I "
-                            else wording[0].lower() + wording[1:])
-    if asks and draw.random() < 0.15:
-        wording = wording[:-1].rstrip() + draw.choice(SUFFIXES) + "?"
-    if draw.random() < 0.35:
+    if (asks or len(wording.split()) > 4) and rng.random() < 0.4:
+        prefix = rng.choice(PREFIXES)
+        # A new sentence keeps its capital letter, and so does "I".
+        if prefix[-2] not in ".!:" and not wording.startswith("I "):
+            wording = wording[0].lower() + wording[1:]
+        wording = prefix + wording
+    if asks and rng.random() < 0.15:
+        wording = wording[:-1].rstrip() + rng.choice(SUFFIXES) + "?"
+    if rng.random() < 0.35:
         wording = wording.lower()
-    if draw.random() < 0.35:
-        wording = wording.rstrip(".?! ") + draw.choice(["", "", "!", "??" if asks else ".", "..."])
+    if rng.random() < 0.35:
+        wording = wording.rstrip(".?! ") + rng.choice(["", "", "!", "??" if asks else ".", "..."])
     return wording
 
 
-class Identity:
+class Identity(Lazy):
     """Conversations whose last turn is graded; each record names the intent and group of that turn.
 
     size: any number of conversations; None stands for one per base wording.
@@ -127,51 +150,59 @@ class Identity:
     """
 
     def __init__(self, split, size=None, group=None):
-        self.split, self.wordings = split, wordings(split, group)
+        self.split = split
+        self.wordings = wordings(split, group)
         self.intents = sorted({intent for _, intent in self.wordings})
         self.size = len(self.wordings) if size is None else size
 
     def __len__(self):
         return self.size
 
-    def __getitem__(self, i):
-        i = item_index(i, self.size)
+    def get(self, i):
+        rng = generator("Identity", self.split, i)
         wording, intent = self.wordings[i % len(self.wordings)]
-        draw = generator("Identity", self.split, i)
-        if self.split != "test" and draw.random() < PARAPHRASED:
-            intent = draw.choice(self.intents)
-            some = paraphrases(intent, self.split)
+        if self.split != "test" and rng.random() < PARAPHRASED:
+            intent = rng.choice(self.intents)
+            sources = paraphrases(intent, self.split)
             # A large grammar comes up more often, but only by the root of its size.
-            wording = draw.choice(draw.choices(some, [len(its) ** 0.5 for its in some])[0])
+            weights = [len(sentences) ** 0.5 for sentences in sources]
+            wording = rng.choice(rng.choices(sources, weights)[0])
+
         messages = []
-        if draw.random() < 0.25:
-            for before in self.earlier_turns(intent, draw):
-                messages += before["messages"]
-        last = self.turn(wording, intent, draw)
-        return {"messages": messages + last["messages"], "intent": intent,
-                "group": INTENTS[intent]["group"]}
+        if rng.random() < 0.25:
+            for earlier in self.earlier_turns(intent, rng):
+                messages += earlier["messages"]
+        messages += self.turn(wording, intent, rng)["messages"]
+        return {"messages": messages, "intent": intent, "group": INTENTS[intent]["group"]}
 
-    def turn(self, wording, intent, draw):
+    def turn(self, wording, intent, rng):
         """One question and its answer."""
-        return record(dress(wording, draw), draw.choice(INTENTS[intent]["answers"]))
+        return record(dress(wording, rng), rng.choice(INTENTS[intent]["answers"]))
 
-    def earlier_turns(self, intent, draw):
+    def earlier_turns(self, intent, rng):
         """One or two turns of the same split that may come before a turn of this intent."""
-        openings = [w for w in wordings(self.split)
-                    if w[1] in ("greeting", "how are you") and w[1] != intent]
-        questions = [w for w in wordings(self.split)
-                     if INTENTS[w[1]]["group"] != "small talk" and w[1] != intent]
+        openings = []
+        questions = []
+        for wording, other in wordings(self.split):
+            if other != intent and other in ("greeting", "how are you"):
+                openings.append((wording, other))
+            if other != intent and INTENTS[other]["group"] != "small talk":
+                questions.append((wording, other))
+
         turns = []
-        if intent != "greeting" and (intent not in ("thanks", "bye") or draw.random() < 0.5):
-            turns.append(self.turn(*draw.choice(openings), draw))
-        if not turns or draw.random() < 0.5:
-            kind = draw.random()
+        opens = intent != "greeting"
+        if intent in ("thanks", "bye"):
+            opens = rng.random() < 0.5
+        if opens:
+            turns.append(self.turn(*rng.choice(openings), rng))
+        if not turns or rng.random() < 0.5:
+            kind = rng.random()
             if kind < 0.5:
-                turns.append(self.turn(*draw.choice(questions), draw))
+                turns.append(self.turn(*rng.choice(questions), rng))
             elif kind < 0.75:
-                turns.append(Arithmetic(self.split, 1_000_000)[draw.randrange(1_000_000)])
+                turns.append(Arithmetic(self.split, 1_000_000)[rng.randrange(1_000_000)])
             else:
-                turns.append(SimpleSpelling(self.split, 1_000_000)[draw.randrange(1_000_000)])
+                turns.append(SimpleSpelling(self.split, 1_000_000)[rng.randrange(1_000_000)])
         return turns
 
     def grade(self, conversation, answer):
@@ -183,20 +214,19 @@ class Identity:
 
         The rejected answer is invented, evasive, the answer to another intent, or never stops.
         """
-        chosen, draw = self[i], generator("Identity pair", self.split, i)
-        right, intent = chosen["messages"][-1]["content"], chosen["intent"]
-        kind = draw.choice(["invented", "evasive", "other answer", "run-on"])
+        chosen = self[i]
+        rng = generator("Identity pair", self.split, i)
+        kind = rng.choice(["invented", "evasive", "other answer", "run-on"])
         if kind == "invented":
-            answer = draw.choice(INVENTED[chosen["group"]])
+            answer = rng.choice(INVENTED[chosen["group"]])
         elif kind == "evasive":
-            answer = draw.choice(EVASIVE)
+            answer = rng.choice(EVASIVE)
         elif kind == "other answer":
-            others = [text for its in INTENTS.values() for text in its["answers"]]
-            answer = draw.choice([text for text in others if not states_facts(intent, text)])
+            answers = [answer for about in INTENTS.values() for answer in about["answers"]]
+            answer = rng.choice([a for a in answers if not states_facts(chosen["intent"], a)])
         else:
-            answer = " ".join([right] * max(4, 300 // len(right)))
-        messages = chosen["messages"][:-1] + [{"role": "assistant", "content": answer}]
-        return {"chosen": chosen, "rejected": {**chosen, "messages": messages}, "kind": kind}
+            answer = run_on(chosen["messages"][-1]["content"])
+        return preference(chosen, answer, kind)
 
 
 def states_facts(intent, answer):

@@ -18,7 +18,6 @@ import importlib.util
 import os
 import sysconfig
 import warnings
-from collections import Counter
 
 from data.demo.splits import stable_hash
 
@@ -47,10 +46,13 @@ def source_files(folder):
     """The .py files of the corpus: sorted paths relative to the folder, with forward slashes."""
     found = []
     for parent, folders, files in os.walk(folder):
+        # os.walk() goes into the folders that stay in this list.
         folders[:] = sorted(f for f in folders
                             if f not in SKIPPED_FOLDERS and not f.startswith(SKIPPED_PREFIXES))
-        found += [os.path.relpath(os.path.join(parent, f), folder).replace(os.sep, "/")
-                  for f in files if f.endswith(".py") and not f.startswith(SKIPPED_PREFIXES)]
+        for file in files:
+            if file.endswith(".py") and not file.startswith(SKIPPED_PREFIXES):
+                path = os.path.relpath(os.path.join(parent, file), folder)
+                found.append(path.replace(os.sep, "/"))
     return sorted(found)
 
 
@@ -111,11 +113,15 @@ def comment_blocks(source, tree):
     for node in ast.walk(tree):
         if isinstance(node, (ast.Constant, ast.JoinedStr)) and node.end_lineno > node.lineno:
             in_string.update(range(node.lineno + 1, node.end_lineno + 1))
-    block, start = [], 0
+
+    block = []
+    start = 0
+    # The empty line at the end closes the last block.
     for number, line in enumerate(source.split("\n") + [""], 1):
         stripped = line.strip()
         if stripped.startswith("#") and not stripped.startswith("#!") and number not in in_string:
-            start = start if block else number
+            if not block:
+                start = number
             block.append(stripped.lstrip("#").removeprefix(" ").rstrip())
             continue
         text = "\n".join(block).strip("\n")
@@ -126,11 +132,13 @@ def comment_blocks(source, tree):
 
 def cut(pieces, joint):
     """Join neighbouring pieces into documents of about DOCUMENT_CHARS; no piece itself is cut."""
-    document, length = [], 0
+    document = []
+    length = 0
     for piece in pieces:
         if document and length + len(piece) > DOCUMENT_CHARS:
             yield joint.join(document)
-            document, length = [], 0
+            document = []
+            length = 0
         document.append(piece)
         length += len(piece)
     if document:
@@ -146,31 +154,54 @@ def topic_documents(tree):
 
 def page_documents(source, tree, module):
     """Yield the module's reference page as documents, each of which begins with a heading."""
-    lines = [(0, f"{module}\n\n{ast.get_docstring(tree)}")] if ast.get_docstring(tree) else []
+    # (line number, text)
+    pieces = []
+    if doc := ast.get_docstring(tree):
+        pieces.append((0, f"{module}\n\n{doc}"))
     for node, name in definitions(tree, module):
         if doc := ast.get_docstring(node):
-            lines.append((node.lineno, f"{heading(node, name)}\n\n{doc}"))
-    lines += [(number, f"A comment in {module}\n\n{text}")
-              for number, text in comment_blocks(source, tree)]
-    yield from cut([text for _, text in sorted(lines)], "\n\n")
+            pieces.append((node.lineno, f"{heading(node, name)}\n\n{doc}"))
+    for number, text in comment_blocks(source, tree):
+        pieces.append((number, f"A comment in {module}\n\n{text}"))
+    yield from cut([text for _, text in sorted(pieces)], "\n\n")
 
 
 def code_documents(source, tree, path):
     """Yield the source as documents that are cut between top-level statements.
 
     A comment stays with the statement that follows it.
-    Tables, like the character sets of encodings/, are left out: statements longer than a document
-    in which fewer than six characters in ten are letters or white space.
     """
     lines = source.split("\n")
     ends = sorted({node.end_lineno for node in tree.body})
     pieces = ["\n".join(lines[a:b]) for a, b in zip([0] + ends, ends + [len(lines)])]
-    pieces = [p for p in pieces
-              if not (len(p) > DOCUMENT_CHARS
-                      and sum(c.isalpha() or c.isspace() for c in p) < 0.6 * len(p))]
-    for document in cut(pieces, "\n"):
+    for document in cut([piece for piece in pieces if not is_table(piece)], "\n"):
         if document.strip():
             yield f"# {path}\n" + document.strip("\n")
+
+
+def is_table(piece):
+    """Whether a piece of code is a long table, like the character sets of encodings/.
+
+    In a table fewer than six characters in ten are letters or white space.
+    """
+    n_readable = sum(c.isalpha() or c.isspace() for c in piece)
+    return len(piece) > DOCUMENT_CHARS and n_readable < 0.6 * len(piece)
+
+
+def file_documents(source, tree, path, with_code):
+    """Yield (key, kind, text) for the documents of one file.
+
+    Documents with the same key are held out together.
+    """
+    if path == "pydoc_data/topics.py":
+        for topic, text in topic_documents(tree):
+            yield f"{path}#{topic}", "topics", text.strip("\n")
+        return
+    for text in page_documents(source, tree, module_name(path)):
+        yield path, "pages", text
+    if with_code:
+        for text in code_documents(source, tree, path):
+            yield path, "code", text
 
 
 def package_folder(name):
@@ -179,7 +210,7 @@ def package_folder(name):
     if spec is None or not spec.submodule_search_locations:
         raise ValueError(f"packages: {name!r} is not an installed package. "
                          f"Install it or leave it out of the corpus")
-    return list(spec.submodule_search_locations)[0]
+    return next(iter(spec.submodule_search_locations))
 
 
 @functools.cache
@@ -193,45 +224,39 @@ def load(folder=None, packages=()):
     Raises FileNotFoundError if the folder has no Python source: some containers ship without it.
     """
     folder = folder or stdlib_folder()
-    splits, n_files, skipped, total = {"train": {}, "val": {}}, 0, 0, 0
+    # Packages add their documentation alone: the code of torch would be 45 MB.
+    roots = [(folder, "", True)]
+    roots += [(package_folder(name), f"{name}/", False) for name in packages]
 
-    def add(path, kind, documents):
-        nonlocal total
-        split = "val" if stable_hash("file " + path) % 100 < VAL_PERCENT else "train"
-        for text in documents:
-            total += 1
-            splits[split].setdefault(text, kind)
-
-    for root, prefix in [(folder, "")] + [(package_folder(name), f"{name}/") for name in packages]:
+    # {text: kind}
+    found = {"train": {}, "val": {}}
+    n_files, n_skipped, n_documents = 0, 0, 0
+    for root, prefix, with_code in roots:
         for file in source_files(root):
-            n_files, path = n_files + 1, prefix + file
-            if (parsed := read_source(root, file)) is None:
-                skipped += 1
+            n_files += 1
+            parsed = read_source(root, file)
+            if parsed is None:
+                n_skipped += 1
                 continue
-            source, tree = parsed
-            if path == "pydoc_data/topics.py":
-                for topic, text in topic_documents(tree):
-                    add(f"{path}#{topic}", "topics", [text.strip("\n")])
-                continue
-            add(path, "pages", page_documents(source, tree, module_name(path)))
-            # Packages add their documentation alone: the code of torch would be 45 MB.
-            if not prefix:
-                add(path, "code", code_documents(source, tree, path))
-    for text in splits["val"]:
-        splits["train"].pop(text, None)
-    if not splits["train"] or not splits["val"]:
+            for key, kind, text in file_documents(*parsed, prefix + file, with_code):
+                n_documents += 1
+                held_out = stable_hash("file " + key) % 100 < VAL_PERCENT
+                found["val" if held_out else "train"].setdefault(text, kind)
+    for text in found["val"]:
+        found["train"].pop(text, None)
+
+    if not found["train"] or not found["val"]:
         raise FileNotFoundError(
-            f"{folder}: not enough Python source to train on ({n_files} .py files, {skipped} "
+            f"{folder}: not enough Python source to train on ({n_files} .py files, {n_skipped} "
             f"unreadable). Install the full standard library, or give your own text: --data FILE")
-    ordered = {split: sorted(((kind, text) for text, kind in found.items()),
-                             key=lambda item: stable_hash(item[1]))
-               for split, found in splits.items()}
-    return {**ordered, "files": n_files, "skipped": skipped,
-            "duplicates": total - len(ordered["train"]) - len(ordered["val"])}
+    corpus = {split: [(kinds[text], text) for text in sorted(kinds, key=stable_hash)]
+              for split, kinds in found.items()}
+    n_duplicates = n_documents - len(found["train"]) - len(found["val"])
+    return {**corpus, "files": n_files, "skipped": n_skipped, "duplicates": n_duplicates}
 
 
 def documents(split, prose=1.0, code=1.0, packages=(), folder=None):
-    """Yield the texts of split "train" or "val" in a fixed shuffled order.
+    """The texts of split "train" or "val", an iterator in a fixed shuffled order.
 
     prose, code: the share of each to keep, from 0 to 1. A hash of the text chooses, so that a
     smaller share is a subset of a larger one.
@@ -242,9 +267,10 @@ def documents(split, prose=1.0, code=1.0, packages=(), folder=None):
     if not (0 <= prose <= 1 and 0 <= code <= 1):
         raise ValueError(f"the shares prose {prose} and code {code} of the corpus must lie "
                          f"between 0 and 1")
+    share = {"topics": prose, "pages": prose, "code": code}
     corpus = load(folder, tuple(packages))
     return (text for kind, text in corpus[split]
-            if stable_hash("share " + text) % 10_000 < 10_000 * (code if kind == "code" else prose))
+            if stable_hash("share " + text) % 10_000 < 10_000 * share[kind])
 
 
 def summary(packages=(), folder=None):
@@ -256,10 +282,9 @@ def summary(packages=(), folder=None):
     corpus = load(folder, tuple(packages))
     counts = {key: corpus[key] for key in ("files", "skipped", "duplicates")}
     for split in ("train", "val"):
-        n_documents, n_chars = Counter(), Counter()
+        kinds = {kind for kind, _ in corpus[split]}
+        counts[split] = {kind: {"documents": 0, "chars": 0} for kind in sorted(kinds)}
         for kind, text in corpus[split]:
-            n_documents[kind] += 1
-            n_chars[kind] += len(text)
-        counts[split] = {kind: {"documents": n_documents[kind], "chars": n_chars[kind]}
-                         for kind in sorted(n_chars)}
+            counts[split][kind]["documents"] += 1
+            counts[split][kind]["chars"] += len(text)
     return counts

@@ -19,8 +19,9 @@ from data.demo.python_corpus import (
     source_files,
     stdlib_folder,
 )
-from data.demo.spelling import record
-from data.demo.splits import check_split, generator, item_index, split_of, stable_hash
+from data.demo.records import preference, record, run_on
+from data.demo.splits import check_split, generator, split_of, stable_hash
+from data.lazy import Lazy
 
 # Modules written in C have no source to parse. Importing these few only defines functions.
 BUILT_IN = [
@@ -55,46 +56,67 @@ EVASIVE = [
 ]
 
 
+# "dump(obj, fp) -> None", a line of its own.
+SIGNATURE = re.compile(r"[\w.]+ ?\(.*\)( *-+> *(.*))?$")
+# What is left of code, tables and other markup makes no sentence.
+MARKUP = re.compile(r">>>|\.\. |::|[|{}<>=_]{3}|[-*+]{2,} |\\|[@:]param|\bdef |\bclass \w+\(")
+
+
 def first_sentences(doc):
     """The opening of a docstring as plain text, or None if it has no usable sentence.
 
     It has at most MAX_WORDS words, all of the first paragraph. Signatures (`dump(obj) -> None`),
     reST markup and line breaks are dropped.
     """
-    lines = inspect.cleandoc(doc or "").split("\n")
-    while lines and (signature := re.match(r"[\w.]+ ?\(.*\)( *-+> *(.*))?$", lines[0])):
+    lines = without_signatures(inspect.cleandoc(doc or "").split("\n"))
+    paragraph = re.split(r"\n\s*\n", "\n".join(lines))[0]
+    text = without_markup(" ".join(paragraph.split()))
+    if not text.isascii() or MARKUP.search(text):
+        return None
+
+    kept = ""
+    for sentence in re.split(r"(?<=[^.][.!?]) +(?=[A-Z])", text):
+        longer = f"{kept} {sentence}".strip()
+        # A second sentence is welcome only after a short one.
+        most = MAX_WORDS // 2 if kept else MAX_WORDS
+        if len(longer.split()) > most:
+            break
+        kept = longer
+
+    kept = kept.rstrip(" :;,")
+    if len(kept.split()) < 3 or not kept[0].isalpha():
+        return None
+    if sum(c.isalpha() or c == " " for c in kept) < 0.85 * len(kept):
+        return None
+    if kept[-1] not in ".!?":
+        kept += "."
+    return kept[0].upper() + kept[1:]
+
+
+def without_signatures(lines):
+    """The lines of a docstring after the signatures that it begins with."""
+    while lines and (signature := SIGNATURE.match(lines[0])):
+        lines = lines[1:]
         # After the arrow stands a sentence, as in "repeat(object) -> create an iterator which",
         # or a type and then a sentence, as in "D.update(E) -> None.  Update D".
-        result = re.sub(r"^[\w ]{1,20}\. +(?=[A-Z])", "", signature[2] or "")
-        lines[:1] = [result] if len(result.split()) > 3 else []
+        sentence = re.sub(r"^[\w ]{1,20}\. +(?=[A-Z])", "", signature[2] or "")
+        if len(sentence.split()) > 3:
+            lines = [sentence] + lines
         while lines and not lines[0].strip():
-            lines.pop(0)
-    text = " ".join(re.split(r"\n\s*\n", "\n".join(lines))[0].split())
+            lines = lines[1:]
+    return lines
+
+
+def without_markup(text):
+    """A paragraph in one line, without markup."""
     # A signature in the same line: "S.find(sub) -> int -- Finds".
     text = re.sub(r"^[\w.]+\([^()]*\) *(->|--?|:) *(\w+ *(--?|:) )?", "", text)
     # Roles of reST: :func:`~os.walk` -> os.walk.
     text = re.sub(r":[a-z]+:`~?([^`<]+)[^`]*`", r"\1", text)
     # Code, bold and italic type.
-    text = re.sub(r"`+([^`]*)`+|\*\*([^*]+)\*\*|\*(\w+)\*",
-                  lambda m: m[1] or m[2] or m[3] or "", text)
+    text = re.sub(r"`+([^`]*)`+|\*\*([^*]+)\*\*|\*(\w+)\*", r"\1\2\3", text)
     # `Old' and ``TeX'' quotes.
-    text = re.sub(r"`+([^`']*)'+", r"'\1'", text)
-    # What is left of code, tables and other markup makes no sentence.
-    if not text.isascii() or re.search(
-            r">>>|\.\. |::|[|{}<>=_]{3}|[-*+]{2,} |\\|[@:]param|\bdef |\bclass \w+\(", text):
-        return None
-    sentences, kept = re.split(r"(?<=[^.][.!?]) +(?=[A-Z])", text), ""
-    for sentence in sentences:
-        longer = f"{kept} {sentence}".strip()
-        # A second sentence is welcome only after a short one.
-        if len(longer.split()) > MAX_WORDS or (kept and len(longer.split()) > MAX_WORDS // 2):
-            break
-        kept = longer
-    kept = kept.rstrip(" :;,")
-    if (len(kept.split()) < 3 or not kept[:1].isalpha()
-            or sum(c.isalpha() or c == " " for c in kept) < 0.85 * len(kept)):
-        return None
-    return kept[0].upper() + kept[1:] + ("" if kept[-1] in ".!?" else ".")
+    return re.sub(r"`+([^`']*)'+", r"'\1'", text)
 
 
 def exports(trees):
@@ -105,19 +127,29 @@ def exports(trees):
     public = {}
     for package, tree in trees.items():
         for node in tree.body:
-            if (isinstance(node, ast.ImportFrom) and node.level == 1
-                    and f"{package}.{node.module}" in trees):
-                submodule = f"{package}.{node.module}"
-                names = [alias.name for alias in node.names if alias.asname is None]
-                if names == ["*"]:
-                    names = [constant.value for statement in trees[submodule].body
-                             if isinstance(statement, ast.Assign)
-                             and any(isinstance(t, ast.Name) and t.id == "__all__"
-                                     for t in statement.targets)
-                             for constant in ast.walk(statement.value)
-                             if isinstance(constant, ast.Constant)]
-                public.update({f"{submodule}.{name}": f"{package}.{name}" for name in names})
+            if not isinstance(node, ast.ImportFrom) or node.level != 1:
+                continue
+            submodule = f"{package}.{node.module}"
+            if submodule not in trees:
+                continue
+            names = [alias.name for alias in node.names if alias.asname is None]
+            if names == ["*"]:
+                names = names_in_all(trees[submodule])
+            for name in names:
+                public[f"{submodule}.{name}"] = f"{package}.{name}"
     return public
+
+
+def names_in_all(tree):
+    """The names in the list that a module assigns to __all__."""
+    names = []
+    for statement in tree.body:
+        if not isinstance(statement, ast.Assign):
+            continue
+        if any(isinstance(t, ast.Name) and t.id == "__all__" for t in statement.targets):
+            names += [node.value for node in ast.walk(statement.value)
+                      if isinstance(node, ast.Constant)]
+    return names
 
 
 def is_public(name):
@@ -125,28 +157,28 @@ def is_public(name):
     return not any(part.startswith("_") or part in NOT_FOR_USE for part in name.split("."))
 
 
-@functools.cache
-def symbols():
-    """All that has a usable docstring: {answer: [names]}, the answers in a fixed shuffled order."""
-    found = {}
-
-    def add(name, doc):
-        if is_public(name) and (answer := first_sentences(doc)):
-            found.setdefault(answer, []).append(name.removeprefix("builtins."))
-
-    folder, trees = stdlib_folder(), {}
+def parsed_docstrings():
+    """Yield (name, docstring) of what the source files of the standard library define."""
+    folder = stdlib_folder()
+    trees = {}
     for path in source_files(folder):
-        if (path != "ntpath.py" and is_public(module_name(path))
-                and (parsed := read_source(folder, path))):
-            trees[module_name(path)] = parsed[1]
+        if path != "ntpath.py" and is_public(module_name(path)):
+            parsed = read_source(folder, path)
+            if parsed:
+                trees[module_name(path)] = parsed[1]
+
     public = exports(trees)
     for module, tree in trees.items():
-        add(module, ast.get_docstring(tree))
+        yield module, ast.get_docstring(tree)
         for node, name in definitions(tree, module):
             # A method goes by the name of its class: asyncio.queues.Queue.get is asyncio.Queue.get.
-            parts = name[len(module) + 1:].split(".")
-            shown = public.get(f"{module}.{parts[0]}", f"{module}.{parts[0]}")
-            add(".".join([shown] + parts[1:]), ast.get_docstring(node))
+            first, *rest = name[len(module) + 1:].split(".")
+            shown = public.get(f"{module}.{first}", f"{module}.{first}")
+            yield ".".join([shown] + rest), ast.get_docstring(node)
+
+
+def built_in_docstrings():
+    """Yield (name, docstring) of what the modules in BUILT_IN define."""
     for module in BUILT_IN:
         try:
             contents = vars(importlib.import_module(module))
@@ -155,19 +187,31 @@ def symbols():
             continue
         for name, value in contents.items():
             # The program that runs this may have set hooks of its own in sys.
-            if getattr(value, "__module__", None) == module and not name.endswith("hook"):
-                add(f"{module}.{name}", value.__doc__)
-                if isinstance(value, type) and not issubclass(value, BaseException):
-                    for method in vars(value):
-                        if is_public(method) and callable(function := getattr(value, method)):
-                            add(f"{module}.{name}.{method}", function.__doc__)
+            if getattr(value, "__module__", None) != module or name.endswith("hook"):
+                continue
+            yield f"{module}.{name}", value.__doc__
+            if not isinstance(value, type) or issubclass(value, BaseException):
+                continue
+            for method in filter(is_public, vars(value)):
+                function = getattr(value, method)
+                if callable(function):
+                    yield f"{module}.{name}.{method}", function.__doc__
+
+
+@functools.cache
+def symbols():
+    """All that has a usable docstring: {answer: [names]}, the answers in a fixed shuffled order."""
+    found = {}
+    for name, doc in [*parsed_docstrings(), *built_in_docstrings()]:
+        answer = first_sentences(doc) if is_public(name) else None
+        if answer:
+            found.setdefault(answer, set()).add(name.removeprefix("builtins."))
     # An answer that dozens of methods share, like "Return a string.", is not worth a question.
-    return {answer: sorted(set(names))
-            for answer, names in sorted(found.items(), key=lambda item: stable_hash(item[0]))
-            if len(set(names)) <= 4}
+    return {answer: sorted(found[answer]) for answer in sorted(found, key=stable_hash)
+            if len(found[answer]) <= 4}
 
 
-class PythonQuestions:
+class PythonQuestions(Lazy):
     """A question for each answer; later rounds ask in other words, or for an alias.
 
     size: any number of conversations; None stands for one per answer.
@@ -183,12 +227,11 @@ class PythonQuestions:
     def __len__(self):
         return self.size
 
-    def __getitem__(self, i):
-        i = item_index(i, self.size)
+    def get(self, i):
         answer, names = self.items[i % len(self.items)]
-        draw = generator("PythonQuestions", self.split, i)
-        name = draw.choice(names)
-        question = draw.choice(ASK).format(s=draw.choice([name, name, name, f"`{name}`"]))
+        rng = generator("PythonQuestions", self.split, i)
+        name = rng.choice(names)
+        question = rng.choice(ASK).format(s=rng.choice([name, name, name, f"`{name}`"]))
         return record(question, answer, symbol=name)
 
     def pair(self, i):
@@ -196,16 +239,16 @@ class PythonQuestions:
 
         The rejected answer is evasive, describes another function, or never stops.
         """
-        chosen, draw = self[i], generator("PythonQuestions pair", self.split, i)
+        chosen = self[i]
         right = chosen["messages"][1]["content"]
-        kind = draw.choice(["evasive", "another function", "another function", "run-on"])
+        rng = generator("PythonQuestions pair", self.split, i)
+        kind = rng.choice(["evasive", "another function", "another function", "run-on"])
         if kind == "evasive":
-            answer = draw.choice(EVASIVE)
+            answer = rng.choice(EVASIVE)
         elif kind == "another function":
             answer = right
             while answer == right:
-                answer = draw.choice(self.items)[0]
+                answer = rng.choice(self.items)[0]
         else:
-            answer = " ".join([right] * max(4, 300 // len(right)))
-        rejected = record(chosen["messages"][0]["content"], answer, symbol=chosen["symbol"])
-        return {"chosen": chosen, "rejected": rejected, "kind": kind}
+            answer = run_on(right)
+        return preference(chosen, answer, kind)

@@ -13,8 +13,10 @@ import re
 from collections import Counter
 
 from data.demo.python_corpus import source_files, stdlib_folder
-from data.demo.splits import check_split, generator, item_index, split_of, stable_hash
+from data.demo.records import preference, record, run_on_parts
+from data.demo.splits import check_split, generator, split_of, stable_hash
 from data.grading import same_final_number, spoken_text
+from data.lazy import Lazy
 
 # A word among other words, not in the midst of code.
 PROSE_WORD = re.compile(r"(?<=[a-z,] )[a-z]{3,14}(?=[.,;:]? |[.,;:]?\n)")
@@ -24,18 +26,20 @@ NAME_PART = re.compile(r"(?<![A-Z])[A-Z][a-z]{2,13}(?![a-z])|(?<![A-Za-z])[a-z]{
 COMMON_ENOUGH = 2
 # Words that people try first. The hash puts each of them into one split, like any other word.
 EVERYDAY_WORDS = """
-apple banana strawberry raspberry blueberry cherry orange lemon peach grape mango pineapple melon coconut potato
-tomato carrot onion garlic pepper cabbage lettuce mushroom pumpkin cucumber bread butter cheese chocolate coffee
-cookie sandwich pancake dinner breakfast kitchen bottle spoon knife table chair window garden flower tree forest river
-mountain ocean island beach summer winter spring autumn weather thunder rainbow cloud snow sunshine morning evening
-midnight yesterday tomorrow monday cat dog horse rabbit elephant giraffe monkey tiger lion zebra kangaroo crocodile
-dolphin penguin butterfly spider squirrel turtle chicken sheep goose parrot bicycle airplane train helicopter
-submarine balloon rocket planet galaxy telescope doctor teacher student school library university hospital hotel
-restaurant theater museum bridge castle village city street mother father sister brother daughter family friend
-neighbor children people music guitar piano violin trumpet drum football basketball tennis swimming running dancing
-singing painting reading happy angry hungry sleepy beautiful wonderful difficult important possible necessary
-different interesting mississippi banana committee accommodation bookkeeper onomatopoeia rhythm queue success address
-parallel occurrence millennium embarrass
+apple banana strawberry raspberry blueberry cherry orange lemon peach grape mango pineapple melon
+coconut potato tomato carrot onion garlic pepper cabbage lettuce mushroom pumpkin cucumber bread
+butter cheese chocolate coffee cookie sandwich pancake dinner breakfast kitchen bottle spoon knife
+table chair window garden flower tree forest river mountain ocean island beach summer winter spring
+autumn weather thunder rainbow cloud snow sunshine morning evening midnight yesterday tomorrow
+monday cat dog horse rabbit elephant giraffe monkey tiger lion zebra kangaroo crocodile dolphin
+penguin butterfly spider squirrel turtle chicken sheep goose parrot bicycle airplane train
+helicopter submarine balloon rocket planet galaxy telescope doctor teacher student school library
+university hospital hotel restaurant theater museum bridge castle village city street mother father
+sister brother daughter family friend neighbor children people music guitar piano violin trumpet
+drum football basketball tennis swimming running dancing singing painting reading happy angry hungry
+sleepy beautiful wonderful difficult important possible necessary different interesting mississippi
+banana committee accommodation bookkeeper onomatopoeia rhythm queue success address parallel
+occurrence millennium embarrass
 """
 
 # {w} stands for the word, bare or quoted.
@@ -102,25 +106,38 @@ def words(path=None):
     path: a file with one word a line, like /usr/share/dict/words. None stands for the source files
     of the standard library.
     """
-    if path is not None:
+    if path is None:
+        path = stdlib_folder()
+        found = words_in_source(path)
+    else:
         with open(path, encoding="utf-8", errors="replace") as f:
             found = {line.strip() for line in f}
-    else:
-        in_prose, anywhere, folder = set(EVERYDAY_WORDS.split()), Counter(), stdlib_folder()
-        for name in source_files(folder):
-            with open(os.path.join(folder, name), encoding="utf-8", errors="replace") as f:
-                text = f.read()
-            in_prose.update(PROSE_WORD.findall(text))
-            anywhere.update(map(str.lower, NAME_PART.findall(text)))
-        found = in_prose | {word for word, count in anywhere.items() if count >= COMMON_ENOUGH}
-    # What has no vowel, or repeats one letter, is an abbreviation, a hexadecimal number or a test
-    # string, not a word.
-    found = {w for w in found
-             if re.fullmatch("[a-z]{3,14}", w) and re.search("[aeiouy]", w) and len(set(w)) > 1}
+    found = set(filter(is_word, found))
     if len(found) < 1000:
-        raise ValueError(f"{path or folder}: only {len(found)} words of 3 to 14 letters a-z, "
+        raise ValueError(f"{path}: only {len(found)} words of 3 to 14 letters a-z, "
                          f"at least 1,000 are needed. Name a word list with one word a line")
     return sorted(found, key=stable_hash)
+
+
+def words_in_source(folder):
+    """What may be a word in the source files of a folder, and the everyday words."""
+    in_prose = set(EVERYDAY_WORDS.split())
+    anywhere = Counter()
+    for name in source_files(folder):
+        with open(os.path.join(folder, name), encoding="utf-8", errors="replace") as f:
+            text = f.read()
+        in_prose.update(PROSE_WORD.findall(text))
+        anywhere.update(part.lower() for part in NAME_PART.findall(text))
+    return in_prose | {word for word, count in anywhere.items() if count >= COMMON_ENOUGH}
+
+
+def is_word(text):
+    """Whether a text may be a word.
+
+    What has no vowel, or repeats one letter, is an abbreviation, a hexadecimal number or a test
+    string.
+    """
+    return re.fullmatch("[a-z]{3,14}", text) and re.search("[aeiouy]", text) and len(set(text)) > 1
 
 
 @functools.cache
@@ -135,13 +152,10 @@ def spelled(word):
     return f"{word}:{','.join(word)}"
 
 
-def record(question, content, **notes):
-    """A conversation of one question and one answer, with notes for grading beside the messages."""
-    return {"messages": [{"role": "user", "content": question},
-                         {"role": "assistant", "content": content}], **notes}
+# --------------------------------------------------------------------------------------------------
+# Spelling
 
-
-class SimpleSpelling:
+class SimpleSpelling(Lazy):
     """`Spell the word: apple` -> `apple:a,p,p,l,e`; later rounds ask for a word in other words.
 
     size: any number of conversations; None stands for one per word.
@@ -149,16 +163,17 @@ class SimpleSpelling:
     """
 
     def __init__(self, split, size=None, path=None):
-        self.split, self.words = split, words_of(split, path)
+        self.split = split
+        self.words = words_of(split, path)
         self.size = len(self.words) if size is None else size
 
     def __len__(self):
         return self.size
 
-    def __getitem__(self, i):
-        i = item_index(i, self.size)
-        word, draw = self.words[i % len(self.words)], generator("SimpleSpelling", self.split, i)
-        question = draw.choice(SPELL).format(w=draw.choice(QUOTES).format(word))
+    def get(self, i):
+        word = self.words[i % len(self.words)]
+        rng = generator("SimpleSpelling", self.split, i)
+        question = rng.choice(SPELL).format(w=rng.choice(QUOTES).format(word))
         return record(question, spelled(word), word=word)
 
     def grade(self, conversation, answer):
@@ -171,32 +186,35 @@ class SimpleSpelling:
         The rejected answer has a wrong letter, is evasive, or never stops.
         """
         chosen = self[i]
-        word, draw = chosen["word"], generator("SimpleSpelling pair", self.split, i)
-        kind = draw.choice(["misspelled", "misspelled", "evasive", "run-on"])
+        word = chosen["word"]
+        rng = generator("SimpleSpelling pair", self.split, i)
+        kind = rng.choice(["misspelled", "misspelled", "evasive", "run-on"])
         if kind == "misspelled":
-            answer = f"{word}:{','.join(slip(word, draw))}"
+            answer = f"{word}:{','.join(slip(word, rng))}"
         elif kind == "evasive":
-            answer = draw.choice([
+            answer = rng.choice([
                 "I cannot spell that word.", "That word is spelled just as it sounds.",
                 "You can look it up in a dictionary.", word, f"The word is {word}."])
         else:
-            answer = ",".join([spelled(word)] + list(word) * draw.randint(4, 8))
-        return {"chosen": chosen,
-                "rejected": record(chosen["messages"][0]["content"], answer, word=word),
-                "kind": kind}
+            answer = ",".join([spelled(word)] + list(word) * rng.randint(4, 8))
+        return preference(chosen, answer, kind)
 
 
-def slip(word, draw):
-    """The word with one letter dropped, doubled, replaced, or swapped with the next one."""
+def slip(word, rng):
+    """The word with one letter dropped, doubled, swapped with the next one, or replaced."""
     while True:
-        at = draw.randrange(len(word) - 1)
-        a, b, rest = word[at], word[at + 1], word[at + 2:]
-        wrong = word[:at] + draw.choice([b, a + a + b, b + a, draw.choice("aeioulnrst") + b]) + rest
+        at = rng.randrange(len(word) - 1)
+        a, b = word[at], word[at + 1]
+        replaced = rng.choice("aeioulnrst") + b
+        wrong = word[:at] + rng.choice([b, a + a + b, b + a, replaced]) + word[at + 2:]
         if wrong != word:
             return wrong
 
 
-class SpellingBee:
+# --------------------------------------------------------------------------------------------------
+# Counting letters
+
+class SpellingBee(Lazy):
     """`How many r are in strawberry?`: spell, count by hand, check with Python, then `#### 3`.
 
     Every place of the word is equally likely to give the letter, so that double letters come up
@@ -205,37 +223,24 @@ class SpellingBee:
     """
 
     def __init__(self, split, size=None, path=None):
-        self.split, self.words = split, words_of(split, path)
+        self.split = split
+        self.words = words_of(split, path)
         self.size = len(self.words) if size is None else size
 
     def __len__(self):
         return self.size
 
-    def __getitem__(self, i):
-        i = item_index(i, self.size)
-        word, draw = self.words[i % len(self.words)], generator("SpellingBee", self.split, i)
-        absent = draw.randrange(100) < ABSENT_PERCENT
-        letter = draw.choice(
-            [c for c in "abcdefghijklmnopqrstuvwxyz" if c not in word] if absent else word)
-        question = draw.choice(COUNT).format(w=draw.choice(QUOTES).format(word),
-                                             l=draw.choice(QUOTES).format(letter))
-        return record(question, self.answer(word, letter), word=word, letter=letter,
+    def get(self, i):
+        word = self.words[i % len(self.words)]
+        rng = generator("SpellingBee", self.split, i)
+        letters = word
+        if rng.randrange(100) < ABSENT_PERCENT:
+            letters = [c for c in "abcdefghijklmnopqrstuvwxyz" if c not in word]
+        letter = rng.choice(letters)
+        question = rng.choice(COUNT).format(w=rng.choice(QUOTES).format(word),
+                                            l=rng.choice(QUOTES).format(letter))
+        return record(question, solution(word, letter), word=word, letter=letter,
                       answer=str(word.count(letter)))
-
-    @staticmethod
-    def by_hand(word, letter):
-        """The spelling, and below it the count so far after each letter."""
-        so_far = [f" {c}:{word[:k].count(letter)}" for k, c in enumerate(word, 1)]
-        return f"{spelled(word)}\nCount {letter}:{''.join(so_far)}\n"
-
-    @classmethod
-    def answer(cls, word, letter):
-        """The whole answer as parts."""
-        n = str(word.count(letter))
-        return [{"type": "text", "text": cls.by_hand(word, letter) + f"By hand {n}, by Python "},
-                {"type": "python", "text": f"'{word}'.count('{letter}')"},
-                {"type": "python_output", "text": n},
-                {"type": "text", "text": f"\n#### {n}"}]
 
     def grade(self, conversation, answer):
         """Whether the number after the last #### is the count."""
@@ -254,43 +259,69 @@ class SpellingBee:
         evasive     states no number at all
         """
         chosen = self[i]
-        word, letter, draw = (
-            chosen["word"], chosen["letter"], generator("SpellingBee pair", self.split, i))
+        word, letter = chosen["word"], chosen["letter"]
         n = word.count(letter)
-        kind = draw.choice(
+
+        rng = generator("SpellingBee pair", self.split, i)
+        kind = rng.choice(
             ["miscount", "miscount", "misspelled", "guess", "no tool", "run-on", "evasive"])
         if kind == "miscount":
-            right = [word[:k].count(letter) for k in range(1, len(word) + 1)]
-            at, step = draw.randrange(len(word)), draw.choice([1, -1] if n else [1])
-            # To count too few, overlook one of the hits.
-            if step < 0:
-                at = draw.choice([k for k, c in enumerate(word) if c == letter])
-            counts = [r + step * (k >= at) for k, r in enumerate(right)]
-            so_far = "".join(f" {c}:{count}" for c, count in zip(word, counts))
-            answer = (f"{spelled(word)}\nCount {letter}:{so_far}\nBy hand {counts[-1]}\n"
-                      f"#### {counts[-1]}")
+            counts = miscount(word, letter, rng)
+            answer = without_tool(word, letter, counts)
         elif kind == "misspelled":
-            at = draw.choice([k for k, c in enumerate(word) if c == letter]
-                             or [draw.randrange(1, len(word))])
-            wrong = word[:at] + (letter + word[at:] if n == 0 or draw.random() < 0.5
-                                 else word[at + 1:])
-            answer = self.answer(wrong, letter)
+            answer = solution(gain_or_lose(word, letter, rng), letter)
         elif kind == "guess":
-            answer = f"#### {draw.choice([m for m in range(5) if m != n])}"
+            answer = f"#### {rng.choice([m for m in range(5) if m != n])}"
         elif kind == "no tool":
-            answer = self.by_hand(word, letter) + f"By hand {n}\n#### {n}"
+            answer = without_tool(word, letter, running_counts(word, letter))
         elif kind == "run-on":
-            answer = run_on(chosen["messages"][1]["content"], draw)
+            answer = run_on_parts(chosen["messages"][1]["content"], rng)
         else:
-            answer = draw.choice(EVASIVE)
-        notes = {key: chosen[key] for key in ("word", "letter", "answer")}
-        return {"chosen": chosen,
-                "rejected": record(chosen["messages"][0]["content"], answer, **notes),
-                "kind": kind}
+            answer = rng.choice(EVASIVE)
+        return preference(chosen, answer, kind)
 
 
-def run_on(parts, draw):
-    """A right answer, as parts, that goes on repeating its last text or its first."""
-    tail = parts[-1]["text"] if draw.random() < 0.7 else "\n" + parts[0]["text"].rstrip()
-    return parts[:-1] + [{"type": "text",
-                          "text": parts[-1]["text"] + tail * max(6, min(30, 240 // len(tail)))}]
+def running_counts(word, letter):
+    """The count after each letter of the word: ("apple", "p") -> [0, 1, 2, 2, 2]."""
+    return [word[:k].count(letter) for k in range(1, len(word) + 1)]
+
+
+def by_hand(word, letter, counts):
+    """The spelling, below it the count after each letter, and the start of the next line."""
+    steps = "".join(f" {c}:{count}" for c, count in zip(word, counts))
+    return f"{spelled(word)}\nCount {letter}:{steps}\nBy hand {counts[-1]}"
+
+
+def solution(word, letter):
+    """The right answer, as parts."""
+    n = str(word.count(letter))
+    counted = by_hand(word, letter, running_counts(word, letter))
+    return [{"type": "text", "text": f"{counted}, by Python "},
+            {"type": "python", "text": f"'{word}'.count('{letter}')"},
+            {"type": "python_output", "text": n},
+            {"type": "text", "text": f"\n#### {n}"}]
+
+
+def without_tool(word, letter, counts):
+    """An answer that counts by hand alone."""
+    return f"{by_hand(word, letter, counts)}\n#### {counts[-1]}"
+
+
+def miscount(word, letter, rng):
+    """Running counts that are off by one from some letter on."""
+    places = [k for k, c in enumerate(word) if c == letter]
+    at = rng.randrange(len(word))
+    step = rng.choice([1, -1] if places else [1])
+    # To count too few, overlook one of the letters that count.
+    if step < 0:
+        at = rng.choice(places)
+    return [count + step * (k >= at) for k, count in enumerate(running_counts(word, letter))]
+
+
+def gain_or_lose(word, letter, rng):
+    """The word with one more or one fewer of the letter; one that lacks the letter gains it."""
+    places = [k for k, c in enumerate(word) if c == letter]
+    at = rng.choice(places or [rng.randrange(1, len(word))])
+    if not places or rng.random() < 0.5:
+        return word[:at] + letter + word[at:]
+    return word[:at] + word[at + 1:]

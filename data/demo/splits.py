@@ -15,8 +15,8 @@ SHARES = {"train": 80, "pairs": 8, "prompts": 5, "test": 7}
 
 def stable_hash(text):
     """64 bits of BLAKE2b as an int: unlike hash(), the same in every process on every machine."""
-    return int.from_bytes(
-        hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big")
+    digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest, "big")
 
 
 def split_of(item, shares=SHARES):
@@ -39,13 +39,3 @@ def check_split(split):
 def generator(*key):
     """A random.Random whose draws follow from the key: generator("spelling", "train", 17)."""
     return random.Random(stable_hash("\x1f".join(map(str, key))))
-
-
-def item_index(i, size):
-    """Index i of a task with `size` items, where -1 is the last one, as an index from 0.
-
-    Raises IndexError outside of the task, which is also what ends a `for` loop over it.
-    """
-    if not -size <= i < size:
-        raise IndexError(f"item {i} of a task with {size} items")
-    return i % size

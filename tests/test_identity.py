@@ -1,0 +1,73 @@
+"""data/demo/identity.py and wordings.toml: intents, their wordings and paraphrases, and facts."""
+import pytest
+
+from data.demo import identity
+from data.demo.identity import Identity
+
+SPLITS = ["train", "pairs", "prompts", "test"]
+
+
+def test_every_intent_is_in_every_split_and_its_answers_state_its_facts():
+    for split in SPLITS:
+        assert {intent for _, intent in identity.wordings(split)} == set(identity.INTENTS)
+    asked = {(identity.plain(wording), intent)
+             for split in SPLITS for wording, intent in identity.wordings(split)}
+    # No wording belongs to two intents.
+    assert len({wording for wording, _ in asked}) == len(asked)
+    # With 150 questions an accuracy is measured to 5 points more or less.
+    for group, least in {"identity": 150, "small talk": 60, "unknown": 60}.items():
+        assert len(identity.wordings("test", group)) >= least
+    for intent, about in identity.INTENTS.items():
+        group, answers = about["group"], about["answers"]
+        wrong = identity.EVASIVE + identity.INVENTED[group]
+        assert group in ("identity", "small talk", "unknown") and len(answers) >= 2
+        assert all(identity.states_facts(intent, answer) for answer in answers)
+        assert not any(identity.states_facts(intent, answer) for answer in wrong)
+
+
+def test_no_split_asks_in_a_wording_of_another():
+    """Not by way of the paraphrases either, nor by a prefix that turns one wording into another."""
+    split_of = {identity.plain(wording): split
+                for split in SPLITS for wording, _ in identity.wordings(split)}
+    for split, n in {"train": 10_000, "pairs": 2000, "prompts": 2000}.items():
+        asked = {identity.plain(message["content"])
+                 for conversation in Identity(split, n)
+                 for message in conversation["messages"][::2]}
+        assert {split_of.get(wording, split) for wording in asked} == {split}
+        assert len(asked) > n / 3
+
+
+def paraphrases(intent, *splits):
+    return [wording for split in splits for some in identity.paraphrases(intent, split)
+            for wording in some]
+
+
+def test_paraphrases():
+    owner = {identity.plain(wording): (intent, split)
+             for split in SPLITS for wording, intent in identity.wordings(split)}
+    for intent in identity.INTENTS:
+        for split in SPLITS:
+            found = paraphrases(intent, split)
+            assert len(found) >= (100 if split == "train" else 5)
+            for wording in found:
+                # It belongs to one intent and one split.
+                key = identity.plain(wording)
+                assert owner.setdefault(key, (intent, split)) == (intent, split), wording
+                assert wording[0].isupper()
+                assert not set(wording) & set("[]{}/|\n") and "  " not in wording
+    assert {"Thanks", "Thank you very much for the answer", "Great job, thanks",
+            "I am grateful."} <= set(paraphrases("thanks", *SPLITS))
+    assert {"I wonder what your name is.",
+            "Tell me about your full name."} <= set(paraphrases("name", *SPLITS))
+
+
+def test_groups_turns_and_facts():
+    assert {c["group"] for c in Identity("test", group="unknown")} == {"unknown"}
+    with pytest.raises(ValueError, match="no wordings in group 'none'"):
+        Identity("test", group="none")
+    turns = [len(c["messages"]) // 2 for c in Identity("train", 2000)]
+    assert 0.15 < sum(n > 1 for n in turns) / 2000 < 0.35 and max(turns) == 3
+    assert identity.states_facts("who", [{"type": "text", "text": "I'm Tok2Chat."}])
+    assert identity.states_facts("weather", "I do not know. I can\u2019t see it.")
+    assert not identity.states_facts("who", "I am tok2chatter")
+    assert not identity.states_facts("not other", "I am tok2chat.")
