@@ -2,14 +2,16 @@
 Talk to any checkpoint. Reads out/<stage>/ and out/tokenizer/.
 
 terminal     python chat.py                         the last stage in out/ (--stage sft for another)
-one answer   python chat.py -p "How many r are in strawberry?"       (-p - reads standard input)
+one answer   python chat.py "How many r are in strawberry?"        -p "..." where it begins with -
+             python chat.py -p "What does it do?" < notes.txt       joins both
 browser      python chat.py --serve                 http://127.0.0.1:8000, and the OpenAI protocol
-a file       python chat.py --batch prompts.jsonl --output answers.jsonl
+a file       python chat.py --batch prompts.jsonl --output answers.jsonl    - is stdin or stdout
 raw text     python chat.py --stage pretrain --base -p "def main("   continues the text
 
 The inference engine is in talk/engine.py, what the terminal shows in talk/terminal.py, the server
 in talk/server.py.
 """
+import os
 import sys
 from dataclasses import asdict, dataclass, fields
 
@@ -17,24 +19,26 @@ from common import find_checkpoint, load_checkpoint
 from machine import parse_config, run, setup
 from talk.engine import Engine, Sampling
 from talk.server import serve
-from talk.terminal import batch, one_answer, terminal
+from talk.terminal import batch, one_answer, read_prompt, terminal
 
 
 @dataclass
 class Config:
     out: str = "out"              # folder where the stages find each other
     stage: str = ""               # name of a stage or path of a checkpoint; empty: the last stage
-    prompt: str = ""              # answer this prompt and exit, also as -p; - reads standard input
+    prompt: str = ""              # answer this and exit, also as -p or bare; a pipe comes before it
     base: bool = False            # continue raw text instead of answering
     system: str = ""              # a system message
-    batch: str = ""               # .jsonl file: answer the "prompt" or "messages" of each line
-    output: str = ""              # .jsonl file for the answers of --batch; a second run resumes it
+    batch: str = ""               # .jsonl file, or -: answer "prompt" or "messages" of each line
+    output: str = ""              # .jsonl file, or -: answers of --batch; a second run resumes it
     max_tokens: int = 512         # of each answer, tool outputs included
     temperature: float = 0.3      # 0: the likeliest token; small models miscopy digits above 0.5
     top_k: int = 0                # only the k likeliest tokens, 0: all
     top_p: float = 0.95           # only the likeliest tokens that together have this probability
     min_p: float = 0.0            # only tokens at least this times as likely as the likeliest
     repetition_penalty: float = 1.0   # above 1: tokens of the text so far become less likely
+    presence_penalty: float = 0.0     # above 0: tokens that the answer has become less likely
+    frequency_penalty: float = 0.0    # the same, the more often it has them, the less
     seed: int = 0                 # the same seed gives the same answers
     max_rows: int = 64            # answers decoded at once; each takes memory for its keys
     serve: bool = False           # open a chat page and the OpenAI protocol on http://HOST:PORT
@@ -42,6 +46,7 @@ class Config:
     port: int = 8000              # 0: any free one
     api_key: str = ""             # clients must send Authorization: Bearer KEY; empty: nothing
     allow_host: str = ""          # further names of this machine besides localhost, comma-separated
+    allow_origin: str = ""        # sites whose pages may use --serve, comma-separated, or * for all
     max_queue: int = 128          # answers running or waiting at once; further ones get status 429
     time_limit: float = 120.0     # seconds until an answer of --serve is cut off
     device: str = "auto"          # auto, cpu, cuda or mps
@@ -49,28 +54,71 @@ class Config:
     dtype: str = "auto"           # float32, bfloat16; auto: float32 on a CPU, else what is fastest
 
 
+def take_prompt(argv):
+    """Split the command line into the prompt, None if there is none, and the flags.
+
+    The prompt stands behind -p or --prompt, where it may begin with a dash, or alone: every word
+    that is neither a flag nor the value of one belongs to it, and so does everything after --.
+    """
+    no_value = {"-h", "--help"}
+    for field in fields(Config):
+        if field.type is bool:
+            no_value |= {f"--{field.name}", f"--no-{field.name}"}
+    words = []
+    flags = []
+    rest = list(argv)
+    while rest:
+        word = rest.pop(0)
+        if word in ("-p", "--prompt"):
+            if not rest:
+                raise ValueError(f"{word}: expected a prompt behind it")
+            words.append(rest.pop(0))
+        elif word.startswith("--prompt="):
+            words.append(word.removeprefix("--prompt="))
+        elif word == "--":
+            words += rest
+            break
+        elif word == "-" or not word.startswith("-"):
+            words.append(word)
+        else:
+            flags.append(word)
+            if "=" not in word and word not in no_value:
+                flags += rest[:1]
+                rest = rest[1:]
+    return " ".join(words) if words else None, flags
+
+
 def main():
-    argv = sys.argv[1:]
-    # -p PROMPT becomes one argument, so that a prompt may begin with a dash.
-    if "-p" in argv[:-1]:
-        i = argv.index("-p")
-        argv[i:i + 2] = [f"--prompt={argv[i + 1]}"]
-    cfg = parse_config(Config, __doc__, argv)
+    prompt, flags = take_prompt(sys.argv[1:])
+    cfg = parse_config(Config, __doc__, flags)
+    if cfg.port > 65535:
+        raise ValueError(f"--port {cfg.port}: expected 0 to 65535")
+    if cfg.max_rows < 1:
+        raise ValueError(f"--max_rows {cfg.max_rows}: expected 1 or more")
     path = find_checkpoint(cfg.out, cfg.stage)
+    # A terminal that lacks a character shows ? instead, and a byte that is no UTF-8 is replaced.
+    sys.stdout.reconfigure(errors="replace")
+    sys.stdin.reconfigure(errors="replace")
+    if cfg.serve or cfg.batch:
+        if prompt is not None:
+            raise ValueError(f"{prompt!r}: --serve and --batch take no prompt")
+    else:
+        prompt = read_prompt(prompt, cfg.base)
+    # machine.run() has opened this in place of a standard output that was closed.
+    if sys.stdout.name == os.devnull and not cfg.serve and cfg.output in ("", "-"):
+        raise ValueError("standard output is closed, so there is nowhere to show an answer")
     sampling = Sampling(**{field.name: getattr(cfg, field.name) for field in fields(Sampling)})
     env = setup(cfg.device, cfg.dtype)
     model, tok, _ = load_checkpoint(path, env.device)
     model.compute_dtype = env.dtype
     dtype = None if cfg.dtype == "auto" else env.dtype
     engine = Engine(model, tok, cfg.max_rows, dtype, cfg.compile)
-    # A terminal that lacks a character shows ? instead.
-    sys.stdout.reconfigure(errors="replace")
     if cfg.serve:
         serve(engine, tok, cfg, asdict(sampling), path.name)
     elif cfg.batch:
         batch(engine, tok, cfg, sampling, str(path))
-    elif cfg.base or cfg.prompt:
-        one_answer(engine, tok, cfg, sampling)
+    elif prompt is not None:
+        one_answer(engine, tok, cfg, sampling, prompt)
     else:
         title = (f"{path}: {model.num_params() / 1e6:.1f} million parameters, "
                  f"context {engine.max_len} tokens, on {env.device}")

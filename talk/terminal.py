@@ -1,20 +1,26 @@
 """
 What chat.py does in a terminal: one answer, a conversation, a file of prompts (--batch).
 """
+import contextlib
 import json
+import os
+import re
+import select
 import signal
 import sys
 import time
 from collections import Counter, deque
+from copy import deepcopy
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
+from machine import in_words, write_synced
 from talk.engine import PartStream, Sampling, parse_answer
 
 HELP = """\
 /retry           answer the last question once more, differently
 /undo            forget the last question and its answer
-/reset           start a new conversation
+/reset           start a new conversation, also /clear and /new
 /system TEXT     set the system message; without TEXT: remove it
 /temperature X   0: always the likeliest token; now {temperature}
 /seed N          another seed gives other answers; now {seed}
@@ -22,7 +28,17 @@ HELP = """\
 /load FILE       go on with a saved conversation
 /stats           speed and context of the last answer
 /help            this list
-A line that ends with \\ goes on in the next one. Ctrl-C stops an answer, Ctrl-D ends the chat."""
+/bye             end the chat, also /exit, /quit and Ctrl-D
+Ctrl-C stops an answer. The tab key completes commands and file names.
+A line that ends with \\ goes on in the next one. \"\"\" begins a text of many lines and ends it.
+// sends a line that begins with /."""
+
+COMMANDS = sorted({"/quit", *re.findall(r"/[a-z]+", HELP)})
+# What was typed, in all sessions. Only its owner may read it.
+HISTORY = Path("~/.tok2chat_history")
+HISTORY_LINES = 1000
+# How long a prompt waits for the first byte of a pipe that may never say anything, in seconds.
+PIPE_SECONDS = 3
 
 # An answer could steer the terminal with these characters: show U+FFFD in their place.
 CONTROL = {i: "\ufffd" for i in [*range(32), *range(127, 160)] if chr(i) not in "\n\t"}
@@ -30,10 +46,16 @@ CONTROL = {i: "\ufffd" for i in [*range(32), *range(127, 160)] if chr(i) not in 
 # --------------------------------------------------------------------------------------------------
 # One answer
 
+def styled():
+    """Whether colours and bold are welcome: on a terminal that knows them (no-color.org)."""
+    return (sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+            and not os.environ.get("NO_COLOR"))
+
+
 def show(tok, ids):
     """Print an answer as its ids come. Tool calls and results stand in brackets and in colour."""
-    cyan = "\033[36m" if sys.stdout.isatty() else ""
-    plain = "\033[0m" if sys.stdout.isatty() else ""
+    cyan = "\033[36m" if styled() else ""
+    plain = "\033[0m" if styled() else ""
     opening = {"text": "", "python": f"{cyan}[python: ", "python_output": f"{cyan}[= "}
     closing = {"text": "", "python": f"]{plain}", "python_output": f"]{plain}"}
     current = "text"
@@ -85,9 +107,53 @@ def answer(engine, tok, ids, max_tokens, sampling, raw=False, copy=0):
     return generation, stats
 
 
-def one_answer(engine, tok, cfg, sampling):
-    """Answer cfg.prompt, or with cfg.base continue it. KeyboardInterrupt if Ctrl-C ended that."""
-    prompt = sys.stdin.read() if cfg.prompt == "-" else cfg.prompt
+def read_prompt(prompt, base):
+    """Join standard input, where that is a pipe or a file, and the prompt of the command line.
+
+    prompt: "-" stands for standard input alone. None: no prompt was given; the result is None if
+    standard input is a terminal, too. ValueError if there is nothing to answer; with base, nothing
+    can be continued as well.
+    """
+    piped = ""
+    if prompt == "-":
+        piped = sys.stdin.read()
+        prompt = None
+    elif sys.stdin.isatty():
+        if prompt is None:
+            return "" if base else None
+    elif prompt is None or pipe_speaks():
+        piped = sys.stdin.read()
+    # A byte of the command line that is no UTF-8 is a lone surrogate in Python.
+    prompt = (prompt or "").encode(errors="surrogateescape").decode(errors="replace")
+    piped = piped.removeprefix("\ufeff")
+    if base:
+        return piped + prompt
+    # A pipe ends with a newline that nobody means.
+    texts = [text for text in (piped.rstrip("\n"), prompt) if text.strip()]
+    if not texts:
+        raise ValueError("the prompt is empty: give it on the command line or on standard input")
+    return "\n\n".join(texts)
+
+
+def pipe_speaks():
+    """Wait until standard input has its first bytes or has ended. False: nothing came in time.
+
+    A program that starts this one may leave a pipe open in which it never writes.
+    """
+    try:
+        ready, _, _ = select.select([sys.stdin], [], [], PIPE_SECONDS)
+    except OSError:
+        # Windows can wait for sockets only.
+        return True
+    if not ready:
+        print(f"note: standard input is an open pipe that said nothing in {PIPE_SECONDS} s, so "
+              f"the prompt is answered without it (< /dev/null avoids the wait)",
+              file=sys.stderr, flush=True)
+    return bool(ready)
+
+
+def one_answer(engine, tok, cfg, sampling, prompt):
+    """Answer the prompt, or with cfg.base continue it. KeyboardInterrupt if Ctrl-C ended that."""
     if cfg.base:
         ids = [tok.special("<|bos|>")] + tok.encode(prompt)
         print(prompt.translate(CONTROL), end="", flush=True)
@@ -108,55 +174,121 @@ class Conversation:
     sampling: Sampling
     # The messages after the system message: user, assistant, user, ...
     messages: list = field(default_factory=list)
-    # How many times the last question was asked again.
-    retries: int = 0
+    # How many times the question with this index in messages was asked again.
+    retries: dict = field(default_factory=dict)
     # A line about the last answer.
     stats: str = "no answer yet"
 
 
 def terminal(engine, tok, cfg, sampling, title):
-    """Read lines, answer each or carry out its command, until Ctrl-D."""
-    try:
-        # With this module, input() knows arrow keys and a history. Windows doesn't have it.
-        import readline  # noqa: F401
-    except ImportError:
-        pass
+    """Read lines, answer each or carry out its command, until /bye or Ctrl-D."""
     conversation = Conversation(cfg.system, sampling)
-    print(f"{title}\n/help lists the commands, Ctrl-D ends.")
+    readline = open_readline()
+    print(f"{title}\n/help lists the commands, /bye ends.")
     while True:
         try:
-            line = read_line()
+            line, is_command = read_line(readline)
         except EOFError:
             print()
             return
         except KeyboardInterrupt:
             # Ctrl-C drops the line that was being typed.
             continue
+        if is_command and line.split()[0] in ("/bye", "/exit", "/quit"):
+            return
+        before = deepcopy(conversation)
         ask = False
         try:
-            if line.strip().startswith("/"):
+            if is_command:
                 ask = command(conversation, tok, line)
             elif line.strip():
+                conversation.retries.pop(len(conversation.messages), None)
                 conversation.messages.append({"role": "user", "content": line})
-                conversation.retries = 0
                 ask = True
             if ask:
                 reply(conversation, engine, tok, cfg.max_tokens)
-        except (ValueError, OSError) as e:
-            print(f"error: {e}")
-            if ask:
-                # The question can't be answered, so the conversation goes on without it.
-                conversation.messages.pop()
+        except (ValueError, OSError, RecursionError) as e:
+            # What can't be done or answered leaves everything as it was.
+            conversation = before
+            print(f"error: {in_words(e)}")
 
 
-def read_line():
-    r"""What was typed. A line that ends with \ goes on in the next one. EOFError after Ctrl-D."""
-    # \001 and \002 tell readline that what stands between them takes no room on the screen.
-    bold = "\001\033[1m\002{}\001\033[0m\002" if sys.stdout.isatty() else "{}"
-    line = input("\n" + bold.format("you  "))
-    while line.endswith("\\"):
-        line = line[:-1] + "\n" + input("     ")
+def open_readline():
+    """Give input() arrow keys, completion and a history -> the module readline, or None.
+
+    It is None on Windows, which has no such module, and where nobody types.
+    """
+    try:
+        import readline
+    except ImportError:
+        return None
+    if not sys.stdin.isatty():
+        return None
+    # The whole line is one word, since file names may hold spaces.
+    readline.set_completer_delims("")
+    readline.set_completer(lambda line, i: [*completions(line), None][i])
+    # macOS has libedit under the name of readline.
+    editline = "libedit" in (readline.__doc__ or "")
+    readline.parse_and_bind("bind ^I rl_complete" if editline else "tab: complete")
+    readline.set_auto_history(False)
+    readline.set_history_length(HISTORY_LINES)
+    # Without a home folder, the history ends with the session.
+    with contextlib.suppress(OSError):
+        HISTORY.expanduser().touch(mode=0o600)
+        readline.read_history_file(HISTORY.expanduser())
+    return readline
+
+
+def type_line(prompt, readline):
+    """One line from the terminal. With readline, it joins the history at once, also on the disk."""
+    line = input(prompt)
+    if readline and line.strip():
+        readline.add_history(line)
+        # Appending leaves the lines of other sessions alone. An old libedit can't.
+        with contextlib.suppress(OSError, AttributeError):
+            readline.append_history_file(1, HISTORY.expanduser())
     return line
+
+
+def completions(line):
+    """What a line may become: "/re" -> ["/reset", "/retry"], "/load ou" -> ["/load out/"]."""
+    word, space, path = line.partition(" ")
+    if not space:
+        return [name for name in COMMANDS if line and name.startswith(line)]
+    if word not in ("/load", "/save"):
+        return []
+    folder, start = os.path.split(path)
+    try:
+        found = sorted(Path(folder).expanduser().iterdir())
+    except OSError:
+        return []
+    return [f"{word} {os.path.join(folder, entry.name)}{'/' if entry.is_dir() else ''}"
+            for entry in found if entry.name.startswith(start)]
+
+
+def read_line(readline):
+    r"""What was typed -> the text, and whether it is a command. EOFError after Ctrl-D.
+
+    A line that ends with \ goes on in the next one. Three quotes begin a text of many lines and end
+    it. Two slashes stand for one that doesn't begin a command.
+    """
+    # \001 and \002 tell readline that what stands between them takes no room on the screen.
+    bold = "\001\033[1m\002{}\001\033[0m\002" if styled() else "{}"
+    line = type_line("\n" + bold.format("you  "), readline)
+    if line.lstrip().startswith('"""'):
+        text = line.lstrip().removeprefix('"""')
+        while not text.rstrip().endswith('"""'):
+            try:
+                text += "\n" + type_line("     ", readline)
+            except EOFError:
+                # Ctrl-D ends the text, too.
+                return text.strip("\n"), False
+        return text.rstrip().removesuffix('"""').strip("\n"), False
+    while line.endswith("\\"):
+        line = line[:-1] + "\n" + type_line("     ", readline)
+    if line.startswith("//"):
+        return line[1:], False
+    return line, line.strip().startswith("/")
 
 
 def command(conversation, tok, line):
@@ -171,7 +303,7 @@ def command(conversation, tok, line):
             print(HELP.format(**vars(conversation.sampling)))
         case "/stats":
             print(conversation.stats)
-        case "/reset":
+        case "/reset" | "/clear" | "/new":
             conversation.messages = []
         case "/undo" | "/retry" if not conversation.messages:
             print("nothing was asked yet")
@@ -179,33 +311,74 @@ def command(conversation, tok, line):
             del conversation.messages[-2:]
         case "/retry":
             conversation.messages.pop()
-            conversation.retries += 1
+            question = len(conversation.messages) - 1
+            conversation.retries[question] = conversation.retries.get(question, 0) + 1
             return True
         case "/system":
             conversation.system = rest
         case "/temperature":
-            conversation.sampling = replace(conversation.sampling, temperature=float(rest))
+            value = read_number(float, word, rest)
+            conversation.sampling = replace(conversation.sampling, temperature=value)
         case "/seed":
-            conversation.sampling = replace(conversation.sampling, seed=int(rest))
+            value = read_number(int, word, rest)
+            conversation.sampling = replace(conversation.sampling, seed=value)
+        case "/save" | "/load" if not rest:
+            raise ValueError(f"{word} needs the name of a file: {word} chat.json")
         case "/save":
-            record = make_record(conversation.system, conversation.messages)
-            text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
-            Path(rest).expanduser().write_text(text, encoding="utf-8")
+            save(make_record(conversation.system, conversation.messages), rest)
         case "/load":
-            text = Path(rest).expanduser().read_text(encoding="utf-8")
-            messages = read_messages(tok, json.loads(text))
+            messages = load(rest, tok)
             conversation.system = ""
             if messages[0]["role"] == "system":
                 conversation.system = messages.pop(0)["content"]
             conversation.messages = messages
+            conversation.retries = {}
             return messages[-1]["role"] == "user"
         case _:
-            print(f"{word}: no such command; /help lists them")
+            print(f"{word}: no such command; /help lists them, and /{word} sends it as a question")
     return False
+
+
+def read_number(kind, word, text):
+    """The argument of a command as an int or a float. ValueError in words if it is none."""
+    try:
+        return kind(text)
+    except ValueError:
+        what = "a whole number" if kind is int else "a number"
+        raise ValueError(f"{word} needs {what}, not {text!r}") from None
+
+
+def save(record, name):
+    """Write a conversation to a file. If that fails, an old file of this name stays whole."""
+    # A link stays a link to the file.
+    path = Path(name).expanduser().resolve()
+    text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
+    new = path.with_name(path.name + ".tmp")
+    try:
+        write_synced(new, lambda f: f.write(text.encode()))
+        os.replace(new, path)
+    except OSError:
+        new.unlink(missing_ok=True)
+        raise
+    print(f"(saved to {path})")
+
+
+def load(name, tok):
+    """A file that /save wrote -> its messages. ValueError or OSError if it is something else."""
+    text = Path(name).expanduser().read_text(encoding="utf-8-sig", errors="replace")
+    try:
+        record = json.loads(text)
+    except ValueError as e:
+        raise ValueError(f"{name} is not JSON: {e}") from None
+    try:
+        return read_messages(tok, record)
+    except ValueError as e:
+        raise ValueError(f"{name}: {e}") from None
 
 
 def reply(conversation, engine, tok, max_tokens):
     """Answer the question at the end of the conversation, and add the answer to it."""
+    question = len(conversation.messages) - 1
     print("bot  ", end="", flush=True)
     # The answer gets a quarter of the context, or max_tokens where that is less.
     room = engine.max_len - min(max_tokens, engine.max_len // 4)
@@ -214,7 +387,7 @@ def reply(conversation, engine, tok, max_tokens):
         turns = "turn is" if dropped == 1 else f"{dropped} turns are"
         print(f"(the context of {engine.max_len} tokens is full: the oldest {turns} left out)")
     generation, conversation.stats = answer(engine, tok, ids, max_tokens, conversation.sampling,
-                                            copy=conversation.retries)
+                                            copy=conversation.retries.get(question, 0))
     if generation.finish == "cancelled":
         print("(stopped)")
     elif generation.finish == "length":
@@ -262,15 +435,18 @@ def read_messages(tok, record):
 def batch(engine, tok, cfg, sampling, stage):
     """Answer each line of cfg.batch, and write one conversation a line, in order, to cfg.output.
 
-    If cfg.output holds answers of an earlier run, they stay, and the rest is added.
+    If cfg.output holds answers of an earlier run, they stay, and the rest is added. "-" stands for
+    standard input and output.
     """
     if not cfg.output:
         raise ValueError("--batch needs --output FILE for the answers")
     prompts = read_prompts(cfg.batch, tok, engine.max_len)
     made_by = dict(stage=stage, max_tokens=cfg.max_tokens, **asdict(sampling))
     total = len(prompts)
-    with open(cfg.output, "a+b") as f:
-        old = count_answers(f, prompts, made_by)
+    to_stdout = cfg.output == "-"
+    with open(1 if to_stdout else cfg.output, "wb" if to_stdout else "a+b",
+              closefd=not to_stdout) as f:
+        old = 0 if to_stdout else count_answers(f, prompts, made_by)
         start = time.time()
         generations = answer_in_order(engine, [ids for _, ids in prompts], old, cfg.max_tokens,
                                       sampling)
@@ -284,7 +460,8 @@ def batch(engine, tok, cfg, sampling, stage):
             f.flush()
             if sys.stderr.isatty():
                 show_progress(done, total, rate=(done - old) / (time.time() - start))
-    print(f"{cfg.output}: {total} answers, {total - old} of them new", flush=True)
+    if not to_stdout:
+        print(f"{cfg.output}: {total} answers, {total - old} of them new", flush=True)
 
 
 def show_progress(done, total, rate):
@@ -296,9 +473,13 @@ def show_progress(done, total, rate):
 
 
 def read_prompts(path, tok, max_len):
-    """A .jsonl file -> (messages, ids) of each line. ValueError names the first bad line."""
+    """A .jsonl file, "-" for standard input -> (messages, ids) of each line.
+
+    ValueError names the first bad line.
+    """
     prompts = []
-    with open(path, encoding="utf-8") as f:
+    where = "standard input" if path == "-" else path
+    with contextlib.nullcontext(sys.stdin) if path == "-" else open(path, encoding="utf-8") as f:
         for number, line in enumerate(f, 1):
             if not line.strip():
                 continue
@@ -310,7 +491,7 @@ def read_prompts(path, tok, max_len):
                 if messages[-1]["role"] != "user":
                     raise ValueError("the last message is not the user's")
             except ValueError as e:
-                raise ValueError(f"{path}:{number}: {e}") from None
+                raise ValueError(f"{where}:{number}: {e}") from None
             prompts.append((messages, ids))
     return prompts
 

@@ -7,7 +7,7 @@ import torch
 
 from chat import Config
 from talk.engine import Engine, Sampling
-from talk.terminal import batch, fit, show, terminal
+from talk.terminal import COMMANDS, batch, completions, fit, show, terminal
 from toy_chat import TEXTS, Scripted, byte_tokenizer, tiny_engine, tiny_model
 
 torch.set_num_threads(1)
@@ -65,9 +65,90 @@ def test_save_and_load_go_on_with_the_same_conversation(monkeypatch, capsys, tmp
     assert answers(talk([f"/load {file}", "more"], monkeypatch, capsys)) == [second]
     assert answers(talk(["more"], monkeypatch, capsys)) != [second]
     file.write_text('{"messages": [{"role": "assistant", "content": "x"}]}')
-    assert "error: message 1 has role" in talk([f"/load {file}"], monkeypatch, capsys)
+    assert "chat.json: message 1 has role" in talk([f"/load {file}"], monkeypatch, capsys)
     file.write_text('[1]')
-    assert "error: expected" in talk([f"/load {file}"], monkeypatch, capsys)
+    assert "chat.json: expected" in talk([f"/load {file}"], monkeypatch, capsys)
+
+
+def test_a_loaded_question_gets_the_answer_of_a_fresh_session(monkeypatch, capsys, tmp_path):
+    file = tmp_path / "chat.json"
+    file.write_text('{"messages": [{"role": "user", "content": "hi"}]}')
+    fresh = answers(talk([f"/load {file}"], monkeypatch, capsys))
+    retried = answers(talk(["hi", "/retry", f"/load {file}"], monkeypatch, capsys))
+    assert fresh == retried[2:] and retried[1] != retried[0]
+
+
+def test_each_question_counts_its_own_retries(monkeypatch, capsys):
+    printed = answers(talk(["hi", "/retry", "more", "/undo", "/retry"], monkeypatch, capsys))
+    first, second, _, third = printed
+    assert len({first, second, third}) == 3
+
+
+def test_lines_of_every_kind(monkeypatch, capsys, tmp_path):
+    file = tmp_path / "chat.json"
+    talk(['"""', "/a", "", ' b"""', "//bin is a folder", "one\\", "two", '"""x"""', '"""', "end",
+          EOFError(), f"/save {file}", "/bye", "never read"], monkeypatch, capsys)
+    asked = [m["content"] for m in json.loads(file.read_text())["messages"][::2]]
+    assert asked == ["/a\n\n b", "/bin is a folder", "one\ntwo", "x", "end"]
+
+
+@pytest.mark.parametrize("word", ["/bye", "/exit", "/quit"])
+def test_words_that_end_the_chat(word, monkeypatch, capsys):
+    assert "bot" not in talk([word, "hi"], monkeypatch, capsys)
+
+
+@pytest.mark.parametrize("word", ["/clear", "/reset", "/new"])
+def test_words_that_start_a_new_conversation(word, monkeypatch, capsys):
+    assert "nothing was asked yet" in talk(["hi", word, "/undo"], monkeypatch, capsys)
+
+
+def test_completions(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "out folder").mkdir()
+    (tmp_path / "out folder" / "chat.json").touch()
+    assert completions("/re") == ["/reset", "/retry"]
+    assert completions("/load ou") == ["/load out folder/"]
+    assert completions("/save out folder/c") == ["/save out folder/chat.json"]
+    assert completions("/load none/") == completions("") == completions("re") == []
+    assert completions("/system ou") == []
+    # Every command of the help is known, and nothing else looks like one.
+    assert {"/bye", "/clear", "/help", "/quit", "/system"} < set(COMMANDS)
+
+
+def test_errors_are_words(monkeypatch, capsys, tmp_path):
+    file = tmp_path / "x.json"
+    file.write_text("[" * 100_000)
+    printed = talk(["/temperature x", "/seed", "/load", "/save", "/load /no/file", f"/load {file}",
+                    "/etc/hosts?"], monkeypatch, capsys)
+    for words in ("/temperature needs a number, not 'x'", "/seed needs a whole number",
+                  "/load needs the name", "/save needs the name", "/no/file: No such file",
+                  "//etc/hosts? sends it"):
+        assert words in printed
+    assert "Errno" not in printed and printed.count("error: ") == 6
+
+
+def test_what_cannot_be_answered_changes_nothing(monkeypatch, capsys, tmp_path):
+    talk(["hi", f"/save {tmp_path}/a", "/system " + "x" * 300, "/retry", "more", "/system",
+          f"/save {tmp_path}/b"], monkeypatch, capsys)
+    assert (tmp_path / "a").read_text() == (tmp_path / "b").read_text()
+
+
+def test_save_replaces_a_file_only_by_a_whole_one(monkeypatch, capsys, tmp_path):
+    file = tmp_path / "chat.json"
+    file.write_text("old")
+    link = tmp_path / "link"
+    link.symlink_to(file)
+
+    def full_disk(path, write):
+        path.write_text("half")
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("talk.terminal.write_synced", full_disk)
+        assert "error: No space left" in talk(["hi", f"/save {link}"], patch, capsys)
+    assert file.read_text() == "old" and sorted(tmp_path.iterdir()) == [file, link]
+    talk(["hi", f"/save {link}"], monkeypatch, capsys)
+    assert link.is_symlink() and json.loads(file.read_text())["messages"]
 
 
 def test_ctrl_c_stops_the_answer_and_not_the_program(monkeypatch, capsys):
