@@ -74,11 +74,8 @@ class Config:
 def teacher_answers(cfg, env, out, made_from, read):
     """Let the DPO model answer every prompt. Returns the path of a .jsonl file of conversations.
 
-    The file holds the answers that the teacher ended by itself. Each rank answers its share of the
-    prompts in batches and writes them to a file of its own, so that an interrupted run goes on
-    after its last whole batch; rank 0 then joins the files in the order of the prompts. Every line
-    says which teacher made it, from what and how: answers of another teacher or with other
-    settings are made anew.
+    The file holds the answers that the teacher ended by itself. Every line says which teacher made
+    it, from what and how: answers of another teacher or with other settings are made anew.
     """
     teacher, tok, meta = load_checkpoint(out / TEACHER, env.device,
                                          f"run python {TEACHER}.py --out {out} first")
@@ -88,57 +85,83 @@ def teacher_answers(cfg, env, out, made_from, read):
     teacher.compute_dtype = env.dtype
     source = digest([meta, made_from, cfg.seed])
     path = out / "distill_answers.jsonl"
+    if path.exists():
+        with open(path) as f:
+            if source in f.readline():
+                env.print(f"answers    {path}, made before")
+                return path
+
+    prompts = read()
     shares = [out / f"distill_answers.{rank}-of-{env.world_size}" for rank in range(env.world_size)]
-    if path.exists() and path.open().readline().find(source) >= 0:
-        env.print(f"answers    {path}, made before")
-        return path
-    prompts, mine, size = read(), shares[env.rank], 64
-    lines = mine.read_text().splitlines(keepends=True) if mine.exists() else []
+    start = time.time()
+    answer_share(teacher, tok, prompts, shares[env.rank], source, cfg, env)
+    env.barrier()
+    if env.rank == 0:
+        n_ended = join_shares(shares, len(prompts), path)
+        if not n_ended:
+            raise ValueError(f"the teacher in {out}/{TEACHER} ended none of its {len(prompts)} "
+                             f"answers within --max_tokens {cfg.max_tokens}: train it longer "
+                             f"or raise --max_tokens")
+        print(f"answers    {path}: {n_ended:,} of {len(prompts):,} prompts answered and ended "
+              f"({time.time() - start:.1f} s)")
+    env.barrier()
+    return path
+
+
+def answer_share(teacher, tok, prompts, share, source, cfg, env):
+    """Answer this rank's share of the prompts and write a line for each to the file `share`.
+
+    The prompts are answered in batches, so that an interrupted run goes on after its last whole
+    batch.
+    """
+    batch_size = 64
+    mine = range(env.rank, len(prompts), env.world_size)
+    end = tok.special("<|assistant_end|>")
+    lines = share.read_text().splitlines(keepends=True) if share.exists() else []
     # A kill can leave a part of the last batch behind: only whole batches count.
-    done = sum(source in line and line.endswith("}\n") for line in lines) // size * size
-    todo = list(range(env.rank, len(prompts), env.world_size))
-    start, n_before = time.time(), done
-    with open(mine, "w") as f:
-        f.writelines(lines[:done])
-        for at in range(done, len(todo), size):
+    n_whole = sum(source in line and line.endswith("}\n") for line in lines)
+    n_before = n_whole // batch_size * batch_size
+    start = time.time()
+    with open(share, "w") as f:
+        f.writelines(lines[:n_before])
+        for at in range(n_before, len(mine), batch_size):
             # With a fresh engine no batch depends on the one before it.
             engine = Engine(teacher, tok)
-            asked = [prompts[i] for i in todo[at:at + size]]
+            asked = [prompts[i] for i in mine[at:at + batch_size]]
+            # A long prompt loses its beginning, so that half of the row is left for the answer.
             ids = [tok.render_for_completion(conversation)[-teacher.config.seq_len // 2:]
                    for conversation in asked]
             answers = engine.generate(ids, cfg.max_tokens, temperature=cfg.temperature,
                                       seed=cfg.seed + at)
             for conversation, answer in zip(asked, answers):
                 messages = list(conversation["messages"])
-                messages = messages[:-1] if messages[-1]["role"] == "assistant" else messages
-                record = dict(messages=messages + [{"role": "assistant",
-                                                    "content": parse_answer(tok, answer)}],
-                              ended=bool(answer) and answer[-1] == tok.special("<|assistant_end|>"),
-                              teacher=source)
+                if messages[-1]["role"] == "assistant":
+                    messages.pop()
+                messages.append({"role": "assistant", "content": parse_answer(tok, answer)})
+                record = dict(messages=messages, ended=answer[-1:] == [end], teacher=source)
                 f.write(json.dumps(record) + "\n")
             f.flush()
-            done = at + len(asked)
-            rate = (done - n_before) / (time.time() - start)
             if sys.stderr.isatty():
-                print(f"\ranswers    {done:,} of {len(todo):,}, {rate:.1f} a second", end="",
+                done = at + len(asked)
+                rate = (done - n_before) / (time.time() - start)
+                print(f"\ranswers    {done:,} of {len(mine):,}, {rate:.1f} a second", end="",
                       file=sys.stderr)
-    env.barrier()
-    if env.rank == 0:
-        records = [share.read_text().splitlines() for share in shares]
-        ordered = [records[i % env.world_size][i // env.world_size] for i in range(len(prompts))]
-        ended = [line for line in ordered if json.loads(line)["ended"]]
-        if not ended:
-            raise ValueError(f"the teacher in {out}/{TEACHER} ended none of its {len(ordered)} "
-                             f"answers within --max_tokens {cfg.max_tokens}: train it longer "
-                             f"or raise --max_tokens")
+
+
+def join_shares(shares, n_prompts, path):
+    """Write the answers that ended to path, in the order of the prompts. Returns their number.
+
+    If there are none, nothing is written.
+    """
+    records = [share.read_text().splitlines() for share in shares]
+    ordered = [records[i % len(shares)][i // len(shares)] for i in range(n_prompts)]
+    ended = [line for line in ordered if json.loads(line)["ended"]]
+    if ended:
         path.with_suffix(".tmp").write_text("\n".join(ended) + "\n")
         os.replace(path.with_suffix(".tmp"), path)
         for share in shares:
             share.unlink()
-        print(f"answers    {path}: {len(ended):,} of {len(ordered):,} prompts answered and ended "
-              f"({time.time() - start:.1f} s)")
-    env.barrier()
-    return path
+    return len(ended)
 
 
 def main():
@@ -170,8 +193,10 @@ def main():
     use_compile = cfg.compile and can_compile(env.device)
     compiled = torch.compile(model, dynamic=False) if use_compile else model
     epochs = cfg.epochs
-    if not epochs:
-        epochs = own_passes(len(train_rows) * seq_len) if cfg.data else 1.0
+    if not epochs and cfg.data:
+        epochs = own_passes(len(train_rows) * seq_len)
+    elif not epochs:
+        epochs = 1.0
     horizon = math.ceil(epochs * len(train_rows) * seq_len)
     steps, rows_per_step = plan_steps(cfg, horizon, seq_len, env, own_data=bool(cfg.data))
     batch_size = micro_batch_rows(cfg.batch_size, model, rows_per_step, env)

@@ -80,10 +80,11 @@ def dpo_loss(policy_logps, reference_logps, is_pair, beta):
                          f"differ in shape")
     # The paper's implicit rewards.
     chosen, rejected = (beta * (policy_logps - reference_logps)).unbind(-1)
-    loss = -(F.logsigmoid(chosen - rejected) * is_pair).sum()
+    margin = chosen - rejected
+    loss = -(F.logsigmoid(margin) * is_pair).sum()
     # A tie counts as wrong.
-    sums = dict(loss=loss, accuracy=((chosen > rejected) & is_pair).sum(),
-                margin=((chosen - rejected) * is_pair).sum(),
+    right = (chosen > rejected) & is_pair
+    sums = dict(loss=loss, accuracy=right.sum(), margin=(margin * is_pair).sum(),
                 chosen=(chosen * is_pair).sum(), rejected=(rejected * is_pair).sum())
     return loss, {key: value.detach().float() for key, value in sums.items()}
 
@@ -94,15 +95,18 @@ def answer_logps(model, ids, targets):
     A row holds chosen, rejected, chosen, rejected, ..., then padding.
     Returns (B, T // 2, 2) float32, and which of these are pairs, (B, T // 2) bool.
     """
-    def per_conversation(values):
-        # (B, T) by token -> (B, T) by conversation -> (B, T // 2, 2) by pair
-        sums = torch.zeros_like(values).scatter_add(1, conversation, values)
-        return sums[:, :ids.size(1) // 2 * 2].unflatten(1, (-1, 2))
-
     # Number the conversations of a row. Each begins with <|bos|>, and so does the row.
     conversation = (ids == ids[:, :1]).cumsum(1) - 1
+    n_pairs = ids.size(1) // 2
+
+    def sum_by_answer(values):
+        # (B, T) by token -> (B, T) by conversation -> (B, T // 2, 2) by pair
+        sums = torch.zeros_like(values).scatter_add(1, conversation, values)
+        return sums[:, :2 * n_pairs].unflatten(1, (-1, 2))
+
     losses = model(ids, targets, reduction="none", isolate=True)  # (B, T), 0 without a target
-    return per_conversation(-losses), (per_conversation((targets >= 0).float()) > 0).all(-1)
+    n_targets = sum_by_answer((targets >= 0).float())
+    return sum_by_answer(-losses), (n_targets > 0).all(-1)
 
 
 @torch.no_grad()
@@ -112,10 +116,10 @@ def reference_logps(model, rows, batch_size, env):
     They are computed once, before training, so that the policy is the only model in memory.
     Every rank computes a share of the rows and returns all of them.
     """
-    pairs = rows.header["seq_len"] // 2
-    logps = torch.zeros(len(rows), pairs, 2, device=env.device)
-    # These are float32, as the sum over ranks needs numbers.
-    is_pair = torch.zeros(len(rows), pairs, device=env.device)
+    n_pairs = rows.header["seq_len"] // 2
+    logps = torch.zeros(len(rows), n_pairs, 2, device=env.device)
+    # Not bool but float32, as it is summed over the ranks.
+    is_pair = torch.zeros(len(rows), n_pairs, device=env.device)
     for at in range(env.rank * batch_size, len(rows), batch_size * env.world_size):
         # The last batch repeats the last row to be full, so that one compiled graph serves all.
         indices = np.arange(at, at + batch_size).clip(max=len(rows) - 1)
@@ -127,18 +131,27 @@ def reference_logps(model, rows, batch_size, env):
 
 @torch.no_grad()
 def evaluate_pairs(model, rows, reference, batch_size, max_rows, beta, env):
-    """The means of what dpo_loss logs, over the pairs of the first max_rows rows."""
-    sums, n = {}, min(max_rows, len(rows))
+    """The means of what dpo_loss logs, over the pairs of the first max_rows rows.
+
+    reference: what reference_logps returned for these rows.
+    """
+    frozen_logps, has_pair = reference
+    n = min(max_rows, len(rows))
+    sums = {}
     for at in range(env.rank * batch_size, n, batch_size * env.world_size):
         indices = np.arange(at, at + batch_size).clip(max=len(rows) - 1)
         ids, targets = (t.to(env.device) for t in rows.batch(indices, only_learned=True))
         logps, is_pair = answer_logps(model, ids, targets)
+        # Rows that only fill the batch up do not count.
         is_pair &= torch.from_numpy(np.arange(at, at + batch_size) < n).to(env.device)[:, None]
-        for key, value in dpo_loss(logps, reference[0][indices].to(env.device), is_pair,
-                                   beta)[1].items():
+        _, logged = dpo_loss(logps, frozen_logps[indices].to(env.device), is_pair, beta)
+        for key, value in logged.items():
             sums[key] = sums.get(key, 0) + value
+
+    # A rank without rows has no sums: it contributes zeros.
     zero = torch.zeros((), device=env.device)
-    return {key: env.all_sum(sums.get(key, zero)).item() / max(1, int(reference[1][:n].sum()))
+    n_pairs = max(1, int(has_pair[:n].sum()))
+    return {key: env.all_sum(sums.get(key, zero)).item() / n_pairs
             for key in ("loss", "accuracy", "margin", "chosen", "rejected")}
 
 
@@ -150,9 +163,11 @@ def pair_batches(rows, reference, step, rows_per_step, batch_size, env, seed):
     """
     logps, is_pair = reference
     indices = step_indices(len(rows), step, rows_per_step, seed)
+    n_pairs = max(1, int(is_pair[indices].sum()))
     mine = my_share(indices, env)
-    tensors = *rows.batch(mine, only_learned=True), logps[mine]
-    return list(zip(*(t.split(batch_size) for t in tensors))), max(1, int(is_pair[indices].sum()))
+    ids, targets = rows.batch(mine, only_learned=True)
+    batches = zip(ids.split(batch_size), targets.split(batch_size), logps[mine].split(batch_size))
+    return list(batches), n_pairs
 
 
 def show(values):

@@ -13,7 +13,6 @@ choice (MMLU, ARC) is decided by the logits of the letters. CORE compares the lo
 endings. The last two need no sampling: see talk/options.py.
 """
 import functools
-import itertools
 import json
 import math
 import os
@@ -41,7 +40,10 @@ from train.run import evaluate_loss
 # Task -> the group of wordings that it asks.
 IDENTITY = {"identity": "identity", "small_talk": "small talk", "unknown": "unknown"}
 ANSWERED = ["spelling_bee", "simple_spelling", "arithmetic", *IDENTITY, "gsm8k", "humaneval"]
-CHOSEN = ["mmlu", "arc_easy", "arc_challenge"]
+MULTIPLE_CHOICE = ["mmlu", "arc_easy", "arc_challenge"]
+CORE = [f"core:{name}" for name in CORE_TASKS]
+REPORTED = ["sft", "dpo", "distill"]
+DEMO_TASKS = "spelling_bee,arithmetic,simple_spelling,identity,small_talk,unknown"
 
 
 @dataclass
@@ -49,7 +51,7 @@ class Config:
     out: str = "out"                  # folder in which the stages find each other
     stage: str = ""                   # name of a stage, or path of a checkpoint; none: the newest
     data: tuple = ()                  # text for bits per byte; none: what pretrain.py held out
-    tasks: str = "spelling_bee,arithmetic,simple_spelling,identity,small_talk,unknown"  # or mmlu
+    tasks: str = DEMO_TASKS           # comma-separated; also gsm8k, humaneval, mmlu, core, ...
     items: int = 200                  # test items per task; 0: all
     num_samples: int = 1              # answers to each item, for pass@k
     max_tokens: int = 200             # tokens per answer, tool outputs included
@@ -74,40 +76,43 @@ def wilson(right, n, z=1.96):
 
     right: may be a fraction.
     """
-    centre, spread = (right + z * z / 2) / (n + z * z), \
-        z * math.sqrt(right * (n - right) / n + z * z / 4) / (n + z * z)
+    centre = (right + z * z / 2) / (n + z * z)
+    spread = z * math.sqrt(right * (n - right) / n + z * z / 4) / (n + z * z)
     return max(0.0, centre - spread), min(1.0, centre + spread)
 
 
 def pass_at_k(n, right, k):
-    """Unbiased estimate from n answers of the chance that one of k is right.
+    """Unbiased estimate from n answers of the chance that at least one of k is right.
 
     Chen et al. 2021, arXiv:2107.03374, eq. 1.
     """
     return 1 - math.comb(n - right, k) / math.comb(n, k)
 
 
-def score(shares, chance, start, **more):
-    """The result of a task, as the report keeps it.
+def task_result(shares, chance, start, **more):
+    """The result of a task, a dict of plain data. more: what else it holds.
 
     shares: of every item 0 or 1, or the share of its answers that are right.
     chance: the accuracy of guessing. The centred accuracy is 0 for guessing and 1 for all right.
-    start: when the task began, for the seconds it took.
+    start: when the task began, in seconds as time.time() gives them.
     """
-    n, accuracy = len(shares), sum(shares) / len(shares)
+    n = len(shares)
+    accuracy = sum(shares) / n
     low, high = wilson(sum(shares), n)
-    return dict(items=n, accuracy=accuracy, low=low, high=high, chance=chance,
-                centred=(accuracy - chance) / (1 - chance), **more,
-                seconds=round(time.time() - start, 1))
+    centred = (accuracy - chance) / (1 - chance)
+    seconds = round(time.time() - start, 1)
+    return dict(items=n, accuracy=accuracy, low=low, high=high, chance=chance, centred=centred,
+                **more, seconds=seconds)
 
 
 def mean_centred(results):
     """The mean of the tasks' centred accuracies with its 95 % interval: of CORE's tasks, CORE."""
-    n, variance = len(results), \
-        lambda r: r["accuracy"] * (1 - r["accuracy"]) / r["items"] / (1 - r["chance"]) ** 2
-    score, spread = sum(r["centred"] for r in results) / n, \
-        1.96 * math.sqrt(sum(map(variance, results))) / n
-    return dict(score=score, low=score - spread, high=score + spread)
+    n = len(results)
+    mean = sum(r["centred"] for r in results) / n
+    variance = sum(r["accuracy"] * (1 - r["accuracy"]) / r["items"] / (1 - r["chance"]) ** 2
+                   for r in results)
+    spread = 1.96 * math.sqrt(variance) / n
+    return dict(score=mean, low=mean - spread, high=mean + spread)
 
 
 # --------------------------------------------------------------------------------------------------
@@ -115,23 +120,25 @@ def mean_centred(results):
 
 def open_task(name, size):
     """The test items of a task by its name. An error says what to download."""
-    if name.startswith("core:"):
+    if name in CORE:
         return CoreTask(name.removeprefix("core:"), size)
     if name in IDENTITY:
         # Ask each held-out wording once at most.
-        group, n = IDENTITY[name], len(Identity("test", group=IDENTITY[name]))
+        group = IDENTITY[name]
+        n = len(Identity("test", group=group))
         return Identity("test", min(size or n, n), group)
     return open_source(name, "test", size)
 
 
 def task_names(spec):
     """"mmlu, core" -> ["mmlu", "core:hellaswag_zeroshot", ...]."""
-    names = [name.strip() for name in spec.split(",") if name.strip()]
-    names = [n for name in names
-             for n in ([f"core:{task}" for task in CORE_TASKS] if name == "core" else [name])]
-    if unknown := set(names) - {*ANSWERED, *CHOSEN, *(f"core:{task}" for task in CORE_TASKS)}:
-        raise ValueError(f"--tasks {min(unknown)}: expected {', '.join(ANSWERED + CHOSEN)}, "
-                         f"core or core:NAME")
+    names = []
+    for name in filter(None, map(str.strip, spec.split(","))):
+        names += CORE if name == "core" else [name]
+    unknown = set(names) - {*ANSWERED, *MULTIPLE_CHOICE, *CORE}
+    if unknown:
+        raise ValueError(f"--tasks {min(unknown)}: expected "
+                         f"{', '.join(ANSWERED + MULTIPLE_CHOICE)}, core or core:NAME")
     return list(dict.fromkeys(names))
 
 
@@ -164,62 +171,83 @@ def core_question(tok, task, i, max_tokens):
 
 
 def evaluate_choices(model, tok, task, cfg, env, name, forward=block_states):
-    """The result (see score) of a task whose options are compared by their losses."""
-    start, size, n = time.time(), model.config.seq_len, len(task)
-    if name.startswith("core:"):
-        question = lambda i: core_question(tok, task, i, size)
-    else:
-        question = lambda i: letter_question(tok, task[i], size)
+    """The result (see task_result) of a task whose options are compared by their losses."""
+    start = time.time()
+    n = len(task)
+    row_len = model.config.seq_len
     # Not in threads: they would only wait for each other.
-    questions = [question(i) for i in range(env.rank, n, env.world_size)]
-    right = gather(choose(model, questions, cfg.batch_tokens, forward,
-                          lambda done: progress(name, done, len(questions), start, env)), n, env)
-    whole = lambda options: all(ids[0] == tok.special("<|bos|>") for ids, _ in options)
-    cut = sum(gather([not whole(options) for options, _ in questions], n, env))
-    more = dict(cut=cut) if cut else {}
-    if name.startswith("core:"):
-        return score(right, task.info.chance, start, **more)
-    by_subject, items = {}, [task[i] for i in range(n)]
+    questions = []
+    for i in range(env.rank, n, env.world_size):
+        if name in CORE:
+            questions.append(core_question(tok, task, i, row_len))
+        else:
+            questions.append(letter_question(tok, task[i], row_len))
+
+    show = lambda done: progress(name, done, len(questions), start, env)
+    right = gather(choose(model, questions, cfg.batch_tokens, forward, show), n, env)
+    # An option that has lost its beginning no longer starts with <|bos|>.
+    bos = tok.special("<|bos|>")
+    is_cut = [any(ids[0] != bos for ids, _ in options) for options, _ in questions]
+    n_cut = sum(gather(is_cut, n, env))
+    more = dict(cut=n_cut) if n_cut else {}
+    if name in CORE:
+        return task_result(right, task.info.chance, start, **more)
+
+    items = [task[i] for i in range(n)]
+    chance = sum(1 / len(item["letters"]) for item in items) / n
+    by_subject = {}
     for item, ok in zip(items, right):
         by_subject.setdefault(item["subject"], []).append(ok)
-    subjects = {name: dict(items=len(oks), accuracy=sum(oks) / len(oks))
-                for name, oks in sorted(by_subject.items())}
-    return score(right, sum(1 / len(item["letters"]) for item in items) / n, start,
-                 subjects=subjects, **more)
+    subjects = {subject: dict(items=len(oks), accuracy=sum(oks) / len(oks))
+                for subject, oks in sorted(by_subject.items())}
+    return task_result(right, chance, start, subjects=subjects, **more)
 
 
 def evaluate_answers(engine, tok, task, cfg, env, name):
     """Ask every test item --num_samples times and grade the answers.
 
-    Returns the result (see score), and of every item's first answer (item, parts, right).
+    Returns the result (see task_result), and of every item's first answer (item, parts, right).
     """
-    start, n, k = time.time(), len(task), cfg.num_samples
+    start = time.time()
+    n = len(task)
+    k = cfg.num_samples
     items = [task[i] for i in range(env.rank, n, env.world_size)]
     prompts = [tok.render_for_completion(item) for item in items]
     # An item that does not fit into the model's row counts as answered wrongly.
     fits = [len(prompt) < engine.max_len for prompt in prompts]
-    asked = [prompt for prompt, ok in zip(prompts, fits) if ok for _ in range(k)]
-    answers = iter(engine.generate(
-        asked, cfg.max_tokens, temperature=cfg.temperature, seed=cfg.seed,
-        progress=lambda done: progress(name, done, len(asked), start, env)))
-    answers = [[next(answers) if ok else [] for _ in range(k)] for ok in fits]
+    asked = []
+    for prompt, ok in zip(prompts, fits):
+        if ok:
+            asked += [prompt] * k
+
+    show = lambda done: progress(name, done, len(asked), start, env)
+    generated = iter(engine.generate(asked, cfg.max_tokens, temperature=cfg.temperature,
+                                     seed=cfg.seed, progress=show))
+    # From here on lists go by item, and hold one entry per answer.
+    answers = [[next(generated) if ok else [] for _ in range(k)] for ok in fits]
     parts = [[parse_answer(tok, answer) for answer in of_item] for of_item in answers]
+
+    def grade(item, parts_of_item):
+        return [bool(task.grade(item, answer)) for answer in parts_of_item]
+
     # Threads, as HumanEval runs every answer in a process of its own.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        right = list(pool.map(lambda item, of_item: [bool(task.grade(item, p)) for p in of_item],
-                              items, parts))
-    ended = [sum(a[-1:] == [tok.special("<|assistant_end|>")] for a in of_item) / k
-             for of_item in answers]
-    right, ended, fits = gather(right, n, env), gather(ended, n, env), gather(fits, n, env)
+        right = list(pool.map(grade, items, parts))
+    end = tok.special("<|assistant_end|>")
+    ended = [sum(answer[-1:] == [end] for answer in of_item) / k for of_item in answers]
+    transcripts = [(item, p[0], oks[0]) for item, p, oks in zip(items, parts, right)]
+
+    right = gather(right, n, env)
+    ended = gather(ended, n, env)
+    fits = gather(fits, n, env)
+    transcripts = gather(transcripts, n, env)
     more = dict(ended=sum(ended) / n)
     if k > 1:
         more["pass_at"] = {j: sum(pass_at_k(k, sum(oks), j) for oks in right) / n
-                           for j in sorted({1, k} | {j for j in (10, 100) if j < k})}
+                           for j in sorted({1, 10, 100, k}) if j <= k}
     if not all(fits):
         more["too_long"] = n - sum(fits)
-    transcripts = [(item, p[0], oks[0])
-                   for item, p, oks in zip(items, parts, right[env.rank::env.world_size])]
-    return score([sum(oks) / k for oks in right], 0.0, start, **more), gather(transcripts, n, env)
+    return task_result([sum(oks) / k for oks in right], 0.0, start, **more), transcripts
 
 
 def gather(mine, n, env):
@@ -245,10 +273,17 @@ def progress(name, done, total, start, env):
 def held_out_rows(cfg, model, tok, env):
     """The rows for bits per byte: of --data, else what pretrain.py held out; None without any."""
     if cfg.data:
-        texts = lambda: itertools.chain(*(read_documents([f], "train", val_share=0)
-                                          for f in list_files(cfg.data)))
-        return pack_documents(Path(cfg.out, "rows/evaluate.rows"), texts, tok,
-                              model.config.seq_len, describe_sources(cfg.data), env)
+        files = list_files(cfg.data)
+
+        def texts():
+            # One by one, as of several files read_documents takes those named "val" out.
+            for file in files:
+                yield from read_documents([file], "train", val_share=0)
+
+        path = Path(cfg.out, "rows/evaluate.rows")
+        made_from = describe_sources(cfg.data)
+        return pack_documents(path, texts, tok, model.config.seq_len, made_from, env)
+
     path = Path(cfg.out, "rows/pretrain_val.rows")
     if not path.exists():
         return None
@@ -268,54 +303,75 @@ def evaluate_stage(path, tasks, cfg, env, say):
     """
     model, tok, meta = load_checkpoint(path, env.device)
     model.compute_dtype = env.dtype
-    report, transcripts, engine = \
-        dict(checkpoint=str(path), step=meta["step"], tasks={}), {}, None
+    on_gpu = env.device.type == "cuda"
+    report = dict(checkpoint=str(path), step=meta["step"], tasks={})
+    transcripts = {}
     say(f"checkpoint {path}, step {meta['step']}")
+
     rows = held_out_rows(cfg, model, tok, env) if cfg.eval_rows else None
     if rows:
         report["bpb"] = evaluate_loss(model, rows, tok, env, 16, cfg.eval_rows)["bpb"]
         say(f"held-out text    {report['bpb']:.4f} bits per byte")
-    compared = sum(len(task) for name, task in tasks.items() if name not in ANSWERED)
+
     # Compiling takes half a minute; what follows is 1.6 times as fast.
-    worth_it = cfg.compile and compared >= 2000 and can_compile(env.device)
-    forward = torch.compile(block_states, dynamic=True) if worth_it else block_states
+    n_compared = sum(len(task) for name, task in tasks.items() if name not in ANSWERED)
+    forward = block_states
+    if cfg.compile and n_compared >= 2000 and can_compile(env.device):
+        forward = torch.compile(block_states, dynamic=True)
+    engine = None
     for name, task in tasks.items():
         if name in ANSWERED:
-            engine = engine or Engine(model, tok, cfg.max_rows or
-                                      (128 if env.device.type == "cuda" else 64))
-            result, transcripts[name] = evaluate_answers(engine, tok, task, cfg, env, name)
+            engine = engine or Engine(model, tok, cfg.max_rows or (128 if on_gpu else 64))
+            result, asked = evaluate_answers(engine, tok, task, cfg, env, name)
+            transcripts[name] = asked
         else:
             result = evaluate_choices(model, tok, task, cfg, env, name, forward)
+            asked = []
         report["tasks"][name] = result
         say(describe(name, result))
-        wrong = [t for t in transcripts.get(name, [])[cfg.show:] if not t[2]]
-        for item, parts, right in transcripts.get(name, [])[:cfg.show] + wrong[:cfg.show]:
+        # Show the first conversations, and the first wrong ones after them.
+        wrong = [transcript for transcript in asked[cfg.show:] if not transcript[2]]
+        for item, parts, right in asked[:cfg.show] + wrong[:cfg.show]:
             say(f"    {'right' if right else 'WRONG'}  {question(item)!r}\n"
                 f"           {written(parts)!r}")
-    core = [result for name, result in report["tasks"].items() if name.startswith("core:")]
-    if len(core) == len(CORE_TASKS):
-        report["core"] = r = mean_centred(core)
-        say(f"core             {r['score']:.4f} [{r['low']:.4f}, {r['high']:.4f}], "
-            f"the mean of 22 centred accuracies")
+
+    core = [report["tasks"][name] for name in tasks if name in CORE]
+    if len(core) == len(CORE):
+        report["core"] = mean_centred(core)
+        say(f"core             {with_interval(report['core'])}, the mean of 22 centred accuracies")
     return report, transcripts
 
 
 def describe(name, r):
     """One line for a result."""
-    more = "".join(f", pass@{k} {100 * p:.1f} %" for k, p in r.get("pass_at", {}).items() if k > 1)
-    more += f", chance {100 * r['chance']:.1f} %, centred {100 * r['centred']:.1f} %" \
-        if r["chance"] else ""
-    more += f", {100 * r['ended']:.1f} % ended by themselves" if "ended" in r else ""
-    more += f", {r['cut']:,} prompts lost their beginning to fit into the model's row" \
-        if "cut" in r else ""
-    more += f", {r['too_long']} did not fit into the model's row: wrong" if "too_long" in r else ""
-    width = 37 if name.startswith("core:") else 16
+    more = ""
+    for k, share in r.get("pass_at", {}).items():
+        if k > 1:
+            more += f", pass@{k} {percent(share)}"
+    if r["chance"]:
+        more += f", chance {percent(r['chance'])}, centred {percent(r['centred'])}"
+    if "ended" in r:
+        more += f", {percent(r['ended'])} ended by themselves"
+    if "cut" in r:
+        more += f", {r['cut']:,} prompts lost their beginning to fit into the model's row"
+    if "too_long" in r:
+        more += f", {r['too_long']} did not fit into the model's row: wrong"
+    width = 37 if name in CORE else 16
     return (f"{name:{width}} {100 * r['accuracy']:5.1f} % right "
             f"[{100 * r['low']:.1f}, {100 * r['high']:.1f}]{more}, "
             f"{r['items']:,} items, {r['seconds']} s")
 
 
+def percent(share):
+    return f"{100 * share:.1f} %"
+
+
+def with_interval(core):
+    return f"{core['score']:.4f} [{core['low']:.4f}, {core['high']:.4f}]"
+
+
 def question(item):
+    """The last thing that the user says."""
     return [m["content"] for m in item["messages"] if m["role"] == "user"][-1]
 
 
@@ -325,66 +381,87 @@ def written(parts):
     return "".join(marks[part["type"]].format(part["text"]) for part in parts)
 
 
-def write_report(cfg, tasks, env):
-    """Evaluate the last three stages and write out/report.md and report.json.
+# --------------------------------------------------------------------------------------------------
+# The report at the end of run.sh
 
-    The report has a table with a column per stage, and a few conversations with the last one.
-    """
-    out, stages, reports = Path(cfg.out), ["sft", "dpo", "distill"], {}
-    core = {name: task for name, task in tasks.items() if name.startswith("core:")}
-    tasks = {name: task for name, task in tasks.items() if name not in core}
+def write_report(cfg, tasks, env):
+    """Evaluate the last three stages and write out/report.md and out/report.json."""
+    out = Path(cfg.out)
+    core = {name: task for name, task in tasks.items() if name in CORE}
+    tasks = {name: task for name, task in tasks.items() if name not in CORE}
+    reports = {}
     if core:
         # CORE's prompts are text to continue, which is what a base model does.
         reports["pretrain"], _ = evaluate_stage(out / "pretrain", core, cfg, env, env.print)
-    for stage in stages:
+    for stage in REPORTED:
         reports[stage], transcripts = evaluate_stage(out / stage, tasks, cfg, env, env.print)
-    logged = {stage: [json.loads(line) for line
-                      in (out / stage / "metrics.jsonl").read_text().splitlines()]
-              for stage in ["pretrain", "dpo"]}
-    bpb = [m["val_bpb"] for m in logged["pretrain"] if "val_bpb" in m]
-    pairs = [m["val_accuracy"] for m in logged["dpo"] if "val_accuracy" in m]
-    lines = [f"Bits per byte of held-out text: {bpb[0]:.3f} before pretraining, "
-             f"{bpb[-1]:.3f} after. "
-             f"Held-out preference pairs ranked rightly after DPO: {100 * pairs[-1]:.1f} %."]
-    if "core" in reports.get("pretrain", {}):
-        r = reports["pretrain"]["core"]
-        lines.append(f"CORE of the pretrained model: {r['score']:.4f} "
-                     f"[{r['low']:.4f}, {r['high']:.4f}].")
-    lines += ["", "| held-out items, answered for real | " + " | ".join(stages) + " |",
-              "|---|" + "---|" * len(stages)]
-    for name in tasks:
-        r = [reports[s]["tasks"][name] for s in stages]
-        lines.append(f"| {name} ({r[0]['items']}) | " +
-                     " | ".join(f"{100 * x['accuracy']:.1f} %" for x in r) + " |")
-    answered = [[r for r in reports[s]["tasks"].values() if "ended" in r] for s in stages]
-    if answered[0]:
-        ended = [sum(r["ended"] * r["items"] for r in rs) / sum(r["items"] for r in rs)
-                 for rs in answered]
-        lines.append("| answers that ended by themselves | " +
-                     " | ".join(f"{100 * e:.1f} %" for e in ended) + " |")
-    if (out / "times.txt").exists():
-        seconds = {}
-        for stage, s in map(str.split, (out / "times.txt").read_text().splitlines()):
-            seconds[stage] = seconds.get(stage, 0) + int(s)
-        lines += ["", "| stage | " + " | ".join(seconds) + " |", "|---|" + "---|" * len(seconds),
-                  "| seconds | " + " | ".join(map(str, seconds.values())) + " |"]
-    lines += ["", f"{env.device}, {os.cpu_count()} cores, "
-              f"{str(env.dtype).removeprefix('torch.')}, "
-              f"torch {torch.__version__}. Conversations with {out}/distill:", "", "```"]
-    for name in transcripts:
-        for item, parts, _ in transcripts[name][:2]:
-            lines += [f"you  {question(item)}", "bot  " + written(parts).replace("\n", "\n     "),
-                      ""]
     if env.rank == 0:
-        write_synced(out / "report.md",
-                     lambda f: f.write("\n".join(lines + ["```", ""]).encode()))
+        text = report_text(out, reports, transcripts, env)
+        write_synced(out / "report.md", lambda f: f.write(text.encode()))
         write_synced(out / "report.json",
                      lambda f: f.write(json.dumps(reports, indent=1).encode()))
 
 
+def report_text(out, reports, transcripts, env):
+    """The report as Markdown: a table with a column per stage, and a few conversations.
+
+    reports: {stage: report of evaluate_stage}. transcripts: those of the last stage.
+    """
+    bpb = logged_values(out / "pretrain", "val_bpb")
+    ranked = logged_values(out / "dpo", "val_accuracy")
+    lines = [f"Bits per byte of held-out text: {bpb[0]:.3f} before pretraining, "
+             f"{bpb[-1]:.3f} after. "
+             f"Held-out preference pairs ranked rightly after DPO: {percent(ranked[-1])}."]
+    if "core" in reports.get("pretrain", {}):
+        core = with_interval(reports["pretrain"]["core"])
+        lines.append(f"CORE of the pretrained model: {core}.")
+
+    rows = []
+    for name, result in reports[REPORTED[0]]["tasks"].items():
+        results = [reports[stage]["tasks"][name] for stage in REPORTED]
+        rows.append([f"{name} ({result['items']})", *(percent(r["accuracy"]) for r in results)])
+    ended = []
+    for stage in REPORTED:
+        answered = [r for r in reports[stage]["tasks"].values() if "ended" in r]
+        if answered:
+            n_ended = sum(r["ended"] * r["items"] for r in answered)
+            ended.append(percent(n_ended / sum(r["items"] for r in answered)))
+    if ended:
+        rows.append(["answers that ended by themselves", *ended])
+    lines += ["", *table(["held-out items, answered for real", *REPORTED], rows)]
+
+    if (out / "times.txt").exists():
+        # A stage that was interrupted has several lines.
+        seconds = {}
+        for line in (out / "times.txt").read_text().splitlines():
+            stage, s = line.split()
+            seconds[stage] = seconds.get(stage, 0) + int(s)
+        lines += ["", *table(["stage", *seconds], [["seconds", *seconds.values()]])]
+
+    lines += ["", f"{env.device}, {os.cpu_count()} cores, {str(env.dtype).removeprefix('torch.')}, "
+              f"torch {torch.__version__}. Conversations with {out}/distill:", "", "```"]
+    for asked in transcripts.values():
+        for item, parts, _ in asked[:2]:
+            answer = written(parts).replace("\n", "\n     ")
+            lines += [f"you  {question(item)}", f"bot  {answer}", ""]
+    return "\n".join([*lines, "```", ""])
+
+
+def logged_values(folder, name):
+    """The values of one name in a checkpoint's metrics.jsonl, in order."""
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [row[name] for row in rows if name in row]
+
+
+def table(header, rows):
+    """The lines of a Markdown table."""
+    lines = ["| " + " | ".join(map(str, cells)) + " |" for cells in (header, *rows)]
+    return [lines[0], "|" + "---|" * len(header), *lines[1:]]
+
+
 def main():
     cfg = parse_config(Config, __doc__)
-    if cfg.num_samples < 1 or cfg.num_samples > 1 and cfg.temperature == 0:
+    if cfg.num_samples < 1 or (cfg.num_samples > 1 and cfg.temperature == 0):
         raise ValueError(f"--num_samples {cfg.num_samples} --temperature {cfg.temperature}: "
                          f"expected at least one sample, and for more a temperature above 0, "
                          f"or they would all be the same")
@@ -392,16 +469,19 @@ def main():
     names = task_names(cfg.tasks)
     if not cfg.report:
         path = find_checkpoint(cfg.out, cfg.stage)
-        if cfg.tasks == Config.tasks and (path.name == "pretrain" or
-                                          read_meta(path).get("config", {}).get("data")):
+        if cfg.tasks == Config.tasks:
             # A base model has not learned the demo's skills, nor has one of the user's own data.
-            names = []
+            own_data = read_meta(path).get("config", {}).get("data")
+            if own_data or path.name == "pretrain":
+                names = []
     # Open all tasks first, so that a missing download fails before any work.
     tasks = {name: open_task(name, cfg.items or None) for name in names}
+
     if cfg.report:
-        return write_report(cfg, tasks, env)
-    report, _ = evaluate_stage(path, tasks, cfg, env,
-                               (lambda text: None) if cfg.json else env.print)
+        write_report(cfg, tasks, env)
+        return
+    say = (lambda text: None) if cfg.json else env.print
+    report, _ = evaluate_stage(path, tasks, cfg, env, say)
     if cfg.json:
         env.print(json.dumps(dict(report, config=asdict(cfg), versions=versions())))
 

@@ -73,9 +73,13 @@ PEAK_TFLOPS = {"H100": 989, "H200": 989, "GH200": 989, "B200": 2250,
 
 def peak_flops(device, tflops=0.0):
     """Peak FLOP/s of one device: from tflops if given, else from the chip's name; 0 if unknown."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
-    known = [chip for chip in PEAK_TFLOPS if chip in name]
-    return 1e12 * (tflops or (PEAK_TFLOPS[max(known, key=len)] if known else 0))
+    if not tflops and device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+        known = [chip for chip in PEAK_TFLOPS if chip in name]
+        # "GH200" contains "H200": the longest name counts.
+        if known:
+            tflops = PEAK_TFLOPS[max(known, key=len)]
+    return 1e12 * tflops
 
 
 # --------------------------------------------------------------------------------------------------
@@ -88,12 +92,15 @@ def model_config(depth, vocab_size, seq_len, n_kv_head=0):
     where that divides the width: on CPUs attention then takes half the time that it takes with 64.
     """
     n_embd = 64 * depth
-    n_head = n_embd // (64 if depth % 2 else 128)
-    if n_kv_head and n_head % n_kv_head:
+    head_size = 64 if depth % 2 else 128
+    n_head = n_embd // head_size
+    n_kv_head = n_kv_head or n_head
+    if n_head % n_kv_head:
         raise ValueError(f"--n_kv_head {n_kv_head} does not divide "
                          f"the {n_head} heads of --depth {depth}")
-    return GPTConfig(vocab_size, seq_len, depth, n_head, n_kv_head or n_head, n_embd,
-                     -(-8 * n_embd // 3 // 128) * 128)
+    # 8/3 of the width, rounded up to a multiple of 128.
+    n_ff = -(-8 * n_embd // 3 // 128) * 128
+    return GPTConfig(vocab_size, seq_len, depth, n_head, n_kv_head, n_embd, n_ff)
 
 
 def matrix_weights(config):
@@ -113,15 +120,20 @@ def flops_per_token(config):
 
 def choose_seq_len(paths, on_gpu):
     """Tokens per row: 2048 on a GPU if the held-out 2 % of the text fills some such rows."""
-    n_bytes = sum(file.stat().st_size for file in list_files(paths)) if paths else math.inf
+    n_bytes = math.inf
+    if paths:
+        n_bytes = sum(file.stat().st_size for file in list_files(paths))
     return 2048 if on_gpu and n_bytes >= 1e6 else 512
 
 
 def choose_depth(n_tokens, tokens_per_param, vocab_size, seq_len):
     """The deepest model, up to 20 layers, that gets its tokens_per_param from one epoch of text."""
-    def hungry(depth):
-        return tokens_per_param * matrix_weights(model_config(depth, vocab_size, seq_len))
-    return max([d for d in range(2, 21, 2) if hungry(d) <= n_tokens], default=2)
+    deepest = 2
+    for depth in range(2, 21, 2):
+        n_weights = matrix_weights(model_config(depth, vocab_size, seq_len))
+        if tokens_per_param * n_weights <= n_tokens:
+            deepest = depth
+    return deepest
 
 
 @torch.no_grad()
@@ -133,17 +145,22 @@ def init_weights(model, seed):
     tokens at depth 4 that gives 1.607 instead of 1.760 bits per byte (dev/LOG.md). Looking back is
     the first half of an induction head: Olsson et al. 2022, arXiv:2209.11895.
     """
+    config = model.config
     # The generator stands on the CPU, so that every device starts from the same weights.
-    config, rng = model.config, torch.Generator().manual_seed(seed)
+    rng = torch.Generator().manual_seed(seed)
     for name, p in model.named_parameters():
-        std = 1.0 if name == "embed" else 0.0 if name.endswith(("wo", "down", "head")) \
-            else p.size(1) ** -0.5
+        if name == "embed":
+            std = 1.0
+        elif name.endswith(("wo", "down", "head")):
+            std = 0.0
+        else:
+            std = p.size(1) ** -0.5
         p.copy_(torch.randn(p.shape, generator=rng) * std)
     # Channel 0 is the same in every token; look_back reads it.
     model.embed[:, 0] = 3.0
     for block in model.blocks[:config.n_layer // 2]:
         for head in range(min(2, config.n_kv_head)):
-            look_back(block.attn, head, head + 1, config.rope_theta)
+            look_back(block.attn, head, distance=head + 1, theta=config.rope_theta)
 
 
 def look_back(attn, head, distance, theta):
@@ -157,13 +174,15 @@ def look_back(attn, head, distance, theta):
     # Pairs of channels that rotate more slowly cannot tell neighbours apart.
     fast = theta ** (-torch.arange(0, D, 2) / D) > 0.05
     query = torch.cat([fast, torch.zeros_like(fast)]).float()  # (D,)
-    key = rotate(query[None], *rotary_table(torch.tensor([distance]), D, theta)).flatten()
-    first = head * (attn.n_head // attn.n_kv_head)
-    for weight, row, vector in (attn.wq, first * D, query), (attn.wk, head * D, key):
+    cos, sin = rotary_table(torch.tensor([distance]), D, theta)
+    key = rotate(query[None], cos, sin).flatten()  # (D,)
+    query_head = head * (attn.n_head // attn.n_kv_head)
+    for weight, number, vector in (attn.wq, query_head, query), (attn.wk, head, key):
+        rows = slice(number * D, (number + 1) * D)
         # At the start the tokens themselves count less than the distance.
-        weight[row:row + D] *= 0.25
-        # Channel 0 is about 3 in every token, so what stands in the vector becomes a 2.
-        weight[row:row + D, 0] = 2 / 3 * vector
+        weight[rows] *= 0.25
+        # Channel 0 is about 3 in every token, so a 1 in the vector becomes a 2.
+        weight[rows, 0] = 2 / 3 * vector
 
 
 def print_samples(model, tok, rows, seed, n_samples=4, n_prompt=8, n_new=32):

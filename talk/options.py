@@ -33,18 +33,23 @@ def tree_row(options):
     """
     # commonprefix works on lists as well as on paths.
     common = len(os.path.commonprefix([ids for ids, _ in options]))
-    ids, position, branch, scored = \
-        list(options[0][0][:common]), list(range(common)), [0] * common, []
-    for i, (its, start) in enumerate(options):
+    row_ids = list(options[0][0][:common])
+    position = list(range(common))
+    branch = [0] * common
+    scored = []
+    for i, (ids, start) in enumerate(options):
         # How far the earlier options push this one's own tokens to the right.
-        moved = len(ids) - common
-        scored += [(t - 1 + (moved if t > common else 0), its[t], i)
-                   for t in range(start, len(its))]
+        moved = len(row_ids) - common
+        for t in range(start, len(ids)):
+            place = t - 1 if t <= common else t - 1 + moved
+            scored.append((place, ids[t], i))
         # The last token is only predicted, so it needs no place in the row.
-        ids += its[common:-1]
-        position += range(common, len(its) - 1)
-        branch += [i + 1] * (len(ids) - len(branch))
-    return np.array([ids, position, branch], dtype=np.int32), np.array(scored, dtype=np.int32).T
+        own = ids[common:-1]
+        row_ids += own
+        position += range(common, common + len(own))
+        branch += [i + 1] * len(own)
+    row = np.array([row_ids, position, branch], dtype=np.int32)
+    return row, np.array(scored, dtype=np.int32).T
 
 
 def attention_mask(branch, at, dtype):
@@ -53,11 +58,12 @@ def attention_mask(branch, at, dtype):
     branch: (B, T), the branch of every token. at: (B, S), the places.
     Returns (B, 1, S, T), 0 where a token sees and -inf where it does not.
     """
-    places, own = \
-        torch.arange(branch.size(1), device=at.device), branch.gather(1, at)[:, :, None]
-    sees = (places <= at[:, :, None]) & ((branch == 0)[:, None, :] | (branch[:, None, :] == own))
-    return torch.zeros(sees.shape, dtype=dtype, device=at.device) \
-        .masked_fill_(~sees, -math.inf).unsqueeze(1)
+    places = torch.arange(branch.size(1), device=at.device)  # (T,)
+    own = branch.gather(1, at)[:, :, None]  # (B, S, 1)
+    is_earlier = places <= at[:, :, None]  # (B, S, T)
+    is_related = (branch == 0)[:, None, :] | (branch[:, None, :] == own)
+    mask = torch.zeros(is_earlier.shape, dtype=dtype, device=at.device)
+    return mask.masked_fill_(~(is_earlier & is_related), -math.inf).unsqueeze(1)
 
 
 def block_states(block, x, cos, sin, attn_mask, at=None):
@@ -70,21 +76,28 @@ def block_states(block, x, cos, sin, attn_mask, at=None):
     torch.compile gets this function and not the whole model, so it compiles once for all blocks.
     The rotary table is an argument because a compiled whole model computed it in every block.
     """
-    attn, (B, T, C), D = block.attn, x.shape, block.attn.head_size
-    normed, q_cos, q_sin = rms_norm(x), cos, sin
+    attn = block.attn
+    B, T, C = x.shape
+    D = attn.head_size
+    normed = rms_norm(x)
     # (B, T, C) -> (B, H_kv, T, D) each
     k, v = linear(normed, attn.wk, attn.wv).view(B, T, -1, D).transpose(1, 2).chunk(2, dim=1)
+    k = rotate(rms_norm(k), cos, sin)
     if at is not None:
-        T = at.size(1)
-        x, normed = (rows.gather(1, at[:, :, None].expand(-1, -1, C)) for rows in (x, normed))
-        q_cos, q_sin = (table.gather(2, at[:, None, :, None].expand(-1, -1, -1, D // 2))
-                        for table in (cos, sin))
+        S = at.size(1)
+        index = at[:, :, None].expand(B, S, C)
+        x = x.gather(1, index)  # (B, T, C) -> (B, S, C)
+        normed = normed.gather(1, index)
+        index = at[:, None, :, None].expand(-1, -1, -1, D // 2)
+        cos = cos.gather(2, index)  # (B, 1, T, D / 2) -> (B, 1, S, D / 2)
+        sin = sin.gather(2, index)
     # (B, T or S, C) -> (B, H, T or S, D)
-    q = linear(normed, attn.wq).view(B, T, -1, D).transpose(1, 2)
-    q, k = rotate(rms_norm(q), q_cos, q_sin), rotate(rms_norm(k), cos, sin)
+    q = linear(normed, attn.wq).view(B, normed.size(1), -1, D).transpose(1, 2)
+    q = rotate(rms_norm(q), cos, sin)
     y = F.scaled_dot_product_attention(q, k, v, attn_mask=attn_mask, is_causal=attn_mask is None,
                                        enable_gqa=attn.n_head != attn.n_kv_head)
-    x = x + linear(y.transpose(1, 2).reshape(B, T, -1), attn.wo)
+    y = y.transpose(1, 2).flatten(2)  # (B, H, T or S, D) -> (B, T or S, C)
+    x = x + linear(y, attn.wo)
     return x + block.mlp(rms_norm(x))
 
 
@@ -96,41 +109,47 @@ def score_rows(model, trees, forward=block_states):
     Returns for each row the loss (n,) of its scored tokens in nats, and (n,) whether the token was
     the likeliest of the vocabulary. A test compares them with GPT.forward on every option alone.
     """
-    device, config = model.embed.device, model.config
+    device = model.embed.device
+    config = model.config
     longest = max(row.shape[1] for row, _ in trees)
     # Attention is up to twice as fast where the length is a multiple of 16.
-    rows = np.zeros((len(trees), 3, -(-longest // 16) * 16), dtype=np.int64)
+    T = -(-longest // 16) * 16
+    rows = np.zeros((len(trees), 3, T), dtype=np.int64)
     for b, (row, _) in enumerate(trees):
         # No token sees the padding, as it stands after all of them.
         rows[b, :, :row.shape[1]] = row
+    ids, position, branch = torch.from_numpy(rows).to(device).unbind(1)  # (B, T) each
+
     # Several options can score the token after one place: each place gets one row of logits.
     asked = [np.unique(scored[0], return_inverse=True) for _, scored in trees]
-    at = np.zeros((len(trees), max(len(places) for places, _ in asked)), dtype=np.int64)
+    S = max(len(places) for places, _ in asked)
+    at = np.zeros((len(trees), S), dtype=np.int64)
     for b, (places, _) in enumerate(asked):
         at[b, :len(places)] = places
-    # For every scored token its place in the flattened `at`.
-    which = np.concatenate([b * at.shape[1] + inverse for b, (_, inverse) in enumerate(asked)])
-    target = np.concatenate([scored[1] for _, scored in trees])
-    ids, position, branch = torch.from_numpy(rows).to(device).unbind(1)  # (B, T) each
     at = torch.from_numpy(at).to(device)
+    # Of every scored token in the batch: its place in the flattened `at`, and its id.
+    which = np.concatenate([b * S + inverse for b, (_, inverse) in enumerate(asked)])
+    target = np.concatenate([scored[1] for _, scored in trees])
 
-    everywhere = torch.arange(ids.size(1), device=device).expand_as(ids)
     # Without branches attention is plainly causal.
-    attn_mask = attention_mask(branch, everywhere, model.compute_dtype) \
-        if rows[:, 2].any() else None
+    attn_mask = None
+    if rows[:, 2].any():
+        everywhere = torch.arange(T, device=device).expand_as(ids)
+        attn_mask = attention_mask(branch, everywhere, model.compute_dtype)
     cos, sin = rotary_table(position, config.n_embd // config.n_head, config.rope_theta)
     x = rms_norm(F.embedding(ids, model.embed)).to(model.compute_dtype)
     for block in model.blocks[:-1]:
         x = forward(block, x, cos, sin, attn_mask)
     x = forward(model.blocks[-1], x, cos, sin, attention_mask(branch, at, x.dtype), at)
-    x = rms_norm(x).flatten(0, 1)
+    x = rms_norm(x).flatten(0, 1)  # (B, S, C) -> (B * S, C)
 
-    losses, likeliest = np.zeros(len(which), np.float32), np.zeros(len(which), bool)
+    losses = np.zeros(len(which), np.float32)
+    likeliest = np.zeros(len(which), bool)
     for start in range(0, len(x), CHUNK):
         here = np.flatnonzero((start <= which) & (which < start + CHUNK))
         logits = linear(x[start:start + CHUNK], model.head).float()
-        place, token = torch.from_numpy(
-            np.stack([which[here] - start, target[here]]).astype(np.int64)).to(device)
+        pairs = np.stack([which[here] - start, target[here]]).astype(np.int64)
+        place, token = torch.from_numpy(pairs).to(device)
         losses[here] = (logits.logsumexp(-1)[place] - logits[place, token]).cpu()
         # On a CPU argmax would take three times as long as max.
         likeliest[here] = (logits.max(-1).indices[place] == token).cpu()
@@ -143,9 +162,11 @@ def batches_by_length(trees, batch_tokens):
 
     The longest come first: a batch that is too large for the memory fails at once.
     """
-    batch, order = [], sorted(range(len(trees)), key=lambda i: -trees[i][0].shape[1])
-    for i in order:
-        if batch and (len(batch) + 1) * trees[batch[0]][0].shape[1] > batch_tokens:
+    lengths = [row.shape[1] for row, _ in trees]
+    batch = []
+    for i in sorted(range(len(trees)), key=lambda i: -lengths[i]):
+        # The first row of the batch is its longest one.
+        if batch and (len(batch) + 1) * lengths[batch[0]] > batch_tokens:
             yield batch
             batch = []
         batch.append(i)
@@ -153,7 +174,7 @@ def batches_by_length(trees, batch_tokens):
         yield batch
 
 
-def choose(model, questions, batch_tokens=0, forward=None, progress=lambda done: None):
+def choose(model, questions, batch_tokens=0, forward=block_states, progress=lambda done: None):
     """Answer questions by the option of the lowest mean loss per token.
 
     questions: a list of (options, index of the right one), for options as in tree_row. A single
@@ -167,14 +188,20 @@ def choose(model, questions, batch_tokens=0, forward=None, progress=lambda done:
         # Casting the weights anew in every batch took 6 to 9 % of the time.
         weight.data = weight.data.to(model.compute_dtype)
     batch_tokens = batch_tokens or (65536 if model.embed.is_cuda else 2048)
-    trees, right, done = \
-        [tree_row(options) for options, _ in questions], [None] * len(questions), 0
+    trees = [tree_row(options) for options, _ in questions]
+    right = [None] * len(questions)
+    done = 0
     for batch in batches_by_length(trees, batch_tokens):
-        for i, (losses, likeliest) in zip(
-                batch, score_rows(model, [trees[i] for i in batch], forward or block_states)):
-            option, (options, gold) = trees[i][1][2], questions[i]
-            mean_losses = np.bincount(option, losses) / np.bincount(option)
-            right[i] = bool(likeliest.all() if len(options) == 1 else mean_losses.argmin() == gold)
+        scores = score_rows(model, [trees[i] for i in batch], forward)
+        for i, (losses, likeliest) in zip(batch, scores):
+            options, gold = questions[i]
+            if len(options) == 1:
+                right[i] = bool(likeliest.all())
+            else:
+                _, scored = trees[i]
+                option = scored[2]
+                mean_losses = np.bincount(option, losses) / np.bincount(option)
+                right[i] = bool(mean_losses.argmin() == gold)
         done += len(batch)
         progress(done)
     return right

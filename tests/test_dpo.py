@@ -23,14 +23,19 @@ def pair_of(question, chosen, rejected):
     return {"chosen": chat(question, chosen), "rejected": chat(question, rejected)}
 
 
-PAIRS = [pair_of(f"{i}?" * (1 + i % 4), "yes " * (1 + i % 3), "no" * (i % 5) + "!") for i in range(23)] + [
-    {"chosen": {"messages": chat("two", "turns")["messages"] + chat("and?", "good")["messages"]},
-     "rejected": {"messages": chat("two", "turns")["messages"] + chat("and?", "bad")["messages"]}}]
+def two_turns(last):
+    return {"messages": chat("two", "turns")["messages"] + chat("and?", last)["messages"]}
+
+
+PAIRS = [pair_of(f"{i}?" * (1 + i % 4), "yes " * (1 + i % 3), "no" * (i % 5) + "!")
+         for i in range(23)]
+PAIRS.append({"chosen": two_turns("good"), "rejected": two_turns("bad")})
 
 
 def pack_pairs(tok, folder, pairs=PAIRS, seq_len=95):
-    return pack_conversations(folder / "pairs.rows", lambda: iter(pairs), tok, seq_len, {"pairs": digest(pairs)}, ENV,
-                              need_target=True, render=lambda pair: render_pair(pair, tok, seq_len + 1))
+    return pack_conversations(folder / "pairs.rows", lambda: iter(pairs), tok, seq_len,
+                              {"pairs": digest(pairs)}, ENV, need_target=True,
+                              render=lambda pair: render_pair(pair, tok, seq_len + 1))
 
 
 # ---- the loss ----
@@ -44,7 +49,8 @@ def test_the_loss_is_ln_2_a_pair_before_training_and_a_tie_is_not_right():
 
 
 def test_the_loss_by_hand():
-    policy, reference = torch.tensor([[-10.0, -12.0], [-5.0, -3.0]]), torch.tensor([[-11.0, -11.0], [-5.0, -4.0]])
+    policy = torch.tensor([[-10.0, -12.0], [-5.0, -3.0]])
+    reference = torch.tensor([[-11.0, -11.0], [-5.0, -4.0]])
     loss, sums = dpo_loss(policy, reference, torch.tensor([True, True]), beta=0.5)
     # The margins are 1.0 and -0.5.
     margins = [0.5 * ((-10 + 11) - (-12 + 11)), 0.5 * (0 - (-3 + 4))]
@@ -58,7 +64,9 @@ def test_the_loss_by_hand():
 
 def test_the_gradient_pushes_the_chosen_up_and_the_rejected_down_and_ignores_what_is_no_pair():
     policy = torch.zeros(1, 2, 2, requires_grad=True)
-    dpo_loss(policy, torch.zeros(1, 2, 2), torch.tensor([[True, False]]), beta=0.2)[0].backward()
+    is_pair = torch.tensor([[True, False]])
+    loss, _ = dpo_loss(policy, torch.zeros(1, 2, 2), is_pair, beta=0.2)
+    loss.backward()
     # The gradient of a margin is beta * sigmoid(0).
     assert policy.grad[0, 0].tolist() == pytest.approx([-0.1, 0.1])
     assert not policy.grad[0, 1].any()
@@ -69,7 +77,8 @@ def test_extreme_margins_stay_finite(gap):
     policy = torch.tensor([[gap, 0.0]], requires_grad=True)
     loss, sums = dpo_loss(policy, torch.zeros(1, 2), torch.tensor([True]), beta=1.0)
     loss.backward()
-    assert loss.item() == pytest.approx(max(0.0, -gap), abs=1e-6) and torch.isfinite(policy.grad).all()
+    assert loss.item() == pytest.approx(max(0.0, -gap), abs=1e-6)
+    assert torch.isfinite(policy.grad).all()
 
 
 def test_shapes_that_differ_are_an_error():
@@ -91,27 +100,33 @@ def logp_token_by_token(model, tok, conversation):
 
 
 def test_packed_logps_equal_a_loop_over_the_tokens_of_each_answer(tok, tmp_path):
-    model, rows = tiny_model(), pack_pairs(tok, tmp_path)
+    model = tiny_model()
+    rows = pack_pairs(tok, tmp_path)
     # Several pairs share a row.
     assert len(rows) < len(PAIRS)
     ids, targets = rows.batch(slice(None), only_learned=True)
     logps, is_pair = answer_logps(model, ids, targets)
-    assert logps.dtype == torch.float32 and logps.shape == (len(rows), 47, 2) and is_pair.sum() == len(PAIRS)
-    expected = [[logp_token_by_token(model, tok, pair[side]) for side in ("chosen", "rejected")] for pair in PAIRS]
-    torch.testing.assert_close(torch.tensor(sorted(logps[is_pair].tolist())), torch.tensor(sorted(expected)),
-                               rtol=1e-4, atol=1e-3)
+    assert logps.dtype == torch.float32 and logps.shape == (len(rows), 47, 2)
+    assert is_pair.sum() == len(PAIRS)
+    expected = [[logp_token_by_token(model, tok, pair["chosen"]),
+                 logp_token_by_token(model, tok, pair["rejected"])] for pair in PAIRS]
+    # Packing changes the order of the pairs.
+    torch.testing.assert_close(torch.tensor(sorted(logps[is_pair].tolist())),
+                               torch.tensor(sorted(expected)), rtol=1e-4, atol=1e-3)
     assert not logps[~is_pair].any()
 
 
 def test_the_reference_is_the_same_in_any_batches_and_leaves_no_gradient(tok, tmp_path):
-    model, rows = tiny_model(), pack_pairs(tok, tmp_path)
+    model = tiny_model()
+    rows = pack_pairs(tok, tmp_path)
     logps, is_pair = answer_logps(model, *rows.batch(slice(None), only_learned=True))
     for batch_size in 1, 3, len(rows):
         cached, cached_is_pair = reference_logps(model, rows, batch_size, ENV)
         torch.testing.assert_close(cached, logps, rtol=1e-4, atol=1e-3)
         assert torch.equal(cached_is_pair, is_pair) and not cached.requires_grad
     policy = tiny_model(seed=1)
-    whole = evaluate_pairs(policy, rows, reference_logps(model, rows, 3, ENV), len(rows), len(rows), 0.1, ENV)
+    whole = evaluate_pairs(policy, rows, reference_logps(model, rows, 3, ENV), len(rows), len(rows),
+                           0.1, ENV)
     apart = evaluate_pairs(policy, rows, reference_logps(model, rows, 2, ENV), 1, 999, 0.1, ENV)
     assert apart == pytest.approx(whole, rel=1e-3)
     found, _ = answer_logps(policy, *rows.batch(slice(None), only_learned=True))
@@ -122,17 +137,19 @@ def test_the_reference_is_the_same_in_any_batches_and_leaves_no_gradient(tok, tm
 
 def test_every_pair_weighs_the_same_however_long(tok, tmp_path):
     """However pairs are packed, the gradient of a step is the mean of each pair's own gradient."""
-    model, reference = tiny_model(), tiny_model(seed=1)
+    model = tiny_model()
+    reference = tiny_model(seed=1)
     pairs = [pair_of("a", "b", "c"), pair_of("a" * 20, "b" * 15, "c")]
 
     def gradient(some):
         rows = pack_pairs(tok, tmp_path, some, 127)
         ids, targets = rows.batch(slice(None), only_learned=True)
         logps, is_pair = answer_logps(model, ids, targets)
-        loss, _ = dpo_loss(logps, reference_logps(reference, rows, 1, ENV)[0], is_pair, 0.1)
+        frozen_logps, _ = reference_logps(reference, rows, 1, ENV)
+        loss, _ = dpo_loss(logps, frozen_logps, is_pair, 0.1)
         return torch.autograd.grad(loss / is_pair.sum(), model.parameters())
 
-    for g, g_1, g_2 in zip(gradient(pairs), *(gradient([pair]) for pair in pairs)):
+    for g, g_1, g_2 in zip(gradient(pairs), gradient(pairs[:1]), gradient(pairs[1:])):
         torch.testing.assert_close(g, (g_1 + g_2) / 2, rtol=1e-3, atol=1e-4)
 
 
@@ -143,16 +160,19 @@ def test_both_sides_of_a_pair_have_one_prompt_and_its_mask_is_0(tok):
         ids, mask, cut = render_pair(pair, tok, 96)
         second = ids.index(tok.special("<|bos|>"), 1)
         sides = [(ids[:second], mask[:second]), (ids[second:], mask[second:])]
-        assert not cut and sides == [tuple(tok.render_conversation(pair[side])) for side in ("chosen", "rejected")]
+        assert not cut
+        assert sides == [tok.render_conversation(pair["chosen"]),
+                         tok.render_conversation(pair["rejected"])]
         prompt = tok.render_for_completion(pair["chosen"])
         # Both sides of a pair begin with the same prompt.
         assert all(side[:len(prompt)] == prompt for side, _ in sides)
         if len(pair["chosen"]["messages"]) == 2:
-            assert all(not any(m[:len(prompt)]) and all(m[len(prompt):]) for _, m in sides)
+            for _, side_mask in sides:
+                assert not any(side_mask[:len(prompt)]) and all(side_mask[len(prompt):])
 
 
-@pytest.mark.parametrize("question, chosen, rejected", [(5, 10, 200), (5, 200, 10), (5, 200, 200), (20, 30, 40),
-                                                        (38, 1, 1), (5, 0, 77)])
+@pytest.mark.parametrize("question, chosen, rejected", [
+    (5, 10, 200), (5, 200, 10), (5, 200, 200), (20, 30, 40), (38, 1, 1), (5, 0, 77)])
 def test_pairs_longer_than_a_row_lose_the_end_of_the_longer_side(tok, question, chosen, rejected):
     pair = pair_of("q" * question, "c" * chosen, "r" * rejected)
     ids, mask, cut = render_pair(pair, tok, 96)
@@ -168,7 +188,9 @@ def test_pairs_longer_than_a_row_lose_the_end_of_the_longer_side(tok, question, 
 
 
 def test_pairs_whose_answer_is_cut_away_are_left_out_and_counted(tok, tmp_path, capsys):
-    rows = pack_pairs(tok, tmp_path, PAIRS + [pair_of("q" * 300, "a", "b"), pair_of("q" * 60, "a", "b")])
-    assert rows.header["stats"]["without_target"] == 2 and "2 left out" in capsys.readouterr().out
+    too_long = [pair_of("q" * 300, "a", "b"), pair_of("q" * 60, "a", "b")]
+    rows = pack_pairs(tok, tmp_path, PAIRS + too_long)
+    assert rows.header["stats"]["without_target"] == 2
+    assert "2 left out" in capsys.readouterr().out
     logps, is_pair = answer_logps(tiny_model(), *rows.batch(slice(None), only_learned=True))
     assert is_pair.sum() == len(PAIRS)

@@ -16,13 +16,21 @@ def test_a_new_model_predicts_nothing_and_is_the_seeds_function():
     ids = random_ids(2, 64)
     assert model(ids, ids).item() / ids.numel() == pytest.approx(math.log(300), rel=1e-6)
     for name, p in model.named_parameters():
-        # The next test checks channel 0.
-        p = p[:, 1:] if name == "embed" else p
-        if name not in ("blocks.0.attn.wq", "blocks.0.attn.wk"):
-            expected = 1.0 if name == "embed" else 0.0 if name.endswith(("wo", "down", "head")) else p.size(1) ** -0.5
-            assert p.std().item() == pytest.approx(expected, rel=0.05) and abs(p.mean().item()) < 0.02
-    same, other = GPT(model.config), GPT(model.config)
-    init_weights(same, 3), init_weights(other, 4)
+        # The next test checks the heads that look back, and channel 0 of the embedding.
+        if name in ("blocks.0.attn.wq", "blocks.0.attn.wk"):
+            continue
+        expected = p.size(1) ** -0.5
+        if name == "embed":
+            p = p[:, 1:]
+            expected = 1.0
+        elif name.endswith(("wo", "down", "head")):
+            expected = 0.0
+        assert p.std().item() == pytest.approx(expected, rel=0.05)
+        assert abs(p.mean().item()) < 0.02
+    same = GPT(model.config)
+    init_weights(same, 3)
+    other = GPT(model.config)
+    init_weights(other, 4)
     assert all(torch.equal(p, q) for p, q in zip(model.parameters(), same.parameters()))
     assert not torch.equal(model.embed, other.embed)
     assert not torch.equal(model.blocks[0].attn.wq, model.blocks[0].attn.wk)
@@ -32,30 +40,40 @@ def test_a_new_model_predicts_nothing_and_is_the_seeds_function():
 
 
 @pytest.mark.parametrize("depth, n_kv_head", [(2, 0), (3, 0), (4, 0), (4, 1), (8, 2)])
-def test_at_the_start_two_heads_of_the_first_half_of_the_blocks_look_one_and_two_tokens_back(depth, n_kv_head):
+def test_at_first_two_heads_of_the_lower_blocks_look_one_and_two_tokens_back(depth, n_kv_head):
     c = model_config(depth, 300, 64, n_kv_head)
-    model, D, found = GPT(c), c.n_embd // c.n_head, {}
+    D = c.n_embd // c.n_head
+    group = c.n_head // c.n_kv_head
+    model = GPT(c)
     init_weights(model, 0)
+    cos, sin = rotary_table(torch.arange(64), D, c.rope_theta)
+
+    def heads(x, weight):
+        return rotate(rms_norm((x @ weight.T).view(4, 64, -1, D).transpose(1, 2)), cos, sin)
+
     # Blocks add nothing yet, so that the input of all of them is the same.
     x = rms_norm(F.embedding(random_ids(4, 64), model.embed))
+    found = {}
     for n, block in enumerate(model.blocks):
-        q, k = (rms_norm((x @ w.T).view(4, 64, -1, D).transpose(1, 2)) for w in (block.attn.wq, block.attn.wk))
-        q, k = (rotate(t, *rotary_table(torch.arange(64), D, c.rope_theta)) for t in (q, k))
-        scores = q @ k.repeat_interleave(c.n_head // c.n_kv_head, dim=1).mT / D ** 0.5
+        q = heads(x, block.attn.wq)
+        k = heads(x, block.attn.wk).repeat_interleave(group, dim=1)
+        scores = q @ k.mT / D ** 0.5
         weights = scores.masked_fill(torch.ones(64, 64).triu(1) > 0, -math.inf).softmax(-1)
-        # For every distance d, the mean weight of the token d places back.
         for head in range(c.n_head):
+            # For every distance d, the mean weight of the token d places back.
             mean = [weights[:, head].diagonal(-d, -2, -1).mean().item() for d in range(8)]
             if max(mean) > 0.4:
                 found[n, head] = mean.index(max(mean))
-    group = c.n_head // c.n_kv_head
-    assert found == {(n, kv * group): kv + 1 for n in range(depth // 2) for kv in range(min(2, c.n_kv_head))}
+    expected = {(n, kv_head * group): kv_head + 1
+                for n in range(depth // 2) for kv_head in range(min(2, c.n_kv_head))}
+    assert found == expected
 
 
 @pytest.mark.parametrize("depth", [1, 2, 3, 4, 6, 8, 12, 20, 32])
 def test_the_depth_dial_gives_whole_heads_and_a_counted_model(depth):
     c = model_config(depth, 5000, 512)
-    assert c.n_embd == c.n_head * (c.n_embd // c.n_head) == 64 * depth and (c.n_embd // c.n_head) % 2 == 0
+    assert c.n_embd == c.n_head * (c.n_embd // c.n_head) == 64 * depth
+    assert (c.n_embd // c.n_head) % 2 == 0
     assert c.n_ff % 128 == 0 and 8 / 3 * c.n_embd <= c.n_ff < 8 / 3 * c.n_embd + 128
     with torch.device("meta"):
         model = GPT(c)

@@ -65,16 +65,22 @@ class Letters:
     """n multiple-choice questions about this Python."""
 
     def __init__(self, n):
-        self.rows, draw = PythonQuestions("train", n), random.Random(0)
-        answer = lambda k: self.rows[k]["messages"][1]["content"]
-        self.options = [[answer(i), *(answer(k) for k in draw.sample(range(n), 3))] for i in range(n)]
+        self.rows = PythonQuestions("train", n)
+        draw = random.Random(0)
+        # The first option is the right one; the others are answers to other questions.
+        self.options = []
+        for i in range(n):
+            numbers = [i, *draw.sample(range(n), 3)]
+            self.options.append([self.rows[k]["messages"][1]["content"] for k in numbers])
 
     def __len__(self):
         return len(self.rows)
 
+    def asked(self, i):
+        return self.rows[i]["messages"][0]["content"]
+
     def __getitem__(self, i):
-        return multiple_choice_record(self.rows[i]["messages"][0]["content"], list("ABCD"), self.options[i], "A",
-                                      "Python")
+        return multiple_choice_record(self.asked(i), list("ABCD"), self.options[i], "A", "Python")
 
 
 class FewShot(Letters):
@@ -82,15 +88,17 @@ class FewShot(Letters):
     info = Task("", "multiple_choice", 5, 0.25, "\nAnswer: ")
 
     def prompts(self, i):
-        row = lambda k: dict(query=self.rows[k]["messages"][0]["content"], choices=self.options[k], gold=0)
-        return build_prompts(self.info, row(i), [row((i + k) % len(self)) for k in range(1, 6)])
+        row = lambda k: dict(query=self.asked(k), choices=self.options[k], gold=0)
+        solved = [row((i + k) % len(self)) for k in range(1, 6)]
+        return build_prompts(self.info, row(i), solved)
 
 
 @torch.inference_mode()
 def one_option_at_a_time(model, question, n):
     for i in range(n):
         losses = []
-        for ids, start in question(i)[0]:
+        options, _ = question(i)
+        for ids, start in options:
             ids = torch.tensor([ids], device=model.embed.device)
             losses.append(F.cross_entropy(model(ids)[0, start - 1:-1], ids[0, start:]).item())
 
@@ -127,9 +135,32 @@ def padding(trees, batch_tokens):
 
     Rows are padded to the longest of the batch, rounded up to a multiple of 16.
     """
-    size = lambda i: trees[i][0].shape[1]
-    batches = list(batches_by_length(trees, batch_tokens))
-    return 1 - sum(size(i) for b in batches for i in b) / sum(len(b) * -(-size(b[0]) // 16) * 16 for b in batches)
+    n_tokens = 0
+    n_places = 0
+    for batch in batches_by_length(trees, batch_tokens):
+        lengths = [trees[i][0].shape[1] for i in batch]
+        n_tokens += sum(lengths)
+        n_places += len(batch) * -(-max(lengths) // 16) * 16
+    return 1 - n_tokens / n_places
+
+
+def random_model(cfg, device):
+    """A model of --depth with new weights, and a tokenizer trained on Python's docstrings."""
+    texts = (text[:2000] for text in python_corpus.documents("val"))
+    tokens = train_bpe(texts, cfg.vocab_size - len(SPECIAL_TOKENS))
+    lines = [base64.b64encode(token) + b" %d\n" % rank for rank, token in enumerate(tokens)]
+    tok = Tokenizer(b"".join(lines), PATTERNS["default"])
+    model = GPT(model_config(cfg.depth, tok.vocab_size, cfg.seq_len))
+    init_weights(model, 0)
+    return model.to(device).eval(), tok
+
+
+def show(name, rates, note):
+    option = rates["option"]
+    example = rates["example"]
+    batched = rates["batched"]
+    print(f"| {name} | {option:.1f}/s | {example:.1f}/s | {batched:.1f}/s | "
+          f"{batched / option:.1f} x | {batched / example:.1f} x | {note} |", flush=True)
 
 
 def main():
@@ -139,46 +170,48 @@ def main():
     if cfg.stage:
         model, tok, _ = load_checkpoint(cfg.stage, env.device)
     else:
-        tokens = train_bpe((text[:2000] for text in python_corpus.documents("val")),
-                           cfg.vocab_size - len(SPECIAL_TOKENS))
-        tok = Tokenizer(b"".join(base64.b64encode(t) + b" %d\n" % rank for rank, t in enumerate(tokens)),
-                        PATTERNS["default"])
-        model = GPT(model_config(cfg.depth, tok.vocab_size, cfg.seq_len))
-        init_weights(model, 0)
-        model.to(env.device).eval()
+        model, tok = random_model(cfg, env.device)
     model.compute_dtype = env.dtype
-    size, clock = model.config.seq_len, time.process_time if cfg.processor_time else time.perf_counter
-    print(f"{env.device}, {torch.get_num_threads()} threads, {env.dtype}, {model.config.n_layer} layers, "
-          f"{model.num_params():,} parameters, {versions()}\n\n"
-          f"| | one option at a time | one example at a time | batched | times | times | padding |\n{'|---' * 7}|")
+    seq_len = model.config.seq_len
+    clock = time.process_time if cfg.processor_time else time.perf_counter
+    print(f"{env.device}, {torch.get_num_threads()} threads, {env.dtype}, "
+          f"{model.config.n_layer} layers, {model.num_params():,} parameters, {versions()}\n\n"
+          f"| | one option at a time | one example at a time | batched | times | times | "
+          f"padding |\n{'|---' * 7}|")
     forward = block_states
     if cfg.compile and can_compile(env.device):
         forward = torch.compile(forward, dynamic=True)
-    for name, task in ("letters", Letters(cfg.examples)), ("few-shot", FewShot(cfg.examples)):
-        question = (lambda i: letter_question(tok, task[i], size)) if name == "letters" else \
-            (lambda i: core_question(tok, task, i, size))
-        score = lambda n, batch_tokens, forward: choose(model, [question(i) for i in range(n)], batch_tokens, forward)
-        rates = best_rates({"option": (lambda: one_option_at_a_time(model, question, cfg.alone), cfg.alone),
-                            "example": (lambda: score(cfg.alone, 1, block_states), cfg.alone),
-                            "batched": (lambda: score(cfg.examples, 0, forward), cfg.examples)}, cfg.repeats, clock)
+
+    def compare(name, question):
+        """question(i) -> the options of example i, and the index of the right one."""
+        def choices(n, batch_tokens, forward):
+            return choose(model, [question(i) for i in range(n)], batch_tokens, forward)
+
+        rates = best_rates({
+            "option": (lambda: one_option_at_a_time(model, question, cfg.alone), cfg.alone),
+            "example": (lambda: choices(cfg.alone, 1, block_states), cfg.alone),
+            "batched": (lambda: choices(cfg.examples, 0, forward), cfg.examples),
+        }, cfg.repeats, clock)
         trees = [tree_row(question(i)[0]) for i in range(cfg.examples)]
         show(name, rates, f"{100 * padding(trees, 2048):.1f} %")
 
+    letters = Letters(cfg.examples)
+    compare("letters", lambda i: letter_question(tok, letters[i], seq_len))
+    few_shot = FewShot(cfg.examples)
+    compare("few-shot", lambda i: core_question(tok, few_shot, i, seq_len))
+
     task = SpellingBee("test", cfg.examples)
     prompts = [tok.render_for_completion(task[i]) for i in range(cfg.examples)]
-    engines = {rows: Engine(model, tok, rows) for rows in (1, 64 if env.device.type == "cpu" else 128)}
-    answer = lambda rows, n: engines[rows].generate(prompts[:n], cfg.max_tokens)
-    answers = answer(1, cfg.alone)
-    rates = best_rates({"option": (lambda: one_token_at_a_time(model, prompts[:2], answers[:2]), 2),
-                        "example": (lambda: answer(1, cfg.alone), cfg.alone),
-                        "batched": (lambda: answer(max(engines), cfg.examples), cfg.examples)}, cfg.repeats, clock)
+    one_row = Engine(model, tok, 1)
+    many_rows = Engine(model, tok, 64 if env.device.type == "cpu" else 128)
+    answer = lambda engine, n: engine.generate(prompts[:n], cfg.max_tokens)
+    answers = answer(one_row, cfg.alone)
+    rates = best_rates({
+        "option": (lambda: one_token_at_a_time(model, prompts[:2], answers[:2]), 2),
+        "example": (lambda: answer(one_row, cfg.alone), cfg.alone),
+        "batched": (lambda: answer(many_rows, cfg.examples), cfg.examples),
+    }, cfg.repeats, clock)
     show("answers", rates, "")
-
-
-def show(name, rates, padding):
-    print(f"| {name} | {rates['option']:.1f}/s | {rates['example']:.1f}/s | {rates['batched']:.1f}/s | "
-          f"{rates['batched'] / rates['option']:.1f} x | {rates['batched'] / rates['example']:.1f} x | {padding} |",
-          flush=True)
 
 
 if __name__ == "__main__":

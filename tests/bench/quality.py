@@ -66,15 +66,18 @@ def prepare(cfg, work):
     """Cut the documents and train the tokenizer, both once. Returns the path of the text."""
     text = work / "text.jsonl"
     if not text.exists():
-        documents = [d for split in ("train", "val") for d in
-                     (read_documents(cfg.data, split) if cfg.data else python_corpus.documents(split))]
+        documents = []
+        for split in "train", "val":
+            documents += read_documents(cfg.data, split) if cfg.data else \
+                python_corpus.documents(split)
         text.write_text("".join(json.dumps({"text": d[:cfg.max_chars]}) + "\n" for d in documents))
     script("tokenizer.py", "--data", text, "--out", work, "--vocab_size", cfg.vocab_size)
     return text
 
 
 def script(name, *flags):
-    done = subprocess.run([sys.executable, ROOT / name, *map(str, flags)], stdout=subprocess.PIPE, text=True)
+    command = [sys.executable, ROOT / name, *map(str, flags)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
     if done.returncode:
         raise ValueError(f"{name} ended with status {done.returncode}; its error stands above")
 
@@ -84,14 +87,18 @@ def ours(cfg, work, text, tokens, lr):
 
     Returns bits per byte, milliseconds per step, tokens per step, and the number of steps.
     """
-    weights = matrix_weights(model_config(cfg.depth, Tokenizer.load(work / "tokenizer").vocab_size, cfg.seq_len))
-    rates = [x for name in ("matrix_lr", "embed_lr", "head_lr") for x in (f"--{name}", getattr(Recipe, name) * lr)]
-    script("pretrain.py", "--data", text, "--out", work, "--depth", cfg.depth, "--seq_len", cfg.seq_len,
-           # pretrain.py rounds the horizon up.
-           "--device", cfg.device, "--tokens_per_param", (tokens - 0.5) / weights,
-           "--eval_every", 10 ** 9, "--sample_every", 10 ** 9, "--save_every", 10 ** 9,
-           "--eval_rows", cfg.eval_rows, "--seed", cfg.seed, *rates)
-    metrics = [json.loads(line) for line in (work / "pretrain/metrics.jsonl").read_text().splitlines()]
+    vocab_size = Tokenizer.load(work / "tokenizer").vocab_size
+    weights = matrix_weights(model_config(cfg.depth, vocab_size, cfg.seq_len))
+    # pretrain.py rounds the horizon up.
+    tokens_per_param = (tokens - 0.5) / weights
+    never = 10 ** 9
+    script("pretrain.py", "--data", text, "--out", work, "--depth", cfg.depth,
+           "--seq_len", cfg.seq_len, "--device", cfg.device, "--tokens_per_param", tokens_per_param,
+           "--eval_every", never, "--sample_every", never, "--save_every", never,
+           "--eval_rows", cfg.eval_rows, "--seed", cfg.seed, "--matrix_lr", Recipe.matrix_lr * lr,
+           "--embed_lr", Recipe.embed_lr * lr, "--head_lr", Recipe.head_lr * lr)
+    lines = (work / "pretrain/metrics.jsonl").read_text().splitlines()
+    metrics = [json.loads(line) for line in lines]
     steps = [m for m in metrics if "ms" in m]
     ms = statistics.median(m["ms"] for m in steps)
     tokens_per_step = round(statistics.median(m["tok_per_sec"] * m["ms"] / 1e3 for m in steps))
@@ -117,18 +124,20 @@ class Nanochat:
         def scaling_params(model):
             counts = model.num_scaling_params()
             return counts["transformer_matrices"] + counts["lm_head"]
+
         self.model = build(cfg.depth)
         self.model.to_empty(device=cfg.device)
         torch.manual_seed(cfg.seed)
         self.model.init_weights()
         batch_scale = (tokens_per_step / 2 ** 19) ** 0.5
         scale = batch_scale * lr
-        self.weight_decay = 0.28 * batch_scale * scaling_params(build(12)) / scaling_params(self.model)
+        size_scale = scaling_params(build(12)) / scaling_params(self.model)
+        self.weight_decay = 0.28 * batch_scale * size_scale
         # Our table goes to stdout; what nanochat prints goes elsewhere.
         with contextlib.redirect_stdout(sys.stderr):
             self.optimizer = self.model.setup_optimizer(
-                unembedding_lr=0.008 * scale, embedding_lr=0.3 * scale, matrix_lr=0.02 * scale, scalar_lr=0.5 * scale,
-                weight_decay=self.weight_decay)
+                unembedding_lr=0.008 * scale, embedding_lr=0.3 * scale, matrix_lr=0.02 * scale,
+                scalar_lr=0.5 * scale, weight_decay=self.weight_decay)
         self.compiled = torch.compile(self.model, dynamic=False)
 
     def __call__(self, ids, targets, reduction="sum", isolate=False):
@@ -146,23 +155,30 @@ class Nanochat:
         left = min(1.0, (steps - step) / down)
         rate = (step + 1) / 40 if step < 40 else left + (1 - left) * 0.05
         momentum = 0.85 + 0.12 * step / 400 if step < 400 else 0.97 * left + 0.90 * (1 - left)
+        half_cosine = 0.5 * (1 + math.cos(math.pi * step / steps))
         for group in self.optimizer.param_groups:
             group["lr"] = group["initial_lr"] * rate
             if group["kind"] == "muon":
                 group["momentum"] = momentum
-                group["weight_decay"] = self.weight_decay * 0.5 * (1 + math.cos(math.pi * step / steps))
+                group["weight_decay"] = self.weight_decay * half_cosine
         self.optimizer.step()
         self.model.zero_grad(set_to_none=True)
 
 
 def nanochats(cfg, work, env, lr, tokens_per_step):
     """Train nanochat over cfg.tokens tokens. Returns the same as ours()."""
-    tok, train_rows = Tokenizer.load(work / "tokenizer"), Rows(work / "rows/pretrain_train.rows")
-    model, rows_per_step = Nanochat(cfg, tok.vocab_size, lr, tokens_per_step), tokens_per_step // cfg.seq_len
-    steps, ms = cfg.tokens // tokens_per_step, []
+    tok = Tokenizer.load(work / "tokenizer")
+    train_rows = Rows(work / "rows/pretrain_train.rows")
+    val_rows = Rows(work / "rows/pretrain_val.rows")
+    model = Nanochat(cfg, tok.vocab_size, lr, tokens_per_step)
+    rows_per_step = tokens_per_step // cfg.seq_len
+    batch_size = max(1, 8192 // cfg.seq_len)
+    steps = cfg.tokens // tokens_per_step
+    ms = []
     for step in range(steps):
         start = time.perf_counter()
-        batches, n_target = micro_batches(train_rows, step, rows_per_step, max(1, 8192 // cfg.seq_len), env, cfg.seed)
+        batches, n_target = micro_batches(train_rows, step, rows_per_step, batch_size, env,
+                                          cfg.seed)
         total = 0.0
         for ids, targets in batches:
             loss = model(ids, targets) / n_target
@@ -173,49 +189,57 @@ def nanochats(cfg, work, env, lr, tokens_per_step):
         if not math.isfinite(total):
             return math.nan, statistics.median(ms), tokens_per_step, step
         if sys.stderr.isatty():
-            print(f"\rnanochat, rates x {lr:g}: step {step}/{steps}, loss {total:.3f} ", end="", file=sys.stderr)
-    metrics = evaluate_loss(model, Rows(work / "rows/pretrain_val.rows"), tok, env, 16, cfg.eval_rows)
-    return metrics["bpb"], statistics.median(ms), tokens_per_step, steps
+            print(f"\rnanochat, rates x {lr:g}: step {step}/{steps}, loss {total:.3f} ", end="",
+                  file=sys.stderr)
+    bpb = evaluate_loss(model, val_rows, tok, env, 16, cfg.eval_rows)["bpb"]
+    return bpb, statistics.median(ms), tokens_per_step, steps
 
 
 def main():
     cfg = parse_config(Config, __doc__)
     env = setup(cfg.device, "float32")
     cfg.device = env.device.type
-    keep = tempfile.TemporaryDirectory() if not cfg.work else None
-    work = Path(cfg.work or keep.name)
+    temporary = None if cfg.work else tempfile.TemporaryDirectory()
+    work = Path(cfg.work or temporary.name)
     work.mkdir(parents=True, exist_ok=True)
     if cfg.nanochat and not Path(cfg.nanochat, "nanochat/gpt.py").exists():
         raise ValueError(f"--nanochat {cfg.nanochat}: no nanochat/gpt.py there. "
                          f"Clone https://github.com/karpathy/nanochat to it")
-    text, results = prepare(cfg, work), []
-    print(f"| | rates | steps x tokens | tokens | ms a step | tokens/s | seconds | val bits per byte |\n{'|---' * 8}|",
-          flush=True)
+    text = prepare(cfg, work)
+    results = []
+    print(f"| | rates | steps x tokens | tokens | ms a step | tokens/s | seconds | "
+          f"val bits per byte |\n{'|---' * 8}|", flush=True)
 
     def show(name, lr, bpb, ms, tokens_per_step, steps):
-        results.append(dict(name=name, lr=lr, bpb=round(bpb, 4), ms=round(ms, 1), tokens_per_step=tokens_per_step,
-                            steps=steps, tok_per_sec=round(1e3 * tokens_per_step / ms),
-                            seconds=round(ms * steps / 1e3, 1)))
-        r = results[-1]
-        print(f"| {name} | x {lr:g} | {steps} x {tokens_per_step:,} | {steps * tokens_per_step:,} | {ms:.0f} | "
-              f"{r['tok_per_sec']:,} | {r['seconds']} | {bpb:.4f} |", flush=True)
+        tok_per_sec = round(1e3 * tokens_per_step / ms)
+        seconds = round(ms * steps / 1e3, 1)
+        results.append(dict(name=name, lr=lr, bpb=round(bpb, 4), ms=round(ms, 1),
+                            tokens_per_step=tokens_per_step, steps=steps, tok_per_sec=tok_per_sec,
+                            seconds=seconds))
+        print(f"| {name} | x {lr:g} | {steps} x {tokens_per_step:,} | "
+              f"{steps * tokens_per_step:,} | {ms:.0f} | {tok_per_sec:,} | {seconds} | "
+              f"{bpb:.4f} |", flush=True)
 
     def best(name):
-        return min((r for r in results if r["name"] == name and not math.isnan(r["bpb"])), key=lambda r: r["bpb"])
+        finite = [r for r in results if r["name"] == name and not math.isnan(r["bpb"])]
+        return min(finite, key=lambda r: r["bpb"])
 
     for lr in map(float, cfg.lr.split(",")):
         show("tok2chat", lr, *ours(cfg, work, text, cfg.tokens, lr))
-    for tokens_per_step in map(int, cfg.nanochat_batch.split(",")) if cfg.nanochat else ():
-        for lr in map(float, cfg.nanochat_lr.split(",")):
-            show("nanochat", lr, *nanochats(cfg, work, env, lr, tokens_per_step))
+    if cfg.nanochat:
+        for tokens_per_step in map(int, cfg.nanochat_batch.split(",")):
+            for lr in map(float, cfg.nanochat_lr.split(",")):
+                show("nanochat", lr, *nanochats(cfg, work, env, lr, tokens_per_step))
     if cfg.nanochat and cfg.equal_seconds:
-        us, them = best("tok2chat"), best("nanochat")
+        us = best("tok2chat")
+        them = best("nanochat")
         tokens = them["seconds"] / us["seconds"] * cfg.tokens
         show("tok2chat, equal seconds", us["lr"], *ours(cfg, work, text, tokens, us["lr"]))
-    print(json.dumps(dict(bench="quality", results=results, machine=platform.processor() or platform.machine(),
-                          cores=os.cpu_count(), **asdict(cfg), **versions())))
-    if keep:
-        keep.cleanup()
+    machine = platform.processor() or platform.machine()
+    print(json.dumps(dict(bench="quality", results=results, machine=machine, cores=os.cpu_count(),
+                          **asdict(cfg), **versions())))
+    if temporary:
+        temporary.cleanup()
 
 
 if __name__ == "__main__":

@@ -47,7 +47,8 @@ class Config:
 
 def head_of(documents, megabytes):
     """The first documents that hold so many megabytes of text, and their number of bytes."""
-    texts, n_bytes = [], 0
+    texts = []
+    n_bytes = 0
     for text in documents:
         texts.append(text)
         n_bytes += len(text.encode())
@@ -67,21 +68,25 @@ def main():
     texts, n_bytes = head_of(documents, cfg.megabytes)
 
     with tempfile.TemporaryDirectory() as folder:
-        wall, processor = time.perf_counter(), time.process_time()
-        rows = pack_documents(Path(folder) / "bench.rows", lambda: iter(texts), tok, seq_len, {}, env)
-        wall, processor = time.perf_counter() - wall, time.process_time() - processor
+        path = Path(folder) / "bench.rows"
+        wall = time.perf_counter()
+        processor = time.process_time()
+        rows = pack_documents(path, lambda: iter(texts), tok, seq_len, {}, env)
+        wall = time.perf_counter() - wall
+        processor = time.process_time() - processor
 
         model = GPT(model_config(cfg.depth or (20 if on_gpu else 4), tok.vocab_size, seq_len))
         init_weights(model, 0)
         model.to(env.device).compute_dtype = env.dtype
-        compiles = cfg.compile and can_compile(env.device)
-        compiled = torch.compile(model, dynamic=False) if compiles else model
-        optimizer = Optimizer(model, env, 0.02, 0.3, 0.008, 0.0, compile=on_gpu and compiles)
+        use_compile = cfg.compile and can_compile(env.device)
+        compiled = torch.compile(model, dynamic=False) if use_compile else model
+        optimizer = Optimizer(model, env, 0.02, 0.3, 0.008, 0.0, compile=on_gpu and use_compile)
         rows_per_step = (cfg.tokens_per_step or (524288 if on_gpu else 8192)) // seq_len
         batch_size = largest_batch(model, rows_per_step, env)
         batches_of = lambda step: micro_batches(rows, step, rows_per_step, batch_size, env, 0)
         step_batches = read_ahead(batches_of, 0, env.device)
-        waits, seconds = [], []
+        waits = []
+        seconds = []
         for step in range(cfg.warmup + cfg.steps):
             start = time.perf_counter()
             batches, n_target = next(step_batches)
@@ -95,14 +100,21 @@ def main():
         start = time.perf_counter()
         batches_of(cfg.warmup + cfg.steps + 2)
         read = time.perf_counter() - start
-    wait, step = (statistics.median(times[cfg.warmup:]) for times in (waits, seconds))
+
+    wait = statistics.median(waits[cfg.warmup:])
+    dt = statistics.median(seconds[cfg.warmup:])
+    device = platform.processor() or platform.machine()
+    if on_gpu:
+        device = torch.cuda.get_device_name()
     env.print(json.dumps(dict(
-        bench="rows", megabytes=round(n_bytes / 1e6, 1), mb_per_processor_sec=round(n_bytes / processor / 1e6, 1),
-        mb_per_sec=round(n_bytes / wall / 1e6, 1), tokens=rows.header["stats"]["tokens"], n_rows=len(rows),
-        step_ms=round(1e3 * step, 1), wait_ms=round(1e3 * wait, 3), wait_share=round(wait / step, 5),
-        read_ms=round(1e3 * read, 2), rows_per_step=rows_per_step, batch_size=batch_size, vocab_size=tok.vocab_size,
-        seq_len=seq_len, device=torch.cuda.get_device_name() if on_gpu else platform.processor() or platform.machine(),
-        cores=os.cpu_count(), dtype=str(env.dtype), compiled=compiles, **versions())))
+        bench="rows", megabytes=round(n_bytes / 1e6, 1),
+        mb_per_processor_sec=round(n_bytes / processor / 1e6, 1),
+        mb_per_sec=round(n_bytes / wall / 1e6, 1),
+        tokens=rows.header["stats"]["tokens"], n_rows=len(rows), step_ms=round(1e3 * dt, 1),
+        wait_ms=round(1e3 * wait, 3), wait_share=round(wait / dt, 5), read_ms=round(1e3 * read, 2),
+        rows_per_step=rows_per_step, batch_size=batch_size, vocab_size=tok.vocab_size,
+        seq_len=seq_len, device=device, cores=os.cpu_count(), dtype=str(env.dtype),
+        compiled=use_compile, **versions())))
 
 
 if __name__ == "__main__":

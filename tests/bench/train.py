@@ -40,61 +40,73 @@ class Config:
     peak_tflops: float = 0.0          # the chip's peak for MFU; 0: from the chip's name
 
 
-def synchronize(device):
+def now(device):
+    """The time in seconds, when the device has done all its work."""
     if device.type == "cuda":
         torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def median_ms(seconds):
+    return round(1e3 * statistics.median(seconds), 1)
 
 
 def main():
     cfg = parse_config(Config, __doc__)
     env = setup(cfg.device, cfg.dtype)
     on_gpu = env.device.type == "cuda"
-    config = model_config(cfg.depth or (20 if on_gpu else 4), cfg.vocab_size or (32768 if on_gpu else 8192),
-                          cfg.seq_len or (2048 if on_gpu else 512))
-    rows_per_step = (cfg.tokens_per_step or (524288 if on_gpu else 16384)) // config.seq_len
+    depth = cfg.depth or (20 if on_gpu else 4)
+    vocab_size = cfg.vocab_size or (32768 if on_gpu else 8192)
+    seq_len = cfg.seq_len or (2048 if on_gpu else 512)
+    tokens_per_step = cfg.tokens_per_step or (524288 if on_gpu else 16384)
+    rows_per_step = tokens_per_step // seq_len
+    config = model_config(depth, vocab_size, seq_len)
     model = GPT(config)
     init_weights(model, 0)
     model.to(env.device).compute_dtype = env.dtype
-    compiles = cfg.compile and can_compile(env.device)
-    compiled = torch.compile(model, dynamic=False) if compiles else model
-    optimizer = Optimizer(model, env, 0.02, 0.3, 0.008, 0.0, compile=on_gpu and compiles)
+    use_compile = cfg.compile and can_compile(env.device)
+    compiled = torch.compile(model, dynamic=False) if use_compile else model
+    optimizer = Optimizer(model, env, 0.02, 0.3, 0.008, 0.0, compile=on_gpu and use_compile)
     batch_size = cfg.batch_size or largest_batch(model, rows_per_step, env)
     rng = torch.Generator().manual_seed(env.rank)
-    ids = torch.randint(0, config.bos, (rows_per_step // env.world_size, config.seq_len + 1), generator=rng)
+    shape = (rows_per_step // env.world_size, seq_len + 1)
+    ids = torch.randint(0, config.bos, shape, generator=rng)
     # Documents of 127 tokens.
     ids[:, ::128] = config.bos
     ids = ids.to(env.device)
 
-    seconds, parts = [], []
+    forward_backward = []
+    update = []
     for step in range(cfg.warmup + cfg.steps):
-        synchronize(env.device)
-        t0 = time.perf_counter()
+        t0 = now(env.device)
         for batch in ids.split(batch_size):
-            loss = compiled(batch[:, :-1], batch[:, 1:], isolate=cfg.isolate) / (rows_per_step * config.seq_len)
-            loss.backward()
-        synchronize(env.device)
-        t1 = time.perf_counter()
+            loss = compiled(batch[:, :-1], batch[:, 1:], isolate=cfg.isolate)
+            (loss / (rows_per_step * seq_len)).backward()
+        t1 = now(env.device)
         optimizer.step(1.0, 0.95)
-        synchronize(env.device)
-        t2 = time.perf_counter()
+        t2 = now(env.device)
         if step >= cfg.warmup:
-            seconds.append(t2 - t0)
-            parts.append((t1 - t0, t2 - t1))
-    dt = statistics.median(seconds)
-    tok_per_sec = rows_per_step * config.seq_len / dt
-    peak = peak_flops(env.device, cfg.peak_tflops) * env.world_size
+            forward_backward.append(t1 - t0)
+            update.append(t2 - t1)
+
+    seconds = [a + b for a, b in zip(forward_backward, update)]
+    tok_per_sec = rows_per_step * seq_len / statistics.median(seconds)
     flops = tok_per_sec * flops_per_token(config)
+    peak = peak_flops(env.device, cfg.peak_tflops) * env.world_size
+    device = platform.processor() or platform.machine()
+    peak_memory_gb = None
+    if on_gpu:
+        device = torch.cuda.get_device_name()
+        peak_memory_gb = round(torch.cuda.max_memory_allocated() / 1e9, 2)
     env.print(json.dumps(dict(
-        bench="train", tok_per_sec=round(tok_per_sec), step_ms=round(1e3 * dt, 1),
+        bench="train", tok_per_sec=round(tok_per_sec), step_ms=median_ms(seconds),
         step_ms_min=round(1e3 * min(seconds), 1), step_ms_max=round(1e3 * max(seconds), 1),
-        forward_backward_ms=round(1e3 * statistics.median(p[0] for p in parts), 1),
-        optimizer_ms=round(1e3 * statistics.median(p[1] for p in parts), 1), tflops=round(flops / 1e12, 3),
-        mfu=round(flops / peak, 4) if peak else None,
-        peak_memory_gb=round(torch.cuda.max_memory_allocated() / 1e9, 2) if on_gpu else None,
-        device=torch.cuda.get_device_name() if on_gpu else platform.processor() or platform.machine(),
-        cores=os.cpu_count(), threads=torch.get_num_threads(), world_size=env.world_size, dtype=str(env.dtype),
-        compiled=compiles, rows_per_step=rows_per_step, batch_size=batch_size, params=model.num_params(),
-        flops_per_token=flops_per_token(config), isolate=cfg.isolate,
+        forward_backward_ms=median_ms(forward_backward), optimizer_ms=median_ms(update),
+        tflops=round(flops / 1e12, 3), mfu=round(flops / peak, 4) if peak else None,
+        peak_memory_gb=peak_memory_gb, device=device, cores=os.cpu_count(),
+        threads=torch.get_num_threads(), world_size=env.world_size, dtype=str(env.dtype),
+        compiled=use_compile, rows_per_step=rows_per_step, batch_size=batch_size,
+        params=model.num_params(), flops_per_token=flops_per_token(config), isolate=cfg.isolate,
         steps=cfg.steps, **asdict(config), **versions())))
 
 
