@@ -69,6 +69,7 @@ SOURCES = {
 
 
 def endpoint():
+    """The address of the hub, or of the mirror in HF_ENDPOINT."""
     url = os.environ.get("HF_ENDPOINT", "").rstrip("/") or HUB
     if not url.startswith(("http://", "https://")):
         raise ValueError(f"HF_ENDPOINT is {url!r}, expected an address that begins with https://. "
@@ -78,36 +79,43 @@ def endpoint():
 
 def list_remote(source, shards):
     """The files of a source to fetch, from the listing of the hub."""
-    if source.repo.startswith("http"):
-        return [Remote(source.repo, source.repo.rsplit("/", 1)[1], -1, f"sha256:{source.sha256}")]
-    url, entries = (
-        f"{endpoint()}/api/datasets/{source.repo}/tree/main?recursive=true&limit=1000", [])
+    if is_single_file(source):
+        name = source.repo.rsplit("/", 1)[1]
+        return [Remote(source.repo, name, -1, f"sha256:{source.sha256}")]
+
+    # {path: entry of the listing}
+    files = {}
+    url = f"{endpoint()}/api/datasets/{source.repo}/tree/main?recursive=true&limit=1000"
     # A page has at most 1,000 entries.
     while url:
         page, url = read_listing(url)
-        entries += page
-    sizes = {entry["path"]: entry for entry in entries if entry.get("type") == "file"}
-    if "{" in source.files[0]:
-        pattern = source.files[0].replace("{:05d}", "[0-9]" * 5)
-        published = sorted(path for path in sizes if fnmatch.fnmatch(path, pattern))
-        # By convention the last shard is for validation; data/documents.py knows it by its name.
-        local = {published[-1]: f"val_{published[-1]}"} if published else {}
-        wanted = published[:-1][:shards] + published[-1:]
-    else:
-        local, wanted = {}, sorted(p for p in sizes
-                                   if any(fnmatch.fnmatch(p, pattern) for pattern in source.files))
+        files.update({entry["path"]: entry for entry in page if entry.get("type") == "file"})
+
+    patterns = [pattern.replace("{:05d}", "[0-9]" * 5) for pattern in source.files]
+    wanted = sorted(path for path in files
+                    if any(fnmatch.fnmatch(path, pattern) for pattern in patterns))
     if not wanted:
-        raise ValueError(f"{source.repo}: none of its {len(sizes)} files matches "
+        raise ValueError(f"{source.repo}: none of its {len(files)} files matches "
                          f"{', '.join(source.files)}; the data set was rearranged. "
                          f"Download it by hand")
-    remotes = []
-    for path in wanted:
-        entry, lfs = sizes[path], sizes[path].get("lfs") or {}
-        checksum = (f"sha256:{lfs['oid'].removeprefix('sha256:')}" if lfs.get("oid")
-                    else f"git:{entry.get('oid', '')}")
-        url = f"{endpoint()}/datasets/{source.repo}/resolve/main/{urllib.parse.quote(path)}"
-        remotes.append(Remote(url, local.get(path, path), lfs.get("size", entry["size"]), checksum))
-    return remotes
+    # {path on the hub: path on disk}
+    local = {path: path for path in wanted}
+    if "{" in source.files[0]:
+        # By convention the last shard is for validation; data/documents.py knows it by its name.
+        local[wanted[-1]] = f"val_{wanted[-1]}"
+        wanted = wanted[:-1][:shards] + wanted[-1:]
+    return [remote_file(source, files[path], local[path]) for path in wanted]
+
+
+def remote_file(source, entry, local):
+    """An entry of the listing -> Remote. A large file (Git LFS) has a SHA-256 and its own size."""
+    url = f"{endpoint()}/datasets/{source.repo}/resolve/main/{urllib.parse.quote(entry['path'])}"
+    lfs = entry.get("lfs") or {}
+    if lfs.get("oid"):
+        checksum = f"sha256:{lfs['oid'].removeprefix('sha256:')}"
+    else:
+        checksum = f"git:{entry.get('oid', '')}"
+    return Remote(url, local, lfs.get("size", entry["size"]), checksum)
 
 
 def read_listing(url):
@@ -117,18 +125,21 @@ def read_listing(url):
     """
     with open_url(url) as response:
         try:
-            content, link = response.read(), response.headers.get("Link", "")
+            content = response.read()
+            link = response.headers.get("Link", "")
         except (http.client.HTTPException, OSError) as e:
             raise Retry(f"broken off ({e or type(e).__name__})") from None
     try:
         page = json.loads(content)
-        if any(entry["type"] == "file" and {"", "..", "."} & set(entry["path"].split("/"))
-               for entry in page):
-            raise ValueError("a path that leaves its folder")
+        for entry in page:
+            if entry["type"] == "file" and {"", "..", "."} & set(entry["path"].split("/")):
+                raise ValueError("a path that leaves its folder")
     except (ValueError, TypeError, KeyError) as e:
         raise ValueError(f"{url}: no listing of files came back ({e}). "
                          f"Is HF_ENDPOINT right, or did a proxy answer?") from None
-    return page, link.partition("<")[2].partition(">")[0] if 'rel="next"' in link else ""
+    if 'rel="next"' not in link:
+        return page, ""
+    return page, link.partition("<")[2].partition(">")[0]
 
 
 def download(name, shards, dest):
@@ -136,53 +147,75 @@ def download(name, shards, dest):
 
     A file that has the published size is not fetched again.
     """
-    folder, source = Path(dest) / name, SOURCES[name]
-    at_hand = [path for path in folder.rglob("*")
-               if path.is_file() and path.suffix != ".part"
-               and path.parent != folder / "prepared"] if folder.exists() else []
-    names = {path.name for path in at_hand}
-    if source.repo.startswith("http") and (
-            source.files[0] in names
-            or all(f"{task.file}.jsonl" in names for task in CORE_TASKS.values())):
-        print(f"{name}: {len(at_hand)} files in {folder}, nothing to do")
+    folder = Path(dest) / name
+    source = SOURCES[name]
+    on_disk = files_on_disk(folder)
+    if is_single_file(source) and is_complete(source, on_disk):
+        print(f"{name}: {len(on_disk)} files in {folder}, nothing to do")
         return
+
     try:
         remotes = with_retries(lambda: list_remote(source, shards),
                                f"cannot list {source.repo} at {endpoint()}")
     except ConnectionError as e:
-        if at_hand:
-            print(f"{name}: {e}. Using the {len(at_hand)} files in {folder} as they are")
+        if on_disk:
+            print(f"{name}: {e}. Using the {len(on_disk)} files in {folder} as they are")
             return
         raise ConnectionError(f"{e}. Offline? Copy {', '.join(source.files)} of "
                               f"{web_page(source)} to {folder} by hand, "
                               f"or set HF_ENDPOINT to a mirror, or https_proxy") from None
-    missing = [r for r in remotes
-               if not (folder / r.path).exists() or (folder / r.path).stat().st_size != r.size]
-    needed, free = (sum(max(r.size, 0) for r in missing),
-                    shutil.disk_usage(existing_parent(folder)).free)
+
+    missing = []
+    for remote in remotes:
+        path = folder / remote.path
+        if not path.exists() or path.stat().st_size != remote.size:
+            missing.append(remote)
+    needed = sum(max(remote.size, 0) for remote in missing)
+    free = shutil.disk_usage(existing_parent(folder)).free
     if needed > free:
         raise OSError(f"{folder}: {name} needs {needed / 1e9:.1f} GB more, "
                       f"the disk has {free / 1e9:.1f} GB free. "
                       f"Free some space, or choose another --dest or fewer --shards")
     print(f"{name}: {len(remotes)} files, {len(remotes) - len(missing)} there already, "
           f"{needed / 1e6:,.1f} MB to fetch", flush=True)
+
     for i, remote in enumerate(missing, 1):
+        path = folder / remote.path
         try:
-            fetch(remote, folder / remote.path)
+            fetch(remote, path)
         except ConnectionError as e:
             raise ConnectionError(f"{e}. Run again to go on from there; offline, copy it to "
-                                  f"{folder / remote.path} by hand") from None
-        size = (folder / remote.path).stat().st_size
-        print(f"\r  {i}/{len(missing)} {folder / remote.path}  {size / 1e6:,.1f} MB, verified",
+                                  f"{path} by hand") from None
+        print(f"\r  {i}/{len(missing)} {path}  {path.stat().st_size / 1e6:,.1f} MB, verified",
               flush=True)
 
 
+def is_single_file(source):
+    return source.repo.startswith("http")
+
+
+def files_on_disk(folder):
+    """The files of a source, without parts of downloads and what was prepared from them."""
+    if not folder.exists():
+        return []
+    return [path for path in folder.rglob("*")
+            if path.is_file() and path.suffix != ".part" and path.parent != folder / "prepared"]
+
+
+def is_complete(source, on_disk):
+    """Whether the archive of CORE is on disk, or each file of CORE unpacked from it."""
+    names = {path.name for path in on_disk}
+    unpacked = {f"{task.file}.jsonl" for task in CORE_TASKS.values()}
+    return source.files[0] in names or unpacked <= names
+
+
 def existing_parent(path):
+    """The path itself, or its nearest parent that exists."""
     return next(p for p in [path, *path.resolve().parents] if p.exists())
 
 
 def web_page(source):
-    return source.repo if source.repo.startswith("http") else f"{HUB}/datasets/{source.repo}"
+    return source.repo if is_single_file(source) else f"{HUB}/datasets/{source.repo}"
 
 
 def main():
@@ -193,20 +226,20 @@ def main():
     cli.add_argument("names", nargs="*", metavar="NAME",
                      help=f"one or more of: {', '.join(SOURCES)}")
     cli.add_argument("--shards", type=int, default=8,
-                     help="training shards of climbmix and fineweb (default: 8)")
+                     help="training shards of climbmix and fineweb to fetch (default: 8)")
     cli.add_argument("--dest", default=str(DOWNLOADS),
-                     help="folder for a folder NAME each (default: data/downloads)")
-    cli.add_argument("--list", action="store_true", help="show the sources and stop")
+                     help="where the folders NAME go (default: data/downloads)")
+    cli.add_argument("--list", action="store_true", help="list the sources and exit")
     args = cli.parse_args()
     if args.list:
         for name, source in SOURCES.items():
             print(f"{name:14} {source.about}\n{'':14} {web_page(source)}")
         return
-    unknown = [name for name in args.names if name not in SOURCES]
-    if unknown or not args.names:
-        raise ValueError((f"no source is called {unknown[0]!r}" if unknown
-                          else "name at least one source")
-                         + f"; there are {', '.join(SOURCES)}")
+    if not args.names:
+        raise ValueError(f"name at least one source; there are {', '.join(SOURCES)}")
+    for name in args.names:
+        if name not in SOURCES:
+            raise ValueError(f"no source is called {name!r}; there are {', '.join(SOURCES)}")
     if args.shards < 1:
         raise ValueError(f"--shards must be at least 1, not {args.shards}")
     for name in dict.fromkeys(args.names):

@@ -8,6 +8,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from pathlib import Path
 from typing import NamedTuple
 
 # Seconds to wait before each new try.
@@ -31,14 +32,20 @@ class Retry(Exception):
 
 
 def open_url(url, start=0):
-    headers = {"User-Agent": "tok2chat"} | ({"Range": f"bytes={start}-"} if start else {})
+    """An open response from byte `start` on; None if the file has no such byte.
+
+    Raises Retry for a failure that may pass, and ValueError for one that will not.
+    """
+    headers = {"User-Agent": "tok2chat"}
+    if start:
+        headers["Range"] = f"bytes={start}-"
     request = urllib.request.Request(url, headers=headers)
     try:
         return urllib.request.urlopen(request, timeout=TIMEOUT)
     except urllib.error.HTTPError as e:
         if e.code in (408, 429) or e.code >= 500:
             raise Retry(f"HTTP status {e.code} {e.reason}") from None
-        # Range not satisfiable: the file has no byte at `start`.
+        # "Range not satisfiable".
         if e.code == 416:
             return None
         raise ValueError(f"{url}: HTTP status {e.code} {e.reason}. "
@@ -48,6 +55,10 @@ def open_url(url, start=0):
 
 
 def with_retries(action, what):
+    """Call action() again after each Retry; the last one becomes a ConnectionError.
+
+    what: the beginning of its message.
+    """
     for attempt, wait in enumerate((*WAITS, None)):
         try:
             return action()
@@ -71,7 +82,8 @@ def fetch(remote, target):
         if fresh:
             part.unlink(missing_ok=True)
         with_retries(lambda: transfer(remote, part), f"cannot fetch {remote.url}")
-        size, found = part.stat().st_size, checksum_of(part, remote.checksum)
+        size = part.stat().st_size
+        found = checksum_of(part, remote.checksum)
         if remote.size in (-1, size) and found == remote.checksum:
             os.replace(part, target)
             return
@@ -93,53 +105,69 @@ def transfer(remote, part):
         part.unlink()
         raise Retry("the part on disk is longer than the file")
     with response:
-        resumed = response.status == 206
-        begun, done = time.time(), start if resumed else 0
-        total = (remote.size if remote.size >= 0
-                 else done + int(response.headers.get("Content-Length") or -1 - done))
-        shown = 0
         # A server that ignores Range sends the whole file again.
+        resumed = response.status == 206
+        if not resumed:
+            start = 0
+        if remote.size >= 0:
+            total = remote.size
+        elif response.headers.get("Content-Length"):
+            total = start + int(response.headers["Content-Length"])
+        else:
+            total = -1
         with open(part, "ab" if resumed else "wb") as file:
-            while True:
-                try:
-                    chunk = response.read(1 << 20)
-                except (http.client.HTTPException, OSError) as e:
-                    raise Retry(
-                        f"broken off after {done:,} bytes ({e or type(e).__name__})") from None
-                if not chunk:
-                    break
-                try:
-                    file.write(chunk)
-                except OSError as e:
-                    raise OSError(f"{part}: cannot write after {done:,} bytes ({e.strerror}). "
-                                  f"Free some space or choose another --dest; run again, it goes "
-                                  f"on from here") from None
-                done += len(chunk)
-                if time.time() - shown > 0.2:
-                    shown = time.time()
-                    show(part.name.removesuffix(".part"), done, total,
-                         (done - start * resumed) / max(shown - begun, 1e-3))
+            done = copy(response, file, start, total)
         if done < total:
             raise Retry(f"broken off after {done:,} of {total:,} bytes")
+
+
+def copy(response, file, start, total):
+    """Copy a response to the end of a file that has `start` bytes; return the bytes it has then."""
+    done = start
+    begun = time.time()
+    shown = 0
+    while True:
+        try:
+            chunk = response.read(1 << 20)
+        except (http.client.HTTPException, OSError) as e:
+            raise Retry(f"broken off after {done:,} bytes ({e or type(e).__name__})") from None
+        if not chunk:
+            return done
+        try:
+            file.write(chunk)
+        except OSError as e:
+            raise OSError(f"{file.name}: cannot write after {done:,} bytes ({e.strerror}). "
+                          f"Free some space or choose another --dest; run again, it goes on "
+                          f"from here") from None
+        done += len(chunk)
+        if time.time() - shown > 0.2:
+            shown = time.time()
+            rate = (done - start) / max(shown - begun, 1e-3)
+            show(Path(file.name).stem, done, total, rate)
 
 
 def show(name, done, total, rate):
     """Show the progress on a terminal, in one line that the next one overwrites.
 
-    rate: bytes per second. In a log file stand only the finished files.
+    rate: bytes per second. A log file gets only the line for each finished file.
     """
-    if sys.stderr.isatty():
-        share = (f"{100 * done / total:3.0f} % of {total / 1e6:,.0f} MB" if total > 0
-                 else f"{done / 1e6:,.0f} MB")
-        print(f"\r  {name[-40:]:40} {share}, {rate / 1e6:.1f} MB/s   ", end="",
-              file=sys.stderr, flush=True)
+    if not sys.stderr.isatty():
+        return
+    if total > 0:
+        share = f"{100 * done / total:3.0f} % of {total / 1e6:,.0f} MB"
+    else:
+        share = f"{done / 1e6:,.0f} MB"
+    print(f"\r  {name[-40:]:40} {share}, {rate / 1e6:.1f} MB/s   ", end="",
+          file=sys.stderr, flush=True)
 
 
 def checksum_of(path, like):
     """The checksum of a file, of the same kind as `like`: "sha256:..." or "git:..."."""
     kind = like.partition(":")[0]
-    digest = (hashlib.sha256() if kind == "sha256"
-              else hashlib.sha1(b"blob %d\x00" % path.stat().st_size))
+    if kind == "sha256":
+        digest = hashlib.sha256()
+    else:
+        digest = hashlib.sha1(b"blob %d\x00" % path.stat().st_size)
     with open(path, "rb") as file:
         while chunk := file.read(1 << 20):
             digest.update(chunk)

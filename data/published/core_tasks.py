@@ -81,7 +81,8 @@ class CoreTask(Lazy):
     def __init__(self, name, size=None, dest=DOWNLOADS):
         if name not in TASKS:
             raise ValueError(f"CORE has no task {name!r}; it has {', '.join(TASKS)}")
-        self.name, self.info = name, TASKS[name]
+        self.name = name
+        self.info = TASKS[name]
         self.rows = read_rows(self.info, Path(dest) / "core")
         random.Random(1337).shuffle(self.rows)
         self.size = len(self.rows) if size is None else min(size, len(self.rows))
@@ -150,7 +151,8 @@ def encode_prompt(tok, context, continuation, max_tokens, encode=None):
     encode: takes the place of tok.encode, say with a cache.
     """
     encode = encode or tok.encode
-    before, after = [tok.special("<|bos|>")] + encode(context), encode(continuation)
+    before = [tok.special("<|bos|>")] + encode(context)
+    after = encode(continuation)
     if len(after) >= max_tokens:
         raise ValueError(f"the continuation has {len(after)} tokens, the row {max_tokens}: nothing "
                          f"is left for its context. Evaluate a model with a longer --seq_len")
@@ -163,38 +165,46 @@ def read_rows(task, folder):
 
     Raises FileNotFoundError if there is neither, and ValueError for a bad row.
     """
-    name, archive = f"{task.file}.jsonl", folder / "eval_bundle.zip"
-    loose = sorted(folder.rglob(name)) if folder.is_dir() else []
-    if loose:
-        where, content = loose[0], loose[0].read_bytes()
-    elif archive.exists():
-        try:
-            with zipfile.ZipFile(archive) as bundle:
-                members = [m for m in bundle.namelist()
-                           if m.endswith(f"/{name}") and "/eval_data/" in f"/{m}"]
-                if not members:
-                    raise ValueError(f"{archive}: no {name} in it. Download it again: "
-                                     f"python data/download.py core")
-                where, content = f"{archive}/{members[0]}", bundle.read(members[0])
-        except zipfile.BadZipFile as e:
-            raise ValueError(f"{archive}: {e}. Remove it and download again: "
-                             f"python data/download.py core") from None
-    else:
-        raise FileNotFoundError(f"CORE is not on disk: no {name} in {folder}. "
-                                f"Download it: python data/download.py core")
+    where, content = read_file(f"{task.file}.jsonl", folder)
     rows = []
     for number, line in enumerate(io.BytesIO(content), 1):
-        if not line.strip():
-            continue
-        try:
-            row = parse_json_line(line)
-        except ValueError as e:
-            raise ValueError(f"{where}:{number}: {e}") from None
-        missing = [field for field in FIELDS[task.kind] if field not in row]
-        n_options = len(row.get("choices") or row.get("context_options") or [0])
-        if missing or gold_of(task, row) not in range(n_options):
-            raise ValueError(f"{where}:{number}: not a row of the kind {task.kind} "
-                             + (f"(no {missing[0]})" if missing
-                                else f"(gold {row['gold']} of {n_options} options)"))
-        rows.append(row)
+        if line.strip():
+            try:
+                row = parse_json_line(line)
+                check_row(task, row)
+            except ValueError as e:
+                raise ValueError(f"{where}:{number}: {e}") from None
+            rows.append(row)
     return rows
+
+
+def read_file(name, folder):
+    """(where, content) of one file of the bundle, unpacked or in the archive."""
+    archive = folder / "eval_bundle.zip"
+    unpacked = sorted(folder.rglob(name)) if folder.is_dir() else []
+    if unpacked:
+        return unpacked[0], unpacked[0].read_bytes()
+    if not archive.exists():
+        raise FileNotFoundError(f"CORE is not on disk: no {name} in {folder}. "
+                                f"Download it: python data/download.py core")
+    try:
+        with zipfile.ZipFile(archive) as bundle:
+            for member in bundle.namelist():
+                if member.endswith(f"/{name}") and "/eval_data/" in f"/{member}":
+                    return f"{archive}/{member}", bundle.read(member)
+    except zipfile.BadZipFile as e:
+        raise ValueError(f"{archive}: {e}. Remove it and download again: "
+                         f"python data/download.py core") from None
+    raise ValueError(f"{archive}: no {name} in it. Download it again: "
+                     f"python data/download.py core")
+
+
+def check_row(task, row):
+    """Raise ValueError unless a row has the fields of its kind, and a right option."""
+    for field in FIELDS[task.kind]:
+        if field not in row:
+            raise ValueError(f"not a row of the kind {task.kind} (no {field})")
+    n_options = len(options(task, row))
+    if gold_of(task, row) not in range(n_options):
+        raise ValueError(f"not a row of the kind {task.kind} "
+                         f"(gold {row['gold']} of {n_options} options)")

@@ -46,12 +46,8 @@ class GSM8K(Source):
 
 def to_parts(solution):
     """The parts of a solution with calculator marks; see the example above."""
-    steps, hashes, final = solution.rpartition("####")
-    sentences = [line if line[-1] in ".!?:;," else line + "."
-                 for line in map(str.strip, steps.splitlines()) if line]
-    text = " ".join(sentences) + f"\n{hashes}{final.rstrip()}" if hashes else solution
-    # text, mark, text, mark, ..., text
-    pieces = MARK.split(text)
+    # Text, mark, text, mark, ..., text. No mark follows the last text.
+    pieces = MARK.split(one_paragraph(solution))
     parts = []
     for said, mark in zip(pieces[::2], [*pieces[1::2], None]):
         # After a mark the text repeats the result.
@@ -70,9 +66,21 @@ def to_parts(solution):
         if said:
             parts.append({"type": "text", "text": said})
         if mark is not None:
-            parts += [{"type": "python", "text": expression},
-                      {"type": "python_output", "text": result}]
+            parts.append({"type": "python", "text": expression})
+            parts.append({"type": "python_output", "text": result})
     return parts
+
+
+def one_paragraph(solution):
+    """A solution whose lines are joined, each ended by a full stop; "#### 10" stays a line."""
+    steps, hashes, final = solution.rpartition("####")
+    if not hashes:
+        return solution
+    sentences = []
+    for line in map(str.strip, steps.splitlines()):
+        if line:
+            sentences.append(line if line[-1] in ".!?:;," else line + ".")
+    return " ".join(sentences) + f"\n####{final.rstrip()}"
 
 
 def same_value(a, b):
@@ -85,4 +93,5 @@ def same_value(a, b):
 
 def in_calculator_notation(expression):
     """Rewrite an expression: "$0.2 x 50" -> "0.2*50"."""
-    return re.sub(r"[ $,]", "", expression).replace("x", "*").replace("×", "*").replace("÷", "/")
+    expression = re.sub(r"[ $,]", "", expression)
+    return expression.replace("x", "*").replace("×", "*").replace("÷", "/")

@@ -20,16 +20,17 @@ class HumanEval(Source):
 
     @staticmethod
     def to_record(row):
+        program = row["prompt"] + row["canonical_solution"]
         return {"messages": [{"role": "user", "content": row["prompt"]},
-                             {"role": "assistant",
-                              "content": row["prompt"] + row["canonical_solution"]}],
+                             {"role": "assistant", "content": program}],
                 "test": row["test"], "entry_point": row["entry_point"], "subject": row["task_id"]}
 
     @staticmethod
     def grade(conversation, answer, timeout=TIMEOUT):
         """Whether the program in the answer, a list of parts, passes the tests."""
         said = "".join(part["text"] for part in answer if part["type"] == "text")
-        return run_program(program_with_tests(conversation, extract_program(said)), timeout).ok
+        program = program_with_tests(conversation, extract_program(said))
+        return run_program(program, timeout).ok
 
 
 def extract_program(said):
@@ -39,8 +40,10 @@ def extract_program(said):
     is never closed goes to the end of the answer.
     """
     blocks = re.findall(r"(?<!\S)```[^\n`]*\n(.*?)(?:^[ \t]*```[ \t\r]*$|\Z)", said, re.S | re.M)
-    return next((block for block in blocks if re.search(r"^[ \t]*def ", block, re.M)),
-                blocks[0] if blocks else said)
+    for block in blocks:
+        if re.search(r"^[ \t]*def ", block, re.M):
+            return block
+    return blocks[0] if blocks else said
 
 
 def program_with_tests(conversation, program):
@@ -48,15 +51,17 @@ def program_with_tests(conversation, program):
 
     An answer may repeat the prompt, write the function anew, or go on with its indented body alone.
     """
-    prompt, entry_point = conversation["messages"][0]["content"], conversation["entry_point"]
-    if not re.search(rf"^def {re.escape(entry_point)}\b", program, re.M):
+    prompt = conversation["messages"][0]["content"]
+    entry_point = conversation["entry_point"]
+    definition = re.compile(rf"^def {re.escape(entry_point)}\b", re.M)
+    if definition.search(program):
+        # The prompt may have imports and helper functions before the function.
+        program = prompt[:definition.search(prompt).start()] + program
+    else:
         # The answer is the body alone.
         program = prompt + program
-    else:
-        # The prompt may have imports and helper functions before the function.
-        program = (prompt[:re.search(rf"^def {re.escape(entry_point)}\b", prompt, re.M).start()]
-                   + program)
+
     # Python requires these imports to come first.
-    future = r"^from __future__ import .*\n"
-    program = "".join(re.findall(future, program, re.M)) + re.sub(future, "", program, flags=re.M)
+    future = re.compile(r"^from __future__ import .*\n", re.M)
+    program = "".join(future.findall(program)) + future.sub("", program)
     return f"{program}\n\n{conversation['test']}\n\ncheck({entry_point})\n"

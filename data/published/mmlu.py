@@ -20,6 +20,7 @@ class MMLU(Source):
         row = row.get("train") or row
         if row["answer"] not in range(4):
             raise ValueError(f"answer is {row['answer']!r}, expected 0 to 3")
-        return multiple_choice_record(row["question"], MMLU.letters, row["choices"],
-                                      MMLU.letters[row["answer"]],
-                                      row.get("subject") or "auxiliary")
+        letters = MMLU.letters
+        subject = row.get("subject") or "auxiliary"
+        return multiple_choice_record(row["question"], letters, row["choices"],
+                                      letters[row["answer"]], subject)

@@ -52,9 +52,9 @@ def run_program(code, timeout=5.0, namespaces=True):
     """
     # The box writes the token after the program's last line: exit(0) half-way is no success.
     token = secrets.token_hex(16)
+    request = {"code": code, "token": token, "timeout": timeout, "namespaces": namespaces}
+    request = json.dumps(request).encode()
     try:
-        request = json.dumps({"code": code, "token": token, "timeout": timeout,
-                              "namespaces": namespaces}).encode()
         code.encode()
     except UnicodeEncodeError:
         return Outcome(False, "lone surrogates in the program", "", False)
@@ -63,11 +63,12 @@ def run_program(code, timeout=5.0, namespaces=True):
             tempfile.TemporaryFile() as log:
         process = subprocess.Popen([*command, folder], cwd=folder, env={}, start_new_session=True,
                                    stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log)
+        timed_out = False
         try:
             report, _ = process.communicate(request, timeout)
-            timed_out = False
         except subprocess.TimeoutExpired as e:
-            report, timed_out = e.output or b"", True
+            report = e.output or b""
+            timed_out = True
         finally:
             # On Ctrl-C too, nothing is left running.
             try:
@@ -78,11 +79,15 @@ def run_program(code, timeout=5.0, namespaces=True):
             process.stdout.close()
             process.stdin.close()
         size = log.seek(0, os.SEEK_END)
+        # 2,000 characters have 8,000 bytes at most.
         log.seek(max(0, size - 8000))
         output = log.read().decode("utf-8", "replace")[-2000:]
+
+    # The report is the output of close_box_and_run() below.
     isolated, *ended = report.decode().split()
+    isolated = isolated == "isolated"
     if timed_out:
-        return Outcome(False, f"timed out after {timeout:g} s", output, isolated == "isolated")
+        return Outcome(False, f"timed out after {timeout:g} s", output, isolated)
     # The status is the one that os.waitpid gives.
     status = int(ended[0])
     ok = ended[1:] == [token]
@@ -96,7 +101,7 @@ def run_program(code, timeout=5.0, namespaces=True):
         reason = "ended before its last line"
     else:
         reason = (output.strip().splitlines() or ["failed"])[-1]
-    return Outcome(ok, reason, output, isolated == "isolated")
+    return Outcome(ok, reason, output, isolated)
 
 
 # --------------------------------------------------------------------------------------------------
@@ -108,7 +113,9 @@ def enter_namespaces(folder):
         libc = ctypes.CDLL(None, use_errno=True)
         # CLONE_NEWUSER is 0x10000000, CLONE_NEWNS 0x20000, CLONE_NEWPID 0x20000000,
         # CLONE_NEWNET 0x40000000, CLONE_NEWIPC 0x08000000.
-        spaces, uid, gid = 0x20000 | 0x20000000 | 0x40000000 | 0x08000000, os.getuid(), os.getgid()
+        spaces = 0x20000 | 0x20000000 | 0x40000000 | 0x08000000
+        uid = os.getuid()
+        gid = os.getgid()
         if libc.unshare(0x10000000 | spaces) == 0:
             # The program has the same user and group inside as outside.
             for name, content in [("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"),
@@ -116,7 +123,7 @@ def enter_namespaces(folder):
                 with open(f"/proc/self/{name}", "w") as file:
                     file.write(content)
         elif libc.unshare(spaces):
-            # Not even root, who needs no user namespace for the others, may have them.
+            # Without a user namespace only root may have the others.
             return False
         # As `mount --make-rprivate /` does: nobody else sees what is mounted from here on.
         # MS_REC is 0x4000, MS_PRIVATE 0x40000.
@@ -124,13 +131,15 @@ def enter_namespaces(folder):
             return False
         if libc.mount(b"tmpfs", folder.encode(), b"tmpfs", 0, b"size=16m,mode=700"):
             return False
-        # mount_setattr is system call 442, since Linux 5.12. AT_FDCWD is -100, AT_RECURSIVE 0x8000,
-        # MOUNT_ATTR_RDONLY 1.
-        read_only, writable = (ctypes.c_uint64 * 4)(1, 0, 0, 0), (ctypes.c_uint64 * 4)(0, 1, 0, 0)
-        if libc.syscall(442, -100, b"/", 0x8000, ctypes.byref(read_only), ctypes.c_size_t(32)):
+        # mount_setattr is system call 442, since Linux 5.12. AT_FDCWD is -100, AT_RECURSIVE 0x8000.
+        # Of the four numbers the first sets attributes, the second clears them;
+        # MOUNT_ATTR_RDONLY is 1.
+        read_only = (ctypes.c_uint64 * 4)(1, 0, 0, 0)
+        writable = (ctypes.c_uint64 * 4)(0, 1, 0, 0)
+        size = ctypes.c_size_t(32)
+        if libc.syscall(442, -100, b"/", 0x8000, ctypes.byref(read_only), size):
             return False
-        return libc.syscall(442, -100, folder.encode(), 0, ctypes.byref(writable),
-                            ctypes.c_size_t(32)) == 0
+        return libc.syscall(442, -100, folder.encode(), 0, ctypes.byref(writable), size) == 0
     except (OSError, AttributeError):
         return False
 
@@ -182,16 +191,18 @@ def refuse(*args, **kwargs):
 
 def audit_hook(folder):
     """Layer 3: a hook for sys.addaudithook that raises PermissionError; it cannot be removed."""
-    realpath, fspath, fsdecode, inside = (
-        os.path.realpath, os.fspath, os.fsdecode, os.path.realpath(folder) + os.sep)
+    # These are kept here, since the program may change os.
+    realpath, fspath, fsdecode = os.path.realpath, os.fspath, os.fsdecode
+    inside = realpath(folder) + os.sep
 
     def hook(event, args):
         if event.startswith(REFUSED):
             raise PermissionError(f"the sandbox refuses {event}")
         if event == "open":
             path, mode, flags = args
-            if isinstance(path, int) or not flags & (
-                    os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND):
+            if isinstance(path, int):
+                return
+            if not flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND):
                 return
             paths = [path]
         elif event.startswith(CHANGES):
@@ -212,10 +223,11 @@ def close_box_and_run(folder):
     came to its end.
     """
     request = json.load(sys.stdin.buffer)
-    print("isolated" if request["namespaces"] and enter_namespaces(folder) else "not-isolated",
-          flush=True)
+    isolated = request["namespaces"] and enter_namespaces(folder)
+    print("isolated" if isolated else "not-isolated", flush=True)
     os.chdir(folder)
-    (token, token_end), (status, status_end) = os.pipe(), os.pipe()
+    token, token_end = os.pipe()
+    status, status_end = os.pipe()
     # With namespaces this is process 1 of the new one: when it ends, all others there end too.
     first = os.fork()
     if first == 0:
@@ -242,8 +254,10 @@ def run_in_box(request, folder, report):
     limit_resources(request["timeout"])
     # As in OpenAI's human-eval the program has no __name__ of its own, so it is "builtins".
     environment = {"__builtins__": __builtins__}
-    code, token, write, leave = (
-        request.pop("code"), request.pop("token").encode(), os.write, os._exit)
+    code = request.pop("code")
+    token = request.pop("token").encode()
+    # These are kept here, since the program may change os.
+    write, leave = os.write, os._exit
     finished = False
     try:
         for module, name in UNHEARD:

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from data.documents import DOWNLOADS, read_json_lines, read_parquet
+from data.formats import to_preference
 from data.lazy import Lazy
 
 ROW_SUFFIXES = (".parquet", ".jsonl", ".jsonl.gz", ".jsonl.xz")
@@ -29,14 +30,16 @@ class Source(Lazy):
         files           {split: pattern of the paths in the folder}
         to_record(row)  the record of a published row; ValueError for a bad row
     """
-    name, files = "", {}
+    name = ""
+    files = {}
 
     def __init__(self, split, size=None, dest=DOWNLOADS):
         if split not in self.files:
             raise ValueError(f"{self.name} has the splits {', '.join(self.files)}, not {split!r}")
         if size is not None and size < 0:
             raise ValueError(f"the size of {self.name} must be at least 0, not {size}")
-        self.split, self.path = split, self.prepare(split, Path(dest))
+        self.split = split
+        self.path = self.prepare(split, Path(dest))
         self.offsets = line_offsets(self.path)
         order = np.random.Generator(np.random.PCG64(42)).permutation(len(self.offsets))
         self.order = order[:size].astype(np.uint32)
@@ -57,46 +60,54 @@ class Source(Lazy):
         of an older state is removed.
         """
         paths = source_files(self.name, self.files[split], dest)
-        made_of = [*paths, Path(__file__), Path(sys.modules[type(self).__module__].__file__)]
+        code = [Path(__file__), Path(sys.modules[type(self).__module__].__file__)]
         listing = [[str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns]
-                   for path in made_of]
+                   for path in paths + code]
         state = hashlib.sha256(json.dumps(listing).encode()).hexdigest()[:12]
-        prepared = dest / self.name / "prepared" / f"{type(self).__name__}-{split}-{state}.jsonl"
+        folder = dest / self.name / "prepared"
+        name = f"{type(self).__name__}-{split}"
+        prepared = folder / f"{name}-{state}.jsonl"
         if prepared.exists():
             return prepared
-        prepared.parent.mkdir(exist_ok=True)
+
+        folder.mkdir(exist_ok=True)
         # Several ranks may prepare the same file at once.
-        temporary = prepared.with_name(f"{prepared.name}.{os.getpid()}.tmp")
-        kept, bad = 0, []
+        temporary = folder / f"{prepared.name}.{os.getpid()}.tmp"
         try:
-            with open(temporary, "w", encoding="utf-8") as file:
-                for where, row in source_rows(paths):
-                    try:
-                        record = self.to_record(row)
-                    except (KeyError, TypeError) as e:
-                        fields = ", ".join(row) if isinstance(row, dict) else type(row).__name__
-                        raise ValueError(
-                            f"{where}: not a row of {self.name} ({e!r} missing or of another type; "
-                            f"it has {fields}). Fetch its files: "
-                            f"python data/download.py {self.name}") from None
-                    except ValueError as e:
-                        bad.append(f"{where}: {e}")
-                        continue
-                    file.write(json.dumps(record, ensure_ascii=False) + "\n")
-                    kept += 1
+            kept, bad = self.write_records(paths, temporary)
             if not kept:
-                raise ValueError(f"{paths[0]}: no usable row for {self.name} {split}"
-                                 + (f"; the first is bad: {bad[0]}" if bad else ""))
+                first = f"; the first is bad: {bad[0]}" if bad else ""
+                raise ValueError(f"{paths[0]}: no usable row for {self.name} {split}{first}")
             os.replace(temporary, prepared)
-            for outdated in set(prepared.parent.glob(
-                    f"{type(self).__name__}-{split}-*.jsonl")) - {prepared}:
-                outdated.unlink(missing_ok=True)
         finally:
             temporary.unlink(missing_ok=True)
+        for outdated in set(folder.glob(f"{name}-*.jsonl")) - {prepared}:
+            outdated.unlink(missing_ok=True)
         if bad:
             print(f"{self.name} {split}: kept {kept:,} rows, left out {len(bad):,}; "
                   f"the first: {bad[0]}", file=sys.stderr)
         return prepared
+
+    def write_records(self, paths, target):
+        """Write the records of all rows; return how many, and what is wrong with the bad rows."""
+        kept = 0
+        bad = []
+        with open(target, "w", encoding="utf-8") as file:
+            for where, row in source_rows(paths):
+                try:
+                    record = self.to_record(row)
+                except (KeyError, TypeError) as e:
+                    fields = ", ".join(row) if isinstance(row, dict) else type(row).__name__
+                    raise ValueError(
+                        f"{where}: not a row of {self.name} ({e!r} missing or of another type; "
+                        f"it has {fields}). Fetch its files: "
+                        f"python data/download.py {self.name}") from None
+                except ValueError as e:
+                    bad.append(f"{where}: {e}")
+                    continue
+                file.write(json.dumps(record, ensure_ascii=False) + "\n")
+                kept += 1
+        return kept, bad
 
 
 def source_files(name, pattern, dest=DOWNLOADS):
@@ -105,10 +116,12 @@ def source_files(name, pattern, dest=DOWNLOADS):
     Raises FileNotFoundError, which names the command to run, if there are none.
     """
     folder = Path(dest) / name
-    found = sorted(path for path in folder.rglob("*")
-                   if path.is_file() and path.name.endswith(ROW_SUFFIXES)
-                   and fnmatch("/" + path.relative_to(folder).as_posix(), f"*{pattern}")
-                   and path.parent.name != "prepared") if folder.is_dir() else []
+    files = sorted(path for path in folder.rglob("*") if path.is_file()) if folder.is_dir() else []
+    found = []
+    for path in files:
+        matches = fnmatch("/" + path.relative_to(folder).as_posix(), f"*{pattern}")
+        if matches and path.name.endswith(ROW_SUFFIXES) and path.parent.name != "prepared":
+            found.append(path)
     if not found:
         raise FileNotFoundError(f"{name} is not on disk: no file like {pattern} in {folder}. "
                                 f"Download it: python data/download.py {name}")
@@ -118,19 +131,42 @@ def source_files(name, pattern, dest=DOWNLOADS):
 def source_rows(paths):
     """Yield ("file:row", row) for the rows of .parquet and .jsonl files."""
     for path in paths:
-        rows = (enumerate(read_parquet(path), 1) if path.suffix == ".parquet"
-                else read_json_lines(path))
-        yield from ((f"{path}:{number}", row) for number, row in rows)
+        if path.suffix == ".parquet":
+            rows = enumerate(read_parquet(path), 1)
+        else:
+            rows = read_json_lines(path)
+        for number, row in rows:
+            yield f"{path}:{number}", row
 
 
 def line_offsets(path):
     """The byte offset of each line of a file: int64 (lines,)."""
-    ends, at = [], 0
+    starts = [[0]]
+    at = 0
     with open(path, "rb") as file:
         while chunk := file.read(1 << 24):
-            ends.append(at + 1 + np.flatnonzero(np.frombuffer(chunk, dtype=np.uint8) == 10))
+            line_ends = np.flatnonzero(np.frombuffer(chunk, dtype=np.uint8) == ord("\n"))
+            starts.append(at + line_ends + 1)
             at += len(chunk)
-    return np.concatenate([[0], *ends])[:-1].astype(np.int64)
+    # No line starts after the last line end.
+    return np.concatenate(starts)[:-1].astype(np.int64)
+
+
+# --------------------------------------------------------------------------------------------------
+# Preference pairs, the same for UltraFeedback and HH.
+
+class PreferenceSource(Source):
+    """pair(i) is {"chosen": conversation, "rejected": conversation}; [i] is the chosen one."""
+
+    @staticmethod
+    def to_record(row):
+        return to_preference({"chosen": row["chosen"], "rejected": row["rejected"]})[1]
+
+    def pair(self, i):
+        return super().get(i)
+
+    def get(self, i):
+        return self.pair(i)["chosen"]
 
 
 # --------------------------------------------------------------------------------------------------
@@ -162,6 +198,6 @@ def grade_letter(conversation, answer):
 
     answer: a list of parts.
     """
-    said = "".join(part["text"]
-                   for part in answer if part["type"] == "text").strip().rstrip(".").upper()
-    return said == conversation["messages"][-1]["content"]
+    said = "".join(part["text"] for part in answer if part["type"] == "text")
+    letter = said.strip().rstrip(".").upper()
+    return letter == conversation["messages"][-1]["content"]
