@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from machine import in_words, write_synced
+from talk.context import fit
 from talk.engine import PartStream, Sampling, parse_answer
 
 HELP = """\
@@ -158,7 +159,8 @@ def one_answer(engine, tok, cfg, sampling, prompt):
         ids = [tok.special("<|bos|>")] + tok.encode(prompt)
         print(prompt.translate(CONTROL), end="", flush=True)
     else:
-        ids, _ = fit(tok, cfg.system, [{"role": "user", "content": prompt}], engine.max_len - 1)
+        record = make_record(cfg.system, [{"role": "user", "content": prompt}])
+        ids, _ = fit_record(record, engine, tok, cfg.max_tokens)
     generation, _ = answer(engine, tok, ids, cfg.max_tokens, sampling, raw=cfg.base)
     if generation.finish == "cancelled":
         raise KeyboardInterrupt
@@ -380,9 +382,8 @@ def reply(conversation, engine, tok, max_tokens):
     """Answer the question at the end of the conversation, and add the answer to it."""
     question = len(conversation.messages) - 1
     print("bot  ", end="", flush=True)
-    # The answer gets a quarter of the context, or max_tokens where that is less.
-    room = engine.max_len - min(max_tokens, engine.max_len // 4)
-    ids, dropped = fit(tok, conversation.system, conversation.messages, room)
+    record = make_record(conversation.system, conversation.messages)
+    ids, dropped = fit_record(record, engine, tok, max_tokens)
     if dropped:
         turns = "turn is" if dropped == 1 else f"{dropped} turns are"
         print(f"(the context of {engine.max_len} tokens is full: the oldest {turns} left out)")
@@ -396,17 +397,10 @@ def reply(conversation, engine, tok, max_tokens):
     conversation.messages.append({"role": "assistant", "content": parts})
 
 
-def fit(tok, system, messages, room):
-    """Leave out the oldest turns until the conversation takes at most `room` tokens.
-
-    A turn is a question and its answer. The system message stays. Returns the ids and the number of
-    turns left out. ValueError if the last question alone is too long.
-    """
-    for dropped in range(0, len(messages), 2):
-        ids = tok.render_for_completion(make_record(system, messages[dropped:]))
-        if len(ids) <= room:
-            return ids, dropped // 2
-    raise ValueError(f"the message takes {len(ids)} tokens, there is room for {room}: shorten it")
+def fit_record(record, engine, tok, max_tokens):
+    """A conversation -> the ids that the answer follows, and the number of turns left out."""
+    return fit(record["messages"], max_tokens, engine.max_len,
+               lambda messages: tok.render_for_completion({"messages": messages}))
 
 
 def make_record(system, messages):

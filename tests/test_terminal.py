@@ -7,7 +7,7 @@ import torch
 
 from chat import Config
 from talk.engine import Engine, Sampling
-from talk.terminal import COMMANDS, batch, completions, fit, show, terminal
+from talk.terminal import COMMANDS, batch, completions, show, terminal
 from toy_chat import TEXTS, Scripted, byte_tokenizer, tiny_engine, tiny_model
 
 torch.set_num_threads(1)
@@ -183,15 +183,6 @@ def test_a_full_context_drops_the_oldest_turns_and_says_so(monkeypatch, capsys):
     printed = talk(["x" * 60, "y" * 60, "z" * 60, "w" * 60, "v" * 300], monkeypatch, capsys,
                    system="be kind")
     assert "the oldest turn is left out" in printed and "the message takes 3" in printed
-
-    tok = byte_tokenizer()
-    messages = [{"role": "user", "content": "a" * 10}, {"role": "assistant", "content": "a" * 10},
-                {"role": "user", "content": "b" * 10}, {"role": "assistant", "content": "b" * 10},
-                {"role": "user", "content": "c" * 10}]
-    ids, dropped = fit(tok, "S", messages, 50)
-    system = [{"role": "system", "content": "S"}]
-    assert dropped == 1
-    assert ids == tok.render_for_completion({"messages": system + messages[2:]})
 
 
 def test_answers_cannot_steer_the_terminal(capsys):
