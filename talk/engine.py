@@ -25,21 +25,36 @@ from talk.tool import run_python
 @dataclass(frozen=True)
 class Sampling:
     temperature: float = 0.0      # 0 is greedy: always the likeliest token
-    top_k: int = 0                # only the k likeliest tokens, 0 for all
+    top_k: int = 0                # only the k likeliest tokens, 0 or -1 for all
     top_p: float = 1.0            # only the likeliest that together reach this (arXiv:1904.09751)
     min_p: float = 0.0            # only those at least this times the likeliest (arXiv:2407.01082)
     repetition_penalty: float = 1.0   # above 1: earlier tokens are less likely (arXiv:1909.05858)
+    presence_penalty: float = 0.0     # taken from the logits of tokens that the answer has
+    frequency_penalty: float = 0.0    # taken from them for each time that the answer has them
     seed: int = 0                 # the same seed gives the same answer, alone or in a batch
 
     def __post_init__(self):
         for name, ok, expected in (
                 ("temperature", 0 <= self.temperature <= 100, "0 to 100"),
-                ("top_k", self.top_k >= 0, "0 (off) or more"),
-                ("top_p", 0 < self.top_p <= 1, "above 0, up to 1"),
+                ("top_k", self.top_k >= -1, "1 or more, or 0 or -1 for all"),
+                ("top_p", 0 <= self.top_p <= 1, "0 to 1"),
                 ("min_p", 0 <= self.min_p <= 1, "0 to 1"),
-                ("repetition_penalty", 0.01 <= self.repetition_penalty <= 100, "0.01 to 100")):
+                ("repetition_penalty", 0.01 <= self.repetition_penalty <= 100, "0.01 to 100"),
+                ("presence_penalty", -2 <= self.presence_penalty <= 2, "-2 to 2"),
+                ("frequency_penalty", -2 <= self.frequency_penalty <= 2, "-2 to 2")):
             if not ok:
                 raise ValueError(f"{name} {getattr(self, name)}: expected {expected}")
+
+    @property
+    def plain(self):
+        """Whether the likeliest token is always taken, and no penalty changes which one it is."""
+        return (self.temperature == 0 and self.repetition_penalty == 1
+                and self.presence_penalty == 0 and self.frequency_penalty == 0)
+
+
+# A temperature below this one is taken for this one, which leaves tokens of equal probability
+# alone. The smallest numbers of float32 are 0 for a processor that flushes them, and 0/0 is NaN.
+MIN_TEMPERATURE = 1e-30
 
 
 def sample(logits, generations):
@@ -53,6 +68,13 @@ def sample(logits, generations):
             seen = torch.tensor(sorted(set(generation.ids)), device=logits.device)
             before = logits[row, seen]
             logits[row, seen] = torch.where(before > 0, before / penalty, before * penalty)
+        presence = generation.sampling.presence_penalty
+        frequency = generation.sampling.frequency_penalty
+        if presence or frequency:
+            counts = Counter(generation.answer)
+            seen = torch.tensor(list(counts), dtype=torch.long, device=logits.device)
+            times = torch.tensor(list(counts.values()), device=logits.device)
+            logits[row, seen] -= presence + frequency * times
 
     # On a CPU, numpy's argmax and sort take a tenth of the time of torch's.
     if logits.device.type == "cpu":
@@ -79,7 +101,7 @@ def draw(logits, generations):
     settings = [generation.sampling for generation in generations]
     # All logits are now at most 0, so that dividing by a tiny temperature cannot give inf.
     logits = logits - logits.amax(-1, keepdim=True)
-    temperature = column([s.temperature for s in settings], logits)
+    temperature = column([max(s.temperature, MIN_TEMPERATURE) for s in settings], logits)
     probs = (logits / temperature).softmax(-1)
     cumulative = torch.where(probs < smallest_kept(probs, settings), 0, probs).cumsum(-1)
     # 1 - random() is above 0, so the first token that reaches the target has a probability above 0.
@@ -101,14 +123,15 @@ def smallest_kept(probs, settings):
     else:
         ranked = probs.sort(descending=True).values
     reached = ranked.cumsum(-1)
-    top_k = column([min(s.top_k, V) if s.top_k else V for s in settings], probs)
+    top_k = column([min(s.top_k, V) if s.top_k > 0 else V for s in settings], probs)
     # Infinity turns top_p off. With 1, rounding could cut the least likely tokens of a row, and
     # whether it does would depend on the other rows of the batch.
     top_p = column([s.top_p if s.top_p < 1 else torch.inf for s in settings], probs)
     # A token stays if the likelier ones do not reach top_p without it.
     likelier = reached - ranked
     n_below_top_p = (likelier < reached.gather(1, top_k - 1) * top_p).sum(-1, keepdim=True)
-    n_kept = torch.minimum(n_below_top_p, top_k)
+    # The likeliest token always stays, also with a top_p that is 0 in float32.
+    n_kept = torch.minimum(n_below_top_p, top_k).clamp(min=1)
     return torch.maximum(smallest, ranked.gather(1, n_kept - 1))
 
 
@@ -137,8 +160,10 @@ class Generation:
     raw: bool = False
     # 0 for the first sample of this prompt and seed, 1 for the second.
     copy: int = 0
-    # Why it ended: "stop" (by itself), "length" or "cancelled". Empty while it goes on.
+    # Why it ended: "stop" (by itself), "length", "cancelled" or "error". Empty while it goes on.
     finish: str = ""
+    # What went wrong, if it ended with "error".
+    error: Exception = None
     # How many of the ids the cache holds, and how many of those another generation had left there.
     cached: int = 0
     reused: int = 0
@@ -209,6 +234,10 @@ class Engine:
         self.states = []
         self.mask = None
         self.first_special = min(tok.specials.values())
+        # Whether an error that one generation causes ends that one alone (a server) or is raised.
+        self.isolate_errors = False
+        # Those that ended so in this step, as pairs (Generation, []).
+        self.failed = []
 
     def reset(self):
         """Forget all generations. This also helps after an error that left the rows in disorder."""
@@ -235,8 +264,22 @@ class Engine:
         end = min(len(prompt) + max_tokens, self.max_len)
         generation = Generation(list(prompt), len(prompt), end, sampling, raw, copy,
                                 keep_logps=keep_logps)
+        if not raw:
+            generation.code = self.open_code(generation.ids)
         self.waiting.append(generation)
         return generation
+
+    def open_code(self, ids):
+        """The ids behind a <|python_start|> that no other special token follows, else None.
+
+        An answer that was cut may be continued within code.
+        """
+        for i in reversed(range(len(ids))):
+            if ids[i] == self.tok.special("<|python_start|>"):
+                return ids[i + 1:]
+            if ids[i] >= self.first_special:
+                break
+        return None
 
     def cancel(self, generation):
         if not generation.finish:
@@ -246,15 +289,16 @@ class Engine:
         """Add one token to every generation whose prompt is in the cache.
 
         Returns pairs (Generation, its new ids). They are more than one where a tool's output
-        follows.
+        follows, and none where a generation ends with an error of its own (isolate_errors).
         """
         self.retire()
+        self.failed = []
         self.admit()
         self.prefill()
         ready = [row for row, generation in enumerate(self.active)
-                 if generation.cached == len(generation.ids) - 1]
+                 if generation.cached == len(generation.ids) - 1 and not generation.finish]
         if not ready:
-            return []
+            return self.failed
         states = [generation.state for generation in self.active]
         if states != self.states:
             self.states = states
@@ -266,14 +310,42 @@ class Engine:
         positions = [generation.cached for generation in self.active]
         logits, ids = self.decoder.next(last_ids, positions, self.mask)
         generations = [self.active[row] for row in ready]
-        if any(g.sampling.temperature or g.sampling.repetition_penalty != 1 for g in generations):
-            ids = sample(logits[ready], generations)
+        if not all(generation.sampling.plain for generation in generations):
+            ids = self.sample(logits, ready, generations)
         elif len(ready) < len(ids):
             ids = [ids[row] for row in ready]
         if any(generation.keep_logps for generation in generations):
             self.note_logps(generations, logits[ready], ids)
-        return [(generation, self.accept(generation, id))
-                for generation, id in zip(generations, ids)]
+        new = []
+        for generation, id in zip(generations, ids):
+            if generation.finish:
+                continue
+            try:
+                new.append((generation, self.accept(generation, id)))
+            except Exception as e:
+                self.fail(generation, e)
+        return self.failed + new
+
+    def fail(self, generation, error):
+        """End one generation because of an error of its own, or raise the error."""
+        if not self.isolate_errors:
+            raise error
+        generation.finish = "error"
+        generation.error = error
+        self.failed.append((generation, []))
+
+    def sample(self, logits, rows, generations):
+        """sample() for some rows of logits (B, V). Where that fails, for each row by itself."""
+        try:
+            return sample(logits[rows], generations)
+        except Exception:
+            ids = [-1] * len(rows)
+            for i, (row, generation) in enumerate(zip(rows, generations)):
+                try:
+                    [ids[i]] = sample(logits[[row]], [generation])
+                except Exception as e:
+                    self.fail(generation, e)
+            return ids
 
     def note_logps(self, generations, logits, ids):
         """Append the log-probability of each sampled id. logits (B, V), masked; ids: B numbers."""
@@ -300,8 +372,14 @@ class Engine:
         while self.waiting and len(self.active) < self.max_rows:
             generation = self.waiting.popleft()
             # It may have been cancelled while it waited.
-            if not generation.finish:
+            if generation.finish:
+                continue
+            try:
                 self.give_row(generation)
+            except Exception as e:
+                # No memory for it, for example. Nobody knows which of the kept rows have moved.
+                self.kept = []
+                self.fail(generation, e)
 
     def give_row(self, generation):
         """Put a generation into row n, behind the n active ones.
@@ -347,9 +425,13 @@ class Engine:
         for row, generation in enumerate(self.active):
             if budget and generation.cached < len(generation.ids) - 1:
                 ids = generation.ids[generation.cached:-1][:budget]
-                self.decoder.forward([ids], [generation.cached], row, logits=None)
-                generation.cached += len(ids)
                 budget -= len(ids)
+                try:
+                    self.decoder.forward([ids], [generation.cached], row, logits=None)
+                except Exception as e:
+                    self.fail(generation, e)
+                    continue
+                generation.cached += len(ids)
 
     def accept(self, generation, id):
         """Append a sampled id and, where it closes a tool call, the tool's output.
@@ -357,6 +439,8 @@ class Engine:
         Sets `finish` where the generation ends. Returns the new ids.
         """
         special = self.tok.special
+        if not 0 <= id < self.tok.vocab_size:
+            raise ValueError(f"the model's logits are not numbers: they lead to token {id}")
         new = [id]
         if id < self.first_special:
             if generation.code is not None:

@@ -36,6 +36,12 @@ def test_sampling_follows_the_probabilities():
 @pytest.mark.parametrize("settings, kept", [
     (dict(temperature=0), {0}),
     (dict(temperature=1e-30), {0}),
+    (dict(temperature=1e-39), {0}),
+    (dict(temperature=5e-324), {0}),
+    (dict(temperature=1, top_k=-1), {0, 1, 2, 3}),
+    (dict(temperature=1, top_p=0), {0}),
+    (dict(temperature=1, top_p=1e-40), {0}),
+    (dict(temperature=1, min_p=1e-40), {0, 1, 2, 3}),
     (dict(temperature=1, top_k=1), {0}),
     (dict(temperature=1, top_k=2), {0, 1}),
     (dict(temperature=1, top_k=99), {0, 1, 2, 3}),
@@ -117,8 +123,9 @@ def test_repetition_penalty_makes_seen_tokens_less_likely():
 
 
 @pytest.mark.parametrize("bad", [
-    dict(temperature=-1), dict(top_k=-1), dict(top_p=0), dict(top_p=1.1), dict(min_p=2),
-    dict(repetition_penalty=0), dict(temperature=float("nan"))])
+    dict(temperature=-1), dict(top_k=-2), dict(top_p=-0.1), dict(top_p=1.1), dict(min_p=2),
+    dict(repetition_penalty=0), dict(temperature=float("nan")), dict(top_p=float("nan")),
+    dict(temperature=10 ** 400), dict(presence_penalty=2.1), dict(frequency_penalty=float("inf"))])
 def test_impossible_settings_are_refused(bad):
     with pytest.raises(ValueError, match=next(iter(bad))):
         Sampling(**bad)
