@@ -3,18 +3,20 @@ What requests and answers of the OpenAI protocol look like: JSON objects in, JSO
 
 server.py carries them over HTTP and asks the engine. Nothing here knows of connections or threads.
 
-Two things go beyond OpenAI. Requests may set top_k, min_p and repetition_penalty. Messages and
-deltas have "parts", which keep text, tool calls and tool results apart; "content" is the same
-answer as one text, without the calls and with each result where the model put it.
+Two things go beyond OpenAI. Requests may set top_k, min_p and repetition_penalty. And a request
+with "include_parts": true gets "parts" in messages and deltas, which keep text, tool calls and tool
+results apart; "content" is the same answer as one text, without the calls and with each result
+where the model put it.
 """
+import difflib
 import json
 import random
 import time
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
-from common import merge_system
 from talk.engine import PartStream, Sampling, add_text
+from talk.tool import run_python
 
 
 class ApiError(Exception):
@@ -36,8 +38,38 @@ def expect(ok, message, param, code=None):
 # --------------------------------------------------------------------------------------------------
 # Requests
 
-UNSUPPORTED = ("tools", "functions", "tool_choice", "logprobs", "top_logprobs", "logit_bias",
-               "presence_penalty", "frequency_penalty", "suffix", "echo", "audio")
+# The fields that are read below, besides those of Sampling.
+READ = {"model", "messages", "prompt", "n", "stop", "stream", "stream_options", "max_tokens",
+        "max_completion_tokens", "n_predict", "repeat_penalty", "response_format", "tools",
+        "tool_choice", "echo", "include_parts"}
+
+# Fields of other servers that change no answer of this one: notes about the client, hints for
+# caches, and settings of chat templates and of models that reason.
+IGNORED = {"user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key",
+           "prompt_cache_retention", "parallel_tool_calls", "reasoning", "reasoning_effort",
+           "include_reasoning", "enable_thinking", "thinking", "verbosity", "request_id",
+           "session_id", "priority", "cache_prompt", "cache_salt", "id_slot", "slot_id",
+           "keep_alive", "timings_per_token", "chat_template_kwargs", "add_generation_prompt",
+           "continue_final_message", "add_special_tokens", "skip_special_tokens",
+           "spaces_between_special_tokens", "repeat_last_n", "penalty_last_n"}
+
+# What a field may say that this server can't do, as long as it asks for nothing. Some clients
+# always send these fields.
+NOTHING = (None, False, 0, "", [], {}, "none", "auto")
+UNSUPPORTED = dict.fromkeys(
+    ("functions", "function_call", "logprobs", "top_logprobs", "prompt_logprobs", "n_probs",
+     "logit_bias", "suffix", "audio", "prediction", "web_search_options", "plugins", "grammar",
+     "json_schema", "structured_outputs", "guided_json", "guided_regex", "guided_choice",
+     "guided_grammar", "min_tokens", "ignore_eos", "stop_token_ids", "bad_words",
+     "allowed_token_ids", "include_stop_str_in_output", "use_beam_search", "early_stopping",
+     "top_a", "mirostat", "dry_multiplier", "xtc_probability", "dynatemp_range"), NOTHING)
+UNSUPPORTED |= {"modalities": (None, ["text"]), "best_of": (None, 1), "length_penalty": (None, 1),
+                "typical_p": (None, 0, 1), "tfs_z": (None, 0, 1)}
+
+# The strings that may stop an answer, and their characters together. Each new token is compared
+# with all of them.
+MAX_STOPS = 128
+MAX_STOP_CHARS = 10_000
 
 
 @dataclass
@@ -50,6 +82,9 @@ class Request:
     stop: list                    # strings: a choice ends before the first of them
     stream: bool
     include_usage: bool           # a stream ends with a count of its tokens
+    include_parts: bool           # messages and deltas have "parts"
+    echo: list = None             # texts that stand before the choices of each prompt
+    part_type: str = "text"       # what the answer begins with: it may continue code
 
     @property
     def size(self):
@@ -62,40 +97,71 @@ def read_request(body, chat, tok, max_len, max_tokens, settings):
     max_len: the model's context, in tokens. max_tokens and settings ({field of Sampling: value})
     hold where the request says nothing.
     """
-    for name in UNSUPPORTED:
-        # Some clients always send these fields. They do no harm as long as they ask for nothing.
-        expect(body.get(name) in (None, False, 0, {}, [], "none", "auto"),
-               f"{name} is not supported by this server", name, "unsupported_parameter")
+    check_fields(body)
     expect((body.get("response_format") or {"type": "text"}) == {"type": "text"},
            "response_format: only text is supported", "response_format", "unsupported_parameter")
+    expect(body.get("tool_choice") == "none" or body.get("tools") in NOTHING,
+           "tools is not supported by this server", "tools", "unsupported_parameter")
 
     n = read_number(body, "n", 1)
     expect(1 <= n <= 16, f"n is {n}, expected 1 to 16", "n")
-    max_tokens = read_number(body, "max_completion_tokens",
-                             read_number(body, "max_tokens", max_tokens))
-    expect(max_tokens >= 1, f"max_tokens is {max_tokens}, expected 1 or more", "max_tokens")
+    echo = not chat and read_flag(body, "echo")
     options = body.get("stream_options") or {}
     expect(isinstance(options, dict), "stream_options: expected an object", "stream_options")
-    sampling = read_sampling(body, settings)
-    stop = read_stop(body)
-
+    for name in options:
+        expect(name in ("include_usage", "include_obfuscation"),
+               f"stream_options.{name[:100]}: no such option", "stream_options")
+    request = Request(chat, [], n, read_max_tokens(body, max_tokens, max_len, echo),
+                      read_sampling(body, settings), read_stop(body), read_flag(body, "stream"),
+                      read_flag(options, "include_usage"), read_flag(body, "include_parts"))
     if chat:
         param = "messages"
-        prompts = [chat_prompt(body.get(param), tok, max_len)]
+        ids, request.part_type = chat_prompt(body.get(param), tok, max_len)
+        request.prompts = [ids]
     else:
         param = "prompt"
-        prompts = text_prompts(body.get(param), tok, max_len)
-    for ids in prompts:
-        check_length(ids, tok, max_len, param)
-    return Request(chat, prompts, n, max_tokens, sampling, stop, bool(body.get("stream")),
-                   bool(options.get("include_usage")))
+        request.prompts = text_prompts(body.get(param), tok, max_len)
+        if echo:
+            request.echo = [tok.decode(ids[1:]) for ids in request.prompts]
+    for ids in request.prompts:
+        check_length(len(ids), max_len, param)
+    return request
+
+
+def check_fields(body):
+    """ApiError for a field that nobody knows, or that asks for what this server can't do.
+
+    A misspelt option that is ignored would give an answer with other settings, without a word.
+    """
+    sampling = {field.name for field in fields(Sampling)}
+    known = READ | sampling | IGNORED | set(UNSUPPORTED)
+    for name, value in body.items():
+        if name not in known:
+            near = difflib.get_close_matches(name[:100].lower().replace("-", "_"), known, 1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise ApiError(400, f"{name[:100]}: no such option{hint}", "unknown_parameter", name)
+        expect(value in UNSUPPORTED.get(name, [value]),
+               f"{name} is not supported by this server", name, "unsupported_parameter")
+
+
+def read_flag(body, name):
+    """A field of the request that is true or false, and false where it is missing or null."""
+    value = body.get(name)
+    expect(value is None or isinstance(value, bool),
+           f"{name} is {json.dumps(value)[:50]}, expected true or false", name)
+    return bool(value)
 
 
 def read_number(body, name, default, whole=True):
-    """A number of the request, or the default where it is missing or null."""
+    """A number of the request, or the default where it is missing or null.
+
+    whole: 20.0 is as good as 20, because some languages know one kind of numbers only.
+    """
     value = body.get(name)
     if value is None:
         value = default
+    if whole and type(value) is float and value.is_integer():
+        value = int(value)
     # isinstance() would take true and false for numbers.
     ok = type(value) is int or (type(value) is float and not whole)
     kind = "a whole number" if whole else "a number"
@@ -103,13 +169,34 @@ def read_number(body, name, default, whole=True):
     return value
 
 
+def read_max_tokens(body, default, max_len, echo):
+    """The most tokens of each choice. -1 stands for as many as the context holds.
+
+    A prompt that comes back (echo) may come back alone, with 0 tokens.
+    """
+    # Three names for one thing: OpenAI's new one, its old one, and llama.cpp's.
+    for name in ("max_completion_tokens", "max_tokens", "n_predict"):
+        if body.get(name) is not None:
+            n = read_number(body, name, None)
+            smallest = 0 if echo else 1
+            expect(n >= smallest or n == -1,
+                   f"{name} is {n}, expected {smallest} or more, or -1 for no limit", name)
+            return max_len if n == -1 else n
+    return default
+
+
 def read_sampling(body, settings):
     """The Sampling of a request. settings: {field of Sampling: value}, for missing fields."""
     # Answers differ from request to request unless the client asks for a seed.
     settings = settings | {"seed": random.getrandbits(32)}
+    if body.get("repetition_penalty") is None:
+        # The name that llama.cpp and Ollama have for it.
+        settings["repetition_penalty"] = read_number(body, "repeat_penalty",
+                                                     settings["repetition_penalty"], whole=False)
     values = {}
-    for name, default in settings.items():
-        values[name] = read_number(body, name, default, whole=type(default) is int)
+    for field in fields(Sampling):
+        default = settings.get(field.name, field.default)
+        values[field.name] = read_number(body, field.name, default, whole=field.type is int)
     try:
         return Sampling(**values)
     except ValueError as e:
@@ -123,66 +210,141 @@ def read_stop(body):
     if isinstance(stop, str):
         stop = [stop]
     stop = stop or []
-    expect(isinstance(stop, list) and len(stop) <= 4
-           and all(isinstance(s, str) and 0 < len(s) <= 200 for s in stop),
-           "stop: expected up to 4 texts of 1 to 200 characters", "stop")
+    expect(isinstance(stop, list) and len(stop) <= MAX_STOPS
+           and all(isinstance(s, str) and s for s in stop)
+           and sum(len(s) for s in stop) <= MAX_STOP_CHARS,
+           f"stop: expected up to {MAX_STOPS} texts of 1 character or more, and of "
+           f"{MAX_STOP_CHARS} together", "stop")
     return stop
 
 
-def check_length(prompt, tok, max_len, param):
-    """ApiError if a prompt can't fit into the context. prompt: token ids, or a str.
+def check_length(n, max_len, param, unit="tokens", limit=None):
+    """ApiError if a prompt of n units can't fit into the context.
 
-    A text can be refused before it is tokenized: n tokens hold at most n times as many bytes as the
-    longest token, and a character takes at least one byte.
+    limit: the most that can, if a unit is not a token.
     """
-    unit = "tokens"
-    limit = max_len - 1
-    if isinstance(prompt, str):
-        unit = "characters"
-        limit *= int(tok.token_bytes.max())
-    expect(len(prompt) <= limit,
-           f"the prompt has {len(prompt)} {unit}; this model's context is {max_len} tokens, prompt "
-           f"and answer together", param, "context_length_exceeded")
+    expect(n <= (limit or max_len - 1),
+           f"the prompt has {n} {unit}; this model's context is {max_len} tokens, prompt and "
+           f"answer together", param, "context_length_exceeded")
 
 
-def text_prompts(texts, tok, max_len):
-    """The prompt of /v1/completions, one text or a list of them -> the ids of each."""
-    if isinstance(texts, str):
-        texts = [texts]
-    expect(isinstance(texts, list) and 1 <= len(texts) <= 16
-           and all(isinstance(t, str) for t in texts),
-           "prompt: expected a text or a list of up to 16 texts", "prompt")
-    for text in texts:
-        check_length(text, tok, max_len, "prompt")
-    return [[tok.special("<|bos|>")] + tok.encode(text) for text in texts]
+def check_characters(n, tok, max_len, param):
+    """The same for a text of n characters, before it is tokenized.
 
+    Some number of tokens holds at most so many times the bytes of the longest token, and a
+    character takes at least one byte.
+    """
+    limit = (max_len - 1) * int(tok.token_bytes.max())
+    check_length(n, max_len, param, "characters", limit)
+
+
+def text_prompts(prompts, tok, max_len):
+    """The prompt of /v1/completions -> the ids of each.
+
+    It is a text, a list of ids, or a list of up to 16 of these. No id may be a special token's.
+    """
+    n_ids = min(tok.specials.values())
+    if isinstance(prompts, str) or is_ids(prompts, n_ids):
+        prompts = [prompts]
+    expect(isinstance(prompts, list) and 1 <= len(prompts) <= 16
+           and all(isinstance(p, str) or is_ids(p, n_ids) for p in prompts),
+           f"prompt: expected a text or a list of up to 16 texts, or token ids below {n_ids}",
+           "prompt")
+    for prompt in prompts:
+        if isinstance(prompt, str):
+            check_characters(len(prompt), tok, max_len, "prompt")
+    return [[tok.special("<|bos|>")] + (tok.encode(p) if isinstance(p, str) else p)
+            for p in prompts]
+
+
+def is_ids(value, n_ids):
+    """Whether it is a list of token ids, each below n_ids."""
+    return (isinstance(value, list) and value != []
+            and all(type(id) is int and 0 <= id < n_ids for id in value))
+
+# --------------------------------------------------------------------------------------------------
+# Messages
 
 def chat_prompt(messages, tok, max_len):
-    """OpenAI messages -> ids up to <|assistant_start|>."""
+    """OpenAI messages -> ids that the answer follows, and the type of the part it begins with.
+
+    The ids end with <|assistant_start|>, or with the beginning of an answer where the last message
+    is the assistant's.
+    """
     expect(isinstance(messages, list) and messages,
            "messages: expected a list of at least one message", "messages")
-    read = []
-    all_text = ""
+    turns = []
+    n_chars = 0
     for i, message in enumerate(messages):
         role, parts = read_message(message, f"messages[{i}]")
-        text = "".join(part["text"] for part in parts)
-        all_text += text
-        read.append({"role": role, "content": parts if role == "assistant" else text})
-    check_length(all_text, tok, max_len, "messages")
-    try:
-        if merge_system(read)[-1]["role"] != "user":
-            raise ValueError("the last message must be the user's")
-        return tok.render_for_completion({"messages": read})
-    except ValueError as e:
-        raise ApiError(400, str(e), param="messages") from None
+        n_chars += sum(len(part["text"]) for part in parts)
+        add_turn(turns, role, parts)
+    check_characters(n_chars, tok, max_len, "messages")
+    if turns[-1]["role"] == "user":
+        return tok.render_for_completion({"messages": turns}), "text"
+    return open_answer(turns, tok)
+
+
+def add_turn(turns, role, parts):
+    """Append a message to turns of user and assistant that alternate, the user first.
+
+    What is said without a turn of the other one between is joined with a blank line. System
+    messages belong to the user's turn. Before an assistant who speaks first stands an empty turn.
+    """
+    if role == "system":
+        role = "user"
+    if not turns and role == "assistant":
+        turns.append({"role": "user", "content": ""})
+    if not turns or turns[-1]["role"] != role:
+        turns.append({"role": role, "content": "" if role == "user" else []})
+    turn = turns[-1]
+    if role == "user":
+        texts = [turn["content"], "".join(part["text"] for part in parts)]
+        turn["content"] = "\n\n".join(text for text in texts if text)
+        return
+    old = turn["content"]
+    for i, part in enumerate(parts):
+        # A new message begins in a new paragraph, except behind a tool's result.
+        if i == 0 and old and old[-1]["type"] == part["type"] == "text" and part["text"]:
+            part = part | {"text": "\n\n" + part["text"]}
+        if part["type"] == "text":
+            add_piece(old, part["text"])
+        else:
+            old.append(part)
+
+
+def add_piece(parts, text):
+    """Add text to parts: to the last one if that is text, else as a part of its own."""
+    if parts and parts[-1]["type"] == "text":
+        parts[-1] = {"type": "text", "text": parts[-1]["text"] + text}
+    elif text:
+        parts.append({"type": "text", "text": text})
+
+
+def open_answer(turns, tok):
+    """Turns of which the last is an answer that goes on -> its ids so far, type of its last part.
+
+    An answer that was cut within code goes on within it. One that was cut within a tool's result
+    goes on behind the whole result.
+    """
+    parts = turns[-1]["content"]
+    if len(parts) > 1 and [part["type"] for part in parts[-2:]] == ["python", "python_output"]:
+        result = run_python(parts[-2]["text"])
+        if result.startswith(parts[-1]["text"]):
+            parts[-1] = {"type": "python_output", "text": result}
+    ids, _ = tok.render_conversation({"messages": turns})
+    if parts and parts[-1]["type"] == "python":
+        # Without <|python_end|> and <|assistant_end|>.
+        return ids[:-2], "python"
+    return ids[:-1], "text"
 
 
 def read_message(message, where):
     """One OpenAI message -> (role, parts). where: its name in error messages.
 
-    Content may be a text or a list of parts {"type": "text", "text": ...}. An assistant message may
-    also hold python and python_output parts, as this server sends them. A user message is plain
-    text only.
+    Content may be a text, null, or a list of parts {"type": "text", "text": ...}. An assistant
+    message may also hold python and python_output parts, as this server sends them. A user message
+    is plain text only.
     """
     role = message.get("role") if isinstance(message, dict) else None
     if role == "developer":
@@ -193,21 +355,30 @@ def read_message(message, where):
     parts = message.get("content")
     types = ["text"]
     if role == "assistant":
-        # An answer of this server has parts, from which its content was made.
+        # An answer of this server may have parts, from which its content was made.
         parts = message.get("parts") or parts
         types = ["text", "python", "python_output"]
-    if isinstance(parts, str):
-        parts = [{"type": "text", "text": parts}]
-    expect(isinstance(parts, list) and all(is_part(part, types) for part in parts),
-           f"{where}: expected content that is a text or a list of parts of type "
-           f"{' or '.join(types)}", where)
-    return role, parts
+    elif "content" not in message:
+        raise ApiError(400, f"{where}: no content", param=where)
+    if parts is None or isinstance(parts, str):
+        parts = [parts or ""]
+    expect(isinstance(parts, list), f"{where}: expected content that is a text or a list", where)
+    return role, [read_part(part, types, where) for part in parts]
 
 
-def is_part(part, types):
-    """Whether it is {"type": one of types, "text": a str}."""
-    return (isinstance(part, dict) and part.get("type") in types
-            and isinstance(part.get("text"), str))
+def read_part(part, types, where):
+    """One part of a message's content -> {"type": one of types, "text": str}."""
+    if isinstance(part, str):
+        part = {"type": "text", "text": part}
+    # What OpenAI calls text in other places.
+    names = {"input_text": "text", "output_text": "text", "refusal": "text"}
+    if isinstance(part, dict) and isinstance(part.get("type"), str):
+        kind = names.get(part["type"], part["type"])
+        text = part.get("refusal" if part["type"] == "refusal" else "text")
+        if kind in types and isinstance(text, str):
+            return {"type": kind, "text": text}
+    raise ApiError(400, f"{where}: expected content that is a text or a list of parts of type "
+                        f"{' or '.join(types)}; this model reads nothing else", param=where)
 
 # --------------------------------------------------------------------------------------------------
 # Answers
@@ -215,12 +386,14 @@ def is_part(part, types):
 class Choice:
     """One answer on its way out: ids in, (part type, text) pairs out, cut at a stop string."""
 
-    def __init__(self, tok, stop):
+    def __init__(self, tok, stop, part_type="text"):
+        """part_type: what the answer begins with."""
         self.stream = PartStream(tok)
+        self.stream.type = part_type
         self.stop = stop
         # The type of the part that grows now, and the tail of its text that is held back because it
         # may yet become a stop string.
-        self.part_type = "text"
+        self.part_type = part_type
         self.held = ""
         # What has been passed on: all parts and their tokens. finish is "" until the answer ends.
         self.parts = []
@@ -282,9 +455,9 @@ def longest_beginning(stop, text):
     """How many characters at the end of text may begin a stop string: ["STOP"], "abST" -> 2."""
     longest = 0
     for s in stop:
-        for k in range(1, len(s)):
+        for k in range(longest + 1, min(len(s), len(text) + 1)):
             if text.endswith(s[:k]):
-                longest = max(longest, k)
+                longest = k
     return longest
 
 
@@ -294,7 +467,7 @@ class Answer:
     def __init__(self, request, tok, model):
         """model: the name of the model."""
         self.request = request
-        self.choices = [Choice(tok, request.stop) for _ in range(request.size)]
+        self.choices = [Choice(tok, request.stop, request.part_type) for _ in range(request.size)]
         if request.chat:
             id_prefix = "chatcmpl-"
             kind = "chat.completion.chunk" if request.stream else "chat.completion"
@@ -335,29 +508,41 @@ class Answer:
         for index, choice in enumerate(self.choices):
             content = content_of(choice.parts)
             if self.request.chat:
-                piece = {"message": {"role": "assistant", "content": content, "refusal": None,
-                                     "parts": choice.parts}}
+                message = {"role": "assistant", "content": content, "refusal": None}
+                if self.request.include_parts:
+                    message["parts"] = choice.parts
+                piece = {"message": message}
             else:
-                piece = {"text": content}
+                piece = {"text": self.echo(index) + content}
             entries.append(entry(index, piece, choice.finish))
         return self.head | {"choices": entries, "usage": self.usage()}
 
     def first_chunks(self):
         """The chunks that open a stream."""
-        if not self.request.chat:
-            return []
-        opening = {"delta": {"role": "assistant", "content": ""}}
-        return [self.chunk(index, opening) for index in range(len(self.choices))]
+        if self.request.chat:
+            opening = {"delta": {"role": "assistant", "content": ""}}
+            return [self.chunk(index, opening) for index in range(len(self.choices))]
+        if self.request.echo:
+            return [self.chunk(index, {"text": self.echo(index)})
+                    for index in range(len(self.choices))]
+        return []
+
+    def echo(self, index):
+        """The prompt of a choice if the request wants it back, else ""."""
+        return self.request.echo[index // self.request.n] if self.request.echo else ""
 
     def chunks(self, news):
         """What feed() returned -> the chunks that tell it to the client."""
         chat = self.request.chat
         out = []
         for index, parts in news.items():
-            if parts:
-                text = content_of(parts)
-                piece = {"delta": {"content": text, "parts": parts}} if chat else {"text": text}
-                out.append(self.chunk(index, piece))
+            text = content_of(parts)
+            delta = {"content": text}
+            if self.request.include_parts:
+                delta["parts"] = parts
+            # Without its parts, a tool call has nothing to tell.
+            if text or (self.request.include_parts and parts):
+                out.append(self.chunk(index, {"delta": delta} if chat else {"text": text}))
             finish = self.choices[index].finish
             if finish:
                 piece = {"delta": {}} if chat else {"text": ""}

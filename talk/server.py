@@ -18,6 +18,20 @@ Each connection has its own thread, and one more thread, the Worker, owns the en
 hands its prompts to the Worker, which decodes the prompts of all connections as one batch, and
 reads the new ids from a queue. So a client that reads slowly or vanishes delays nobody else.
 openai_protocol.py defines what requests and answers look like.
+
+A page of another site may use this server if --allow_origin names that site. Behind nginx, which
+adds HTTPS, the public name goes into --allow_host chat.example.com:
+
+    server {
+        listen 443 ssl;
+        server_name chat.example.com;
+        ssl_certificate     /etc/ssl/chat.example.com.pem;
+        ssl_certificate_key /etc/ssl/chat.example.com.key;
+        location / {
+            proxy_pass http://127.0.0.1:8000;
+            proxy_read_timeout 150s;
+        }
+    }
 """
 import base64
 import hashlib
@@ -32,6 +46,8 @@ import socket
 import threading
 import time
 import traceback
+import urllib.parse
+from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -80,6 +96,8 @@ class Worker(threading.Thread):
     def __init__(self, engine, max_queue):
         super().__init__(daemon=True)
         self.engine = engine
+        # What goes wrong with one answer must not end those of other people.
+        engine.isolate_errors = True
         self.max_queue = max_queue
         self.n_threads = torch.get_num_threads()
         # Guards stopping, new and load, and wakes the Worker when there is something to do.
@@ -139,16 +157,19 @@ class Worker(threading.Thread):
     def step(self, new):
         """One round: start the new choices, end the cancelled and late ones, step the rest.
 
-        new: pairs (job, index of the choice), which leave this list as they start. If submit()
-        raises, those that have not started are still in the list.
+        new: pairs (job, index of the choice), which leave this list as they start.
         """
         while new:
-            job, index = new[0]
+            job, index = new.pop(0)
             request = job.request
             prompt = request.prompts[index // request.n]
-            generation = self.engine.submit(prompt, request.max_tokens, request.sampling,
-                                            raw=not request.chat, copy=index % request.n)
-            self.running[generation] = new.pop(0)
+            try:
+                generation = self.engine.submit(prompt, request.max_tokens, request.sampling,
+                                                raw=not request.chat, copy=index % request.n)
+            except Exception as e:
+                self.fail(job, index, e)
+                continue
+            self.running[generation] = (job, index)
 
         now = time.monotonic()
         for generation, (job, index) in list(self.running.items()):
@@ -161,9 +182,17 @@ class Worker(threading.Thread):
             job, index = self.running[generation]
             if generation.finish:
                 del self.running[generation]
+            if generation.finish == "error":
+                self.fail(job, index, generation.error)
+            elif generation.finish:
                 self.finish(job, index, ids, generation.finish)
             else:
                 job.events.put((index, ids, ""))
+
+    def fail(self, job, index, error):
+        """End a choice because of an error, which goes to the log."""
+        traceback.print_exception(error)
+        self.finish(job, index, [], "error")
 
     def finish(self, job, index, ids, why):
         """Send a choice its last ids."""
@@ -175,14 +204,27 @@ class Worker(threading.Thread):
 # HTTP
 
 class Handler(BaseHTTPRequestHandler):
-    """One connection, in its own thread. self.server is the Server below."""
+    """One connection, in its own thread. self.server is the Server below.
+
+    Every answer, and every piece of a stream, is one write. With two, or without TCP_NODELAY, the
+    second waits until the client has acknowledged the first, which takes 40 ms on Linux (Nagle's
+    algorithm against delayed acknowledgements, RFC 896 and RFC 1122).
+    """
     protocol_version = "HTTP/1.1"
     timeout = SOCKET_TIMEOUT
+    # TCP_NODELAY
+    disable_nagle_algorithm = True
+    # What the present request has led to: whether the head of the answer has gone out, whether the
+    # body is still to be read, and headers for a page of another site.
+    head_sent = False
+    body_unread = False
+    cors = ()
 
     def log_message(self, format, *args):
         """Print nothing: http.server would print a line for each request."""
 
-    def do_GET(self):
+    def routes(self):
+        """{path without /v1: (its method, function that sends the answer)}"""
         server = self.server
         worker = server.worker
         model = {"id": server.model, "object": "model", "created": server.created,
@@ -190,83 +232,128 @@ class Handler(BaseHTTPRequestHandler):
                  "defaults": server.settings}
         health = {"status": "stopping" if worker.stopping else "ok", "model": server.model,
                   "load": worker.load, "max_queue": worker.max_queue}
-        self.respond({
-            "/": lambda: self.send(200, server.page, "text/html; charset=utf-8",
-                                   server.page_headers),
-            "/health": lambda: self.send(200, health),
-            "/v1/models": lambda: self.send(200, {"object": "list", "data": [model]}),
-            f"/v1/models/{server.model}": lambda: self.send(200, model)})
+        return {
+            "/": ("GET", lambda: self.send(200, server.page, "text/html; charset=utf-8",
+                                           server.page_headers)),
+            "/health": ("GET", lambda: self.send(200, health)),
+            "/models": ("GET", lambda: self.send(200, {"object": "list", "data": [model]})),
+            f"/models/{server.model}": ("GET", lambda: self.send(200, model)),
+            "/chat/completions": ("POST", lambda: self.complete(chat=True)),
+            "/completions": ("POST", lambda: self.complete(chat=False))}
 
-    def do_POST(self):
-        self.respond({"/v1/chat/completions": lambda: self.complete(chat=True),
-                      "/v1/completions": lambda: self.complete(chat=False)})
+    def respond(self):
+        """Send the answer to a request, or an error in OpenAI's shape.
 
-    def respond(self, routes):
-        """Send the answer of one route, or an error in OpenAI's shape.
-
-        routes: {path: function that sends the answer}. An OSError means that the client has gone.
+        An OSError means that the client has gone.
         """
         self.server.count_requests(1)
+        self.head_sent = False
+        self.cors = ()
+        self.keep_alive = not self.close_connection
+        length = self.headers.get("Content-Length", "0")
+        self.body_unread = (self.command == "POST" or length != "0"
+                            or "Transfer-Encoding" in self.headers)
+        if self.body_unread:
+            # Until read_body() has read the body, the connection can't be kept: the body would be
+            # taken for the next request.
+            self.close_connection = True
         try:
-            path = self.path.split("?")[0]
-            self.keep_alive = not self.close_connection
-            if self.command == "POST":
-                # Until read_body() has read the body, the connection can't be kept: the body would
-                # be taken for the next request.
-                self.close_connection = True
-            self.check_sender(path)
-            if path not in routes:
-                raise ApiError(404, f"{self.command} {path[:100]}: no such address here",
-                               "not_found")
-            routes[path]()
+            self.route()
         except ApiError as e:
-            self.send(e.status, e.body)
+            self.send_failure(e)
         except OSError:
             # The client has gone, or has stopped reading.
             self.close_connection = True
+        except Exception:
+            traceback.print_exc()
+            self.send_failure(ApiError(500, "the server failed; its message is in the server's log",
+                                       "server_error"))
         finally:
             self.server.count_requests(-1)
 
-    def check_sender(self, path):
-        """ApiError 403 for what another site's page makes a browser send here, 401 without the key.
+    do_GET = respond
+    do_HEAD = respond
+    do_POST = respond
+    do_OPTIONS = respond
+
+    def route(self):
+        """Answer a request by its path and method. ApiError says what is wrong with it."""
+        path = urllib.parse.unquote(urllib.parse.urlsplit(self.path).path)
+        # The address that clients are given may or may not end with /v1, and with a slash.
+        path = re.sub("/+", "/", path)
+        path = re.sub("^(/v1)+(?=/|$)", "", path).rstrip("/") or "/"
+        self.check_sender()
+        if self.command == "OPTIONS":
+            self.send_options()
+            return
+        if path not in ("/", "/health"):
+            self.check_key()
+        method, answer = self.routes().get(path, ("", None))
+        if method != self.command.replace("HEAD", "GET"):
+            raise ApiError(404, f"{self.command} {self.path[:100]}: no such address here",
+                           "not_found")
+        answer()
+
+    def check_sender(self):
+        """ApiError 403 for what another site's page makes a browser send here.
 
         Such a page can use our own name (a cross-site request): the Origin header reveals it.
         Or it can let its name point to our address (DNS rebinding): the Host header reveals it.
         """
-        cfg = self.server.cfg
-        host = self.headers.get("Host", "")
+        server = self.server
+        host = self.headers.get("Host")
+        if host is None and self.request_version == "HTTP/1.0":
+            # No browser is that old.
+            host = "localhost"
+        host = host or ""
         name = re.sub(r":\d+$", "", host).strip("[]").lower()
-        our_names = ["localhost", *re.findall("[^ ,]+", cfg.allow_host.lower())]
-        if not is_address(name) and name not in our_names:
+        if not is_address(name) and name not in server.names:
             raise ApiError(403, f"Host {host[:100]!r} is not a name of this server "
                                 f"(start it with --allow_host NAME)", "bad_host")
 
         # Requests of other programs than browsers have no Origin.
         origin = self.headers.get("Origin")
-        our_origins = [f"http://{host}".lower(), f"https://{host}".lower()]
-        if origin is not None and origin.lower() not in our_origins:
-            raise ApiError(403, f"Origin {origin[:100]!r} may not use this server", "bad_origin")
+        if server.origins:
+            self.cors = [("Vary", "Origin")]
+        if origin is None:
+            return
+        if server.origins & {"*", origin.lower()}:
+            self.cors.append(("Access-Control-Allow-Origin", origin))
+            return
+        # A proxy may put its own name for us into Host, while the browser knows the public name.
+        _, _, public_name = origin.lower().partition("://")
+        if public_name != host.lower() and public_name not in server.public_names:
+            raise ApiError(403, f"Origin {origin[:100]!r} may not use this server "
+                                f"(start it with --allow_origin {origin[:100]})", "bad_origin")
 
-        if cfg.api_key and path.startswith("/v1/"):
-            given = self.headers.get("Authorization", "").encode()
-            # This comparison takes equally long wherever the first difference is.
-            if not hmac.compare_digest(given, f"Bearer {cfg.api_key}".encode()):
-                raise ApiError(401, "the API key is missing or wrong: send the header "
-                                    "Authorization: Bearer KEY", "invalid_api_key")
+    def check_key(self):
+        """ApiError 401 without the key of --api_key."""
+        key = self.server.cfg.api_key.strip()
+        scheme, _, given = self.headers.get("Authorization", "").partition(" ")
+        # http.server takes every byte of a header for a character. Clients send a key in UTF-8, or
+        # as it does.
+        given = given.strip().encode("latin-1")
+        expected = [key.encode(), key.encode("latin-1", errors="replace")]
+        # This comparison takes equally long wherever the first difference is.
+        right = [hmac.compare_digest(given, one) for one in expected]
+        if key and not (scheme.lower() == "bearer" and any(right)):
+            raise ApiError(401, "the API key is missing or wrong: send the header "
+                                "Authorization: Bearer KEY", "invalid_api_key")
+
+    def send_options(self):
+        """Tell a browser what a page of an allowed site may send here (CORS)."""
+        headers = [("Allow", "GET, HEAD, POST, OPTIONS")]
+        if len(self.cors) > 1:
+            wanted = self.headers.get("Access-Control-Request-Headers")
+            headers += [("Access-Control-Allow-Methods", "GET, HEAD, POST, OPTIONS"),
+                        ("Access-Control-Allow-Headers", wanted or "Authorization, Content-Type"),
+                        ("Access-Control-Allow-Private-Network", "true"),
+                        ("Access-Control-Max-Age", "600")]
+        self.wfile.write(self.head(204, headers))
 
     def read_body(self):
         """The JSON object of a POST. ApiError says what is wrong with it."""
-        length = self.headers.get("Content-Length", "")
-        if not re.fullmatch("[0-9]{1,12}", length) or "Transfer-Encoding" in self.headers:
-            raise ApiError(411, "a request needs the header Content-Length", "length_required")
-        length = int(length)
-        if length > MAX_BODY:
-            self.skip_body(length)
-            raise ApiError(413, f"the body has {length} bytes, the limit is {MAX_BODY}",
-                           "body_too_large")
-        data = self.rfile.read(length)
-        if len(data) < length:
-            raise OSError("the client has gone")
+        data = self.read_data()
         self.close_connection = not self.keep_alive
         # A form on a page of another site can send every content type but this one without
         # asking us first.
@@ -280,8 +367,62 @@ class Handler(BaseHTTPRequestHandler):
             raise ApiError(400, "the body is not a JSON object", "bad_json")
         return body
 
+    def read_data(self):
+        """The bytes of a body, which come in chunks or with their length.
+
+        Both at once, or two lengths, is how a request is smuggled past a proxy.
+        """
+        self.body_unread = False
+        lengths = self.headers.get_all("Content-Length", [])
+        codings = self.headers.get_all("Transfer-Encoding", [])
+        if codings:
+            if lengths or [c.strip().lower() for c in codings] != ["chunked"]:
+                raise ApiError(400, "expected Transfer-Encoding: chunked alone", "bad_length")
+            return b"".join(self.read_chunks())
+        if len(set(lengths)) != 1 or not re.fullmatch("[0-9]{1,12}", lengths[0]):
+            raise ApiError(411, "a request needs the header Content-Length", "length_required")
+        length = int(lengths[0])
+        if length > MAX_BODY:
+            self.skip_body(length)
+            raise too_large(length)
+        data = self.rfile.read(length)
+        if len(data) < length:
+            raise OSError("the client has gone")
+        return data
+
+    def read_chunks(self):
+        """The pieces of a chunked body (RFC 9112, 7.1)."""
+        pieces = []
+        total = 0
+        while True:
+            line = self.rfile.readline(1000)
+            if not line:
+                raise OSError("the client has gone")
+            size = line.partition(b";")[0].strip()
+            if not re.fullmatch(b"[0-9a-fA-F]{1,8}", size) or not line.endswith(b"\n"):
+                raise ApiError(400, "the body is not in chunks, as its header says", "bad_chunks")
+            size = int(size, 16)
+            if size == 0:
+                break
+            total += size
+            if total > MAX_BODY:
+                raise too_large(total)
+            # Each chunk ends with an empty line.
+            piece = self.rfile.read(size + 2)
+            if len(piece) < size + 2:
+                raise OSError("the client has gone")
+            if piece[size:] != b"\r\n":
+                raise ApiError(400, "a chunk of the body has another length than it says",
+                               "bad_chunks")
+            pieces.append(piece[:size])
+        # Headers may follow, up to an empty line.
+        for _ in range(100):
+            if self.rfile.readline(1000) in (b"\r\n", b"\n", b""):
+                return pieces
+        raise ApiError(400, "too many headers behind the body", "bad_chunks")
+
     def skip_body(self, length):
-        """Read and drop a body that is too large, up to 16 times the limit.
+        """Read and drop a body that is not wanted, up to 16 times the limit.
 
         Most clients read no answer before they have sent everything.
         """
@@ -289,31 +430,55 @@ class Handler(BaseHTTPRequestHandler):
         while remaining > 0 and (piece := self.rfile.read(min(remaining, 1 << 16))):
             remaining -= len(piece)
 
-    def send_head(self, status, content_type, headers=()):
-        self.send_response(status)
-        self.send_header("Content-Type", content_type)
-        self.send_header("Cache-Control", "no-store")
-        self.send_header("X-Content-Type-Options", "nosniff")
-        for name, value in headers:
-            self.send_header(name, value)
+    def head(self, status, headers=()):
+        """The status line and the headers of an answer, as bytes."""
+        self.head_sent = True
+        headers = [("Server", "tok2chat"), ("Date", self.date_time_string()),
+                   ("Cache-Control", "no-store"), ("X-Content-Type-Options", "nosniff"),
+                   *headers, *self.cors]
         if self.close_connection:
-            self.send_header("Connection", "close")
-        self.end_headers()
+            headers.append(("Connection", "close"))
+        elif self.request_version == "HTTP/1.0":
+            headers.append(("Connection", "keep-alive"))
+        lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}"]
+        lines += [f"{name}: {value}" for name, value in headers]
+        return "\r\n".join([*lines, "", ""]).encode("latin-1")
 
     def send(self, status, body, content_type="application/json", headers=()):
         """Send a whole answer. body: bytes, or an object that becomes JSON."""
         if not isinstance(body, bytes):
             body = json.dumps(body).encode()
-        headers = [("Content-Length", str(len(body))), *headers]
+        headers = [("Content-Type", content_type), ("Content-Length", str(len(body))), *headers]
         if status == 429:
             headers.append(("Retry-After", "1"))
-        self.send_head(status, content_type, headers)
+        data = self.head(status, headers)
         if self.command != "HEAD":
-            self.wfile.write(body)
+            data += body
+        self.wfile.write(data)
+
+    def send_failure(self, error):
+        """Send an ApiError, if the head of another answer has not gone out."""
+        if self.head_sent:
+            # A stream that ends without its last chunk is an error for the client.
+            self.close_connection = True
+            return
+        try:
+            # Closing a connection with unread bytes may take the answer from the client.
+            if self.body_unread:
+                self.read_data()
+        except ApiError:
+            pass
+        except OSError:
+            return
+        try:
+            self.send(error.status, error.body)
+        except OSError:
+            self.close_connection = True
 
     def send_error(self, code, message=None, explain=None):
         """For what http.server itself refuses, such as a malformed request line."""
         self.close_connection = True
+        self.cors = ()
         self.send(code, ApiError(code, message or "bad request").body)
 
     def complete(self, chat):
@@ -328,7 +493,12 @@ class Handler(BaseHTTPRequestHandler):
                                server.cfg.max_tokens, server.settings)
         job = Job(request, server.cfg.time_limit)
         answer = Answer(request, server.tok, server.model)
-        server.worker.submit(job)
+        if request.max_tokens:
+            server.worker.submit(job)
+        else:
+            # The prompt alone comes back.
+            for index in range(request.size):
+                job.events.put((index, [], "length"))
         try:
             if request.stream:
                 self.stream(job, answer)
@@ -368,27 +538,41 @@ class Handler(BaseHTTPRequestHandler):
         """Send the answer as server-sent events, piece by piece.
 
         An error on the way is sent as an event as well, because the status has gone out already.
+        Each piece is a chunk (RFC 9112, 7.1), so that a client can tell the end of the answer from
+        the end of this server. A client of HTTP/1.0 knows no chunks.
         """
-        # The end of the stream is the end of the connection.
-        self.close_connection = True
-        self.send_head(200, "text/event-stream")
+        chunked = self.request_version != "HTTP/1.0"
+        headers = [("Content-Type", "text/event-stream"),
+                   # nginx would collect the pieces.
+                   ("X-Accel-Buffering", "no")]
+        if chunked:
+            headers.append(("Transfer-Encoding", "chunked"))
+        else:
+            self.close_connection = True
 
-        def send_events(chunks):
-            events = [b"data: " + json.dumps(chunk).encode() + b"\n\n" for chunk in chunks]
-            self.wfile.write(b"".join(events))
+        def piece(objects, end=b""):
+            events = [b"data: " + json.dumps(o).encode() + b"\n\n" for o in objects]
+            data = b"".join(events) + end
+            if chunked and data:
+                return b"%x\r\n%s\r\n" % (len(data), data)
+            return data
 
-        send_events(answer.first_chunks())
+        self.wfile.write(self.head(200, headers) + piece(answer.first_chunks()))
+        last_chunk = b"0\r\n\r\n" if chunked else b""
         try:
             for news in self.news(job, answer):
                 chunks = answer.chunks(news)
                 if chunks:
-                    send_events(chunks)
+                    self.wfile.write(piece(chunks))
                     time.sleep(FLUSH_SECONDS)
         except ApiError as e:
-            send_events([e.body])
+            self.wfile.write(piece([e.body]) + last_chunk)
             return
-        send_events(answer.last_chunks())
-        self.wfile.write(b"data: [DONE]\n\n")
+        self.wfile.write(piece(answer.last_chunks(), b"data: [DONE]\n\n") + last_chunk)
+
+
+def too_large(length):
+    return ApiError(413, f"the body has {length} bytes, the limit is {MAX_BODY}", "body_too_large")
 
 
 def is_address(name):
@@ -410,7 +594,7 @@ class Server(ThreadingHTTPServer):
     request_queue_size = 128
 
     def __init__(self, engine, tok, cfg, settings, model):
-        """OSError if the address can't be bound.
+        """OSError if the address can't be bound, ValueError if --allow_origin names no site.
 
         cfg: the Config of chat.py. model: the name of the model.
         settings: {field of Sampling: value}, used where a request leaves a field out.
@@ -426,6 +610,10 @@ class Server(ThreadingHTTPServer):
         self.settings = settings
         self.model = model
         self.created = int(time.time())
+        # Names by which others know this server, with a port if one is written there.
+        self.public_names = set(re.findall("[^ ,]+", cfg.allow_host.lower()))
+        self.names = {"localhost"} | {re.sub(r":\d+$", "", name) for name in self.public_names}
+        self.origins = read_origins(cfg.allow_origin)
         self.page = Path(__file__).with_name("page.html").read_bytes()
         self.page_headers = [("Content-Security-Policy", content_security_policy(self.page)),
                              ("Referrer-Policy", "no-referrer")]
@@ -458,6 +646,16 @@ class Server(ThreadingHTTPServer):
         # The threads of the connections may still be writing the last bytes.
         while self.requests and time.monotonic() < end:
             time.sleep(0.01)
+
+
+def read_origins(text):
+    """The sites of --allow_origin, in lower case and as browsers send them, or {"*"}."""
+    origins = {origin.rstrip("/") for origin in re.findall("[^ ,]+", text.lower())}
+    for origin in origins:
+        if not re.fullmatch(r"\*|null|[a-z][a-z0-9+.-]*://[^/]+", origin):
+            raise ValueError(f"--allow_origin {origin}: expected sites like https://example.com "
+                             f"or http://localhost:3000, separated by commas, or * for all")
+    return origins
 
 
 def content_security_policy(page):

@@ -1,6 +1,7 @@
 """server.py: the protocol over HTTP, many requests as one batch, limits, safety."""
 import http.client
 import json
+import random
 import signal
 import socket
 import subprocess
@@ -11,8 +12,10 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
+import talk.engine
 from talk.engine import Engine, add_text, parse_answer
 from talk.openai_protocol import content_of
+from talk.server import Handler
 from toy import ROOT
 from toy_chat import Scripted, byte_tokenizer, prompt, tiny_model
 from toy_server import SETTINGS, USER, Client, watch_submit
@@ -127,14 +130,33 @@ def test_completions(client):
     assert len(reply["choices"]) == 4 and reply["usage"]["prompt_tokens"] == 6
 
 
-def test_tool_calls_stand_apart_and_go_back_as_they_came(monkeypatch):
+def tool_caller():
+    """A server whose model answers "is ", calls Python with 6*7, and ends with "!"."""
     tok = byte_tokenizer()
     engine = Engine(tiny_model(seq_len=512), tok)
     script = [*tok.encode("is "), tok.special("<|python_start|>"), *tok.encode("6*7"),
               tok.special("<|python_end|>"), *[0] * 4, *tok.encode("!"),
               tok.special("<|assistant_end|>")]
     engine.decoder = Scripted(engine, script, 6)
-    client = Client(engine, tok)
+    return Client(engine, tok)
+
+
+def test_fields_of_our_own_come_only_when_asked_for():
+    client = tool_caller()
+    message = first_message(client.chat(include_parts=False)[1])
+    assert message == dict(role="assistant", content="is 42!", refusal=None)
+    deltas = []
+    for event in client.events(include_parts=False):
+        deltas.append(event["choices"][0]["delta"])
+    assert set().union(*deltas) == {"role", "content"}
+    assert "".join(delta.get("content", "") for delta in deltas) == "is 42!"
+    client.close()
+
+
+def test_tool_calls_stand_apart_and_go_back_as_they_came(monkeypatch):
+    client = tool_caller()
+    tok = client.tok
+    engine = client.engine
     message = first_message(client.chat()[1])
     parts = [dict(type="text", text="is "), dict(type="python", text="6*7"),
              dict(type="python_output", text="42"), dict(type="text", text="!")]
@@ -179,16 +201,29 @@ def test_what_a_user_types_is_text(client, monkeypatch):
     (dict(messages="hi"), 400, "messages"),
     (dict(messages=[1]), 400, "messages[0]"),
     (dict(messages=[dict(role="bot", content="x")]), 400, "role"),
-    (dict(messages=[dict(role="user", content=None)]), 400, "content"),
-    (dict(messages=[dict(role="assistant", content="x")]), 400, "role"),
-    (dict(messages=USER + [dict(role="assistant", content="x")]), 400, "last"),
-    (dict(messages=USER * 2), 400, "role"),
-    (dict(messages=[dict(role="system", content="x")]), 400, "role"),
+    (dict(messages=[dict(role="user")]), 400, "content"),
+    (dict(messages=[dict(role="user", content=5)]), 400, "content"),
+    (dict(messages=[dict(role="user", content=[dict(type="image_url")])]), 400, "type text"),
     (dict(messages=USER, temperature="hot"), 400, "temperature"),
     (dict(messages=USER, temperature=-1), 400, "temperature"),
     (b'{"messages": [{"role": "user", "content": "x"}], "temperature": NaN}', 400, "temperature"),
     (dict(messages=USER, top_p=2), 400, "top_p"),
     (dict(messages=USER, top_k=0.5), 400, "top_k"),
+    (dict(messages=USER, top_k=-2), 400, "top_k"),
+    (dict(messages=USER, presence_penalty=3), 400, "presence_penalty"),
+    (b'{"messages": [{"role": "user", "content": "x"}], "max_tokens": 1e400}', 400, "max_tokens"),
+    (b'{"messages": [{"role": "user", "content": "x"}], "seed": -Infinity}', 400, "seed"),
+    (dict(messages=USER, max_tokens=-5), 400, "max_tokens"),
+    (dict(messages=USER, stream="false"), 400, "stream is"),
+    (dict(messages=USER, stream=0), 400, "stream is"),
+    (dict(messages=USER, stream_options=dict(include_usage="yes")), 400, "include_usage"),
+    (dict(messages=USER, stream_options=dict(include_useage=True)), 400, "include_useage"),
+    (dict(messages=USER, temprature=0.5), 400, "did you mean temperature"),
+    (dict(messages=USER, maxTokens=5), 400, "did you mean max_tokens"),
+    (dict(messages=USER, **{"top-p": 0.5}), 400, "did you mean top_p"),
+    (dict(messages=USER, **{"x" * 100000: 0.5}), 400, "no such option"),
+    (dict(messages=USER, best_of=3), 400, "best_of"),
+    (dict(messages=USER, mirostat=2), 400, "mirostat"),
     (dict(messages=USER, n=0), 400, "n is 0"),
     (dict(messages=USER, n=1000), 400, "n is 1000"),
     (dict(messages=USER, max_tokens=0), 400, "max_tokens"),
@@ -196,7 +231,8 @@ def test_what_a_user_types_is_text(client, monkeypatch):
     (dict(messages=USER, seed="x"), 400, "seed"),
     (dict(messages=USER, stop=[""]), 400, "stop"),
     (dict(messages=USER, stop=5), 400, "stop"),
-    (dict(messages=USER, stop=["x"] * 9), 400, "stop"),
+    (dict(messages=USER, stop=["x"] * 999), 400, "stop"),
+    (dict(messages=USER, stop=["x" * 99999]), 400, "stop"),
     (dict(messages=USER, tools=[dict(type="function")]), 400, "tools"),
     (dict(messages=USER, logprobs=True), 400, "logprobs"),
     (dict(messages=USER, response_format=dict(type="json_object")), 400, "response_format"),
@@ -351,6 +387,100 @@ def test_shutdown_finishes_what_is_running(out):
         socket.create_connection(("127.0.0.1", port))
 
 
+# ---- one request never harms another ----
+
+def strange_number(rng):
+    """A number as a JSON text: denormal, huge, negative, NaN, or as people write them."""
+    return rng.choice([
+        lambda: f"{rng.choice([1, -1])}e{rng.randint(-330, 330)}",
+        lambda: f"1e{rng.randint(-46, -30)}",
+        lambda: str(rng.uniform(-2, 2)),
+        lambda: str(rng.randint(-3, 300)),
+        lambda: rng.choice(["NaN", "Infinity", "-Infinity", "-0.0", "0", "1.0", "null", "true",
+                            "1" * 400, "5e-324", "1e-40", "1e-39", "1e38", "3.5e38"])])()
+
+
+def test_settings_at_random_harm_nobody():
+    """Denormals and NaN among them, beside honest texts: these get the answers they get alone."""
+    client = Client()
+    rng = random.Random(0)
+    names = ["temperature", "top_k", "top_p", "min_p", "repetition_penalty", "presence_penalty",
+             "frequency_penalty", "seed", "max_tokens", "n"]
+
+    def strange(settings):
+        fields = [f'"{name}": {number}' for name, number in settings.items()]
+        body = '{"messages": [{"role": "user", "content": "q"}], %s}' % ", ".join(fields)
+        return client.ask("/v1/chat/completions", body.encode())[0]
+
+    def honest(i):
+        settings = [dict(temperature=0), dict(seed=i, top_p=0.9)][i % 2]
+        return first_message(client.chat(max_tokens=20, **settings)[1])["parts"]
+
+    with ThreadPoolExecutor(12) as pool:
+        statuses = []
+        answers = []
+        for i in range(160):
+            drawn = rng.sample(names, rng.randint(1, 3))
+            settings = {name: strange_number(rng) for name in drawn}
+            statuses.append(pool.submit(strange, settings))
+            if i % 4 == 0:
+                answers.append(pool.submit(honest, i // 4 % 2))
+        statuses = [future.result() for future in statuses]
+        answers = [future.result() for future in answers]
+    assert set(statuses) <= {200, 400, 429} and statuses.count(200) > 30
+    assert statuses.count(400) > 30
+    assert answers == [expected(max_tokens=20, temperature=0)[0],
+                       expected(max_tokens=20, seed=1, top_p=0.9)[0]] * 20
+    assert client.idle()
+    client.close()
+
+
+@pytest.mark.parametrize("place", ["sample", "accept", "forward", "give_row"])
+def test_an_error_in_a_step_ends_only_the_text_that_caused_it(place, monkeypatch, capfd):
+    client = Client(max_tokens=20)
+    engine = client.engine
+    next_ids = engine.decoder.next
+
+    def slow(*args):
+        time.sleep(0.01)
+        return next_ids(*args)
+
+    engine.decoder.next = slow
+    answers = [first_message(client.chat(seed=i, temperature=1)[1]) for i in range(4)]
+    bad = prompt(client.tok, "bad")
+
+    def is_bad(*args):
+        if place == "sample":
+            return any(generation.ids[:len(bad)] == bad for generation in args[1])
+        if place == "forward":
+            return args[0][0][:len(bad) - 1] == bad[:-1]
+        return args[0].ids[:len(bad)] == bad
+
+    owner = {"sample": talk.engine, "forward": engine.decoder}.get(place, engine)
+    original = getattr(owner, place)
+
+    def broken(*args, **kwargs):
+        if is_bad(*args):
+            raise RuntimeError("nonsense")
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(owner, place, broken)
+
+    with ThreadPoolExecutor(8) as pool:
+        honest = [pool.submit(client.chat, seed=i, temperature=1) for i in range(4)]
+        # All of them run when the bad ones come.
+        while client.server.worker.load < 4:
+            time.sleep(0.001)
+        bad_ones = [pool.submit(client.chat, "bad", seed=i) for i in range(4)]
+    assert [first_message(future.result()[1]) for future in honest] == answers
+    for future in bad_ones:
+        status, reply = future.result()
+        assert status == 500 and reply["error"]["code"] == "engine_error"
+    assert client.idle()
+    assert "nonsense" in capfd.readouterr().err
+    client.close()
+
+
 # ---- safety ----
 
 @pytest.mark.parametrize("names", ["my.box,other.box", "other.box, My.box", ""])
@@ -437,11 +567,15 @@ def test_the_page_carries_its_policy(client):
 
 # ---- the official client ----
 
+def official_client(client):
+    openai = pytest.importorskip("openai")
+    return openai, openai.OpenAI(base_url=f"http://127.0.0.1:{client.port}/v1", api_key="none",
+                                 max_retries=0)
+
+
 @pytest.mark.slow
 def test_the_openai_client(client):
-    openai = pytest.importorskip("openai")
-    api = openai.OpenAI(base_url=f"http://127.0.0.1:{client.port}/v1", api_key="none",
-                        max_retries=0)
+    openai, api = official_client(client)
     assert [model.id for model in api.models.list()] == ["tiny"]
     reply = api.chat.completions.create(model="tiny", messages=USER, temperature=0,
                                         max_completion_tokens=20)
@@ -460,3 +594,41 @@ def test_the_openai_client(client):
         api.chat.completions.create(model="tiny", messages=USER, temperature=-1)
     with pytest.raises(openai.NotFoundError, match="gpt-5"):
         api.chat.completions.create(model="gpt-5", messages=USER)
+
+
+@pytest.mark.slow
+def test_the_openai_clients_own_stream_puts_the_answer_together(monkeypatch):
+    """Also an answer with a tool call, whose parts it could not add up."""
+    client = tool_caller()
+    _, api = official_client(client)
+    with api.chat.completions.stream(model="tiny", messages=USER) as stream:
+        kinds = [event.type for event in stream]
+        whole = stream.get_final_completion()
+    assert whole.choices[0].message.content == "is 42!"
+    assert whole.choices[0].finish_reason == "stop" and "content.done" in kinds
+    message = api.chat.completions.create(model="tiny", messages=USER).choices[0].message
+    assert message.content == "is 42!" and not message.model_extra
+    client.close()
+
+
+@pytest.mark.slow
+def test_a_server_that_dies_in_a_stream_is_an_error_for_the_openai_client(monkeypatch):
+    client = Client()
+    endless(client)
+    openai, api = official_client(client)
+    news = Handler.news
+
+    def broken(self, job, answer):
+        yield from [next(news(self, job, answer))]
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(Handler, "news", broken)
+    with pytest.raises((openai.APIConnectionError, httpx_errors())):
+        list(api.chat.completions.create(model="tiny", messages=USER, stream=True))
+    client.close()
+
+
+def httpx_errors():
+    """The error that the client of this version lets through from below."""
+    module = sys.modules.get("httpx2") or sys.modules["httpx"]
+    return module.TransportError

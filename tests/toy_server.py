@@ -49,12 +49,14 @@ class Client:
         return response.status, text.decode()
 
     def chat(self, text="hi", **body):
+        """Ask one question and have the answer in parts, as the page has it."""
         messages = [dict(role="user", content=text)]
-        return self.ask("/v1/chat/completions", dict(messages=messages, **body))
+        return self.ask("/v1/chat/completions",
+                        dict(messages=messages, include_parts=True) | body)
 
     def events(self, **body):
         """Send a streaming request. -> its parsed events"""
-        body = dict(messages=USER, stream=True) | body
+        body = dict(messages=USER, stream=True, include_parts=True) | body
         status, text = self.ask("/v1/chat/completions", body)
         assert status == 200 and text.endswith("data: [DONE]\n\n")
         return [json.loads(event.removeprefix("data: ")) for event in text.split("\n\n")[:-2]]
