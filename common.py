@@ -106,7 +106,7 @@ class Tokenizer:
         # Invalid UTF-8 becomes U+FFFD.
         return self.enc.decode(ids)
 
-    def render_conversation(self, conversation, max_tokens=None):
+    def render_conversation(self, conversation, max_tokens=None, unlearned=0):
         """-> (ids, mask), two lists of one length; mask is 1 where the model learns to speak:
 
             <|bos|> <|user_start|> hi <|user_end|> <|assistant_start|> hello <|assistant_end|>
@@ -114,6 +114,7 @@ class Tokenizer:
 
         Every piece is encoded by itself, and its ids and its mask are added together, so that no
         text can shift the mask.
+        A message or a part with "learn": False is context: its mask is `unlearned`.
         max_tokens cuts the end off; a cut answer then has no <|assistant_end|> to learn.
         """
         ids = [self.special("<|bos|>")]
@@ -132,16 +133,18 @@ class Tokenizer:
                 continue
             add([self.special("<|assistant_start|>")], 0)
             parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
+            spoken = 1
             for part in parts:
                 part_ids = self.encode(part["text"])
                 if part["type"] != "text":
                     start, end = PART_TOKENS[part["type"]]
                     part_ids = [self.special(start)] + part_ids + [self.special(end)]
+                learn = message.get("learn", True) and part.get("learn", True)
+                spoken = 1 if learn else unlearned
                 # A tool's result comes from Python at chat time: the model must not learn it.
-                learn = 0 if part["type"] == "python_output" else 1
-                add(part_ids, learn)
+                add(part_ids, 0 if part["type"] == "python_output" else spoken)
             # Without this target the model would never learn to stop.
-            add([self.special("<|assistant_end|>")], 1)
+            add([self.special("<|assistant_end|>")], spoken)
         return ids[:max_tokens], mask[:max_tokens]
 
     def render_for_completion(self, conversation):
@@ -545,9 +548,10 @@ def digest(data):
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-STAGES = ["pretrain", "midtrain", "sft", "dpo", "distill"]
+STAGES = ["pretrain", "midtrain", "sft", "dpo", "distill", "rl"]
 # The stage whose checkpoint a stage starts from.
-BASES = {"midtrain": "pretrain", "sft": "midtrain", "dpo": "sft", "distill": "sft"}
+BASES = {"midtrain": "pretrain", "sft": "midtrain", "dpo": "sft", "distill": "sft",
+         "rl": "distill"}
 
 
 def find_checkpoint(out, stage):
@@ -581,10 +585,12 @@ def trained_anew(out, stage):
     from stage to stage, so a stage in between may also be the one that is too old.
     """
     while stage in BASES:
-        base = BASES[stage]
+        settings = read_meta(Path(out, stage)).get("settings", {})
+        # rl.py may have started from another stage.
+        base = settings.get("base", BASES[stage])
         if not Path(out, base, "meta.json").exists():
             break
-        start = read_meta(Path(out, stage)).get("settings", {}).get("start")
+        start = settings.get("start")
         if start and start != digest(read_meta(Path(out, base))):
             return base
         stage = base

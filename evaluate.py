@@ -25,7 +25,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from common import find_checkpoint, load_checkpoint, read_meta
+from common import find_checkpoint, load_checkpoint, read_meta, trained_anew
 from data.demo.identity import Identity
 from data.documents import list_files, read_documents
 from data.mixtures import open_source
@@ -61,7 +61,7 @@ class Config:
     max_rows: int = 0                 # answers generated at once; 0: 64, on a GPU 128
     show: int = 2                     # conversations to print per task, and as many wrong ones
     json: bool = False                # print one JSON object and nothing else
-    report: bool = False              # evaluate sft, dpo, distill and write out/report.md
+    report: bool = False              # evaluate sft, dpo, distill (and rl): out/report.md
     seed: int = 0                     # of sampling
     device: str = "auto"              # auto, cpu, cuda or mps
     dtype: str = "auto"               # compute dtype: auto, float32 or bfloat16
@@ -385,7 +385,7 @@ def written(parts):
 # The report at the end of run.sh
 
 def write_report(cfg, tasks, env):
-    """Evaluate the last three stages and write out/report.md and out/report.json."""
+    """Evaluate the last stages and write out/report.md and out/report.json."""
     out = Path(cfg.out)
     core = {name: task for name, task in tasks.items() if name in CORE}
     tasks = {name: task for name, task in tasks.items() if name not in CORE}
@@ -393,7 +393,11 @@ def write_report(cfg, tasks, env):
     if core:
         # CORE's prompts are text to continue, which is what a base model does.
         reports["pretrain"], _ = evaluate_stage(out / "pretrain", core, cfg, env, env.print)
-    for stage in REPORTED:
+    stages = list(REPORTED)
+    # rl.py is no part of run.sh, and what it made may be older than what it started from.
+    if (out / "rl/meta.json").exists() and not trained_anew(out, "rl"):
+        stages.append("rl")
+    for stage in stages:
         reports[stage], transcripts = evaluate_stage(out / stage, tasks, cfg, env, env.print)
     if env.rank == 0:
         text = report_text(out, reports, transcripts, env)
@@ -407,6 +411,7 @@ def report_text(out, reports, transcripts, env):
 
     reports: {stage: report of evaluate_stage}. transcripts: those of the last stage.
     """
+    stages = [stage for stage in reports if stage != "pretrain"]
     bpb = logged_values(out / "pretrain", "val_bpb")
     ranked = logged_values(out / "dpo", "val_accuracy")
     lines = [f"Bits per byte of held-out text: {bpb[0]:.3f} before pretraining, "
@@ -417,18 +422,18 @@ def report_text(out, reports, transcripts, env):
         lines.append(f"CORE of the pretrained model: {core}.")
 
     rows = []
-    for name, result in reports[REPORTED[0]]["tasks"].items():
-        results = [reports[stage]["tasks"][name] for stage in REPORTED]
+    for name, result in reports[stages[0]]["tasks"].items():
+        results = [reports[stage]["tasks"][name] for stage in stages]
         rows.append([f"{name} ({result['items']})", *(percent(r["accuracy"]) for r in results)])
     ended = []
-    for stage in REPORTED:
+    for stage in stages:
         answered = [r for r in reports[stage]["tasks"].values() if "ended" in r]
         if answered:
             n_ended = sum(r["ended"] * r["items"] for r in answered)
             ended.append(percent(n_ended / sum(r["items"] for r in answered)))
     if ended:
         rows.append(["answers that ended by themselves", *ended])
-    lines += ["", *table(["held-out items, answered for real", *REPORTED], rows)]
+    lines += ["", *table(["held-out items, answered for real", *stages], rows)]
 
     if (out / "times.txt").exists():
         # A stage that was interrupted has several lines.
@@ -439,7 +444,7 @@ def report_text(out, reports, transcripts, env):
         lines += ["", *table(["stage", *seconds], [["seconds", *seconds.values()]])]
 
     lines += ["", f"{env.device}, {os.cpu_count()} cores, {str(env.dtype).removeprefix('torch.')}, "
-              f"torch {torch.__version__}. Conversations with {out}/distill:", "", "```"]
+              f"torch {torch.__version__}. Conversations with {out}/{stages[-1]}:", "", "```"]
     for asked in transcripts.values():
         for item, parts, _ in asked[:2]:
             answer = written(parts).replace("\n", "\n     ")

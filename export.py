@@ -66,7 +66,7 @@ CHAT_TEMPLATE = """\
 @dataclass
 class Config:
     out: str = "out"              # folder where the stages find each other
-    stage: str = ""               # pretrain, ..., distill or a checkpoint's path; empty: the newest
+    stage: str = ""               # pretrain, ..., rl or a checkpoint's path; empty: the newest
     to: str = ""                  # what to write; empty: huggingface, or model.gguf, in --out
     gguf: bool = False            # one file for llama.cpp; needs --pattern llama3, qwen2 or gpt2
     dtype: str = "float32"        # of the weights: float32 (equal logits), bfloat16 or float16

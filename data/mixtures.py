@@ -3,11 +3,12 @@ Conversations by name: `--mixture "spelling_bee:8000,mine.jsonl*2,smoltalk"` is 
 count letters, your own file twice and all of SmolTalk, shuffled. All sources are lazy. Each has a
 file of its own: data/demo/ holds what every machine can make, data/published/ what is downloaded.
 
-The split says which rows a stage sees. No row of a source is in two of them:
+The split says which rows a stage sees. No row of a source is in two of them, but for rl:
     train       midtrain.py and sft.py
     pairs       dpo.py
     prompts     distill.py; where nobody published such a split, every n-th training row is set
                 aside for it
+    rl          rl.py; of a published source these are the training rows again
     test        validation while training, and evaluate.py
 """
 import functools
@@ -19,13 +20,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data.conversations import read_conversations, read_preferences
+from data.conversations import FileRows, read_conversations, read_preferences
 from data.demo.arithmetic import Arithmetic
 from data.demo.identity import Identity
 from data.demo.python_questions import PythonQuestions
 from data.demo.spelling import SimpleSpelling, SpellingBee
 from data.documents import DOWNLOADS, list_files
-from data.lazy import Mixture, View
+from data.formats import to_conversation
+from data.grading import final_number
+from data.lazy import Lazy, Mixture, View
 from data.published.arc import ARCChallenge, ARCEasy
 from data.published.gsm8k import GSM8K
 from data.published.hh import HH
@@ -66,7 +69,7 @@ NAMES = [*MADE_HERE, *DOWNLOADED]
 OWN = (".jsonl", ".json")
 
 # The split that a stage trains on.
-SPLITS = {"midtrain": "train", "sft": "train", "dpo": "pairs", "distill": "prompts"}
+SPLITS = {"midtrain": "train", "sft": "train", "dpo": "pairs", "distill": "prompts", "rl": "rl"}
 
 # --mixture downloads: about 840,000 conversations for midtraining, 22,000 for SFT, 83,000 pairs and
 # 16,000 prompts.
@@ -77,6 +80,7 @@ DOWNLOADS_MIXTURE = {
     "dpo": "ultrafeedback,hh:20000,spelling_bee:1000,identity:1000",
     "distill": "smoltalk:9000,gsm8k,mmlu,arc_easy,arc_challenge,spelling_bee:2000,"
                "simple_spelling:1000,identity:1000",
+    "rl": "gsm8k",
 }
 # distill.py has none: it validates with some of the teacher's answers.
 DOWNLOADS_VALIDATION = {
@@ -84,6 +88,7 @@ DOWNLOADS_VALIDATION = {
     "sft": "smoltalk,mmlu:5200,gsm8k:420",
     "dpo": "ultrafeedback,hh:2000",
     "distill": "",
+    "rl": "gsm8k",
 }
 
 
@@ -241,6 +246,46 @@ def preferences(spec, split, paths=(), skip_bad_rows=False, dest=DOWNLOADS):
     return own(paths) if paths else mix(spec, own, named)
 
 
+def graded_prompts(spec, split, paths=(), skip_bad_rows=False, grade=None, dest=DOWNLOADS):
+    """Pairs (conversation, grade), chosen and read in the same way as conversations.
+
+    grade(conversation, answer) -> bool or number, for an answer as a list of parts. None: that of
+    each source. In a user's files the number behind #### of the last answer decides; a row without
+    one is a bad row. ValueError for a source that has no grade.
+    """
+    def own(files):
+        if grade:
+            rows = read_once(read_conversations, tuple(files), skip_bad_rows, need_answer=False)
+        else:
+            rows = read_once(read_problems, tuple(files), skip_bad_rows)
+        return Graded(held_out(rows, split), grade or GSM8K.grade)
+
+    def named(name, size):
+        source = open_source(name, split, size, dest)
+        # Where open_source gives a view, the class of the source still knows how to grade.
+        own_grade = getattr(DOWNLOADED.get(name, source), "grade", None)
+        if not (grade or own_grade):
+            raise ValueError(f"--mixture: the answers of {name} cannot be graded; leave it out, "
+                             f"or give a grader with --reward FILE.py:FUNCTION")
+        return Graded(source, grade or own_grade)
+
+    return own(paths) if paths else mix(spec, own, named)
+
+
+def read_problems(paths, skip_bad_rows=False):
+    """read_conversations for rows that answers can be graded against: they end in a number."""
+    def to_problem(row):
+        kind, record = to_conversation(row, need_answer=False)
+        last = record["messages"][-1]
+        if last["role"] != "assistant" or final_number(last["content"]) is None:
+            raise ValueError('no reference answer that ends in a number, as in "#### 42", so '
+                             'nothing can be graded against it; for other rewards: '
+                             '--reward FILE.py:FUNCTION')
+        return kind, record
+
+    return FileRows(paths, to_problem, "problem", skip_bad_rows)
+
+
 def mix(spec, own, named):
     """A specification -> Mixture of own([file]) for a user's files and named(name, size)."""
     sources = []
@@ -255,6 +300,8 @@ def mix(spec, own, named):
 def open_source(name, split, size=None, dest=DOWNLOADS):
     """One source by name: all its items of a split, or `size` of them."""
     if name in MADE_HERE:
+        # Until data/demo/splits.py gives reinforcement learning a share of its own (then remove).
+        split = "prompts" if split == "rl" else split
         return MADE_HERE[name](split, size)
     source = DOWNLOADED[name]
     published = published_split(name, split)
@@ -269,13 +316,16 @@ def published_split(name, split):
     """The published split of a source that holds the rows of our split; ValueError if none does."""
     files = DOWNLOADED[name].files
     prompts = PROMPTS.get(name)
-    if split == "prompts" and prompts:
+    if split == "rl":
+        # Nobody publishes problems for it alone: it sees those of training again.
+        split = "train"
+    elif split == "prompts" and prompts:
         split = "train" if isinstance(prompts, int) else prompts
     if split not in files:
         if "pairs" in files:
             stages = "dpo.py"
         elif "train" in files:
-            stages = "midtrain.py, sft.py and distill.py"
+            stages = "midtrain.py, sft.py, distill.py and rl.py"
         else:
             stages = "evaluate.py"
         raise ValueError(f"--mixture: {name} has nothing for this stage, it is for {stages}")
@@ -322,3 +372,17 @@ class Pairs:
 
     def __getitem__(self, i):
         return self.source.pair(range(len(self))[i])
+
+
+class Graded(Lazy):
+    """Pairs (conversation, grade) of a source of conversations."""
+
+    def __init__(self, source, grade):
+        self.source = source
+        self.grade = grade
+
+    def __len__(self):
+        return len(self.source)
+
+    def get(self, i):
+        return self.source[i], self.grade

@@ -8,8 +8,8 @@ import pytest
 from toy import ROOT
 
 ROOMS = ["train", "talk", "data"]
-SCRIPTS = ["tokenizer", "pretrain", "midtrain", "sft", "dpo", "distill", "evaluate", "export",
-           "chat"]
+SCRIPTS = ["tokenizer", "pretrain", "midtrain", "sft", "dpo", "distill", "rl", "evaluate",
+           "export", "chat"]
 TOP = {".ci", ".gitignore", "LICENSE", "README.md", "common.py", "data", "dev", "machine.py",
        "pyproject.toml", "run.sh", "talk", "tests", "train", *(f"{name}.py" for name in SCRIPTS)}
 

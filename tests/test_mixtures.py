@@ -12,6 +12,7 @@ import torch
 import distill
 import dpo
 import midtrain
+import rl
 import sft
 from common import GPT, save_checkpoint
 from data.lazy import Lazy
@@ -25,6 +26,7 @@ from data.mixtures import (
     conversations,
     describe_files,
     every_nth,
+    graded_prompts,
     held_out,
     open_source,
     parse_mixture,
@@ -35,7 +37,7 @@ from machine import Env
 from pretrain import init_weights, model_config
 from toy import ROOT, chat, fails_with_one_line, run_script, write_jsonl, write_tokenizer
 
-STAGES = {"midtrain": midtrain, "sft": sft, "dpo": dpo, "distill": distill}
+STAGES = {"midtrain": midtrain, "sft": sft, "dpo": dpo, "distill": distill, "rl": rl}
 
 
 @pytest.fixture(scope="module")
@@ -88,8 +90,9 @@ def test_prompts_and_training_rows_share_nothing_and_lose_nothing(disk):
 
 def test_a_source_of_another_stage_is_refused(disk):
     for name, split, stage in [("ultrafeedback", "train", "dpo.py"), ("hh", "prompts", "dpo.py"),
+                               ("ultrafeedback", "rl", "dpo.py"),
                                ("humaneval", "train", "evaluate.py"),
-                               ("gsm8k", "pairs", "midtrain.py, sft.py and distill.py")]:
+                               ("gsm8k", "pairs", "midtrain.py, sft.py, distill.py and rl.py")]:
         reason = f"{name} has nothing for this stage, it is for {stage}"
         with pytest.raises(ValueError, match=reason):
             open_source(name, split, dest=disk)
@@ -123,6 +126,44 @@ def test_a_mixture_reads_names_sizes_epochs_and_own_files(disk, tmp_path):
     pairs = preferences("ultrafeedback:3,hh,spelling_bee:2", "pairs", dest=disk)
     assert len(pairs) == 3 + 6 + 2
     assert all(pair["chosen"] != pair["rejected"] for pair in pairs)
+
+
+def test_problems_come_with_the_grader_of_their_source(disk, tmp_path):
+    rows = [chat(f"own {i}", f"So\n#### {i}") for i in range(10)]
+    own = write_jsonl(tmp_path / "own.jsonl", rows)
+    mixture = graded_prompts(f"gsm8k:3,arithmetic:4,mmlu:2,arc_easy:2,{own}", "rl", dest=disk)
+    assert len(mixture) == 3 + 4 + 2 + 2 + 9
+    asked = [conversation["messages"][0]["content"] for conversation, _ in mixture]
+    assert sum(question.startswith("own") for question in asked) == 9
+    for conversation, grade in mixture:
+        # The reference is right, and another answer is not.
+        reference = conversation["messages"][-1]["content"]
+        if isinstance(reference, str):
+            reference = [{"type": "text", "text": reference}]
+        assert grade(conversation, reference)
+        assert not grade(conversation, [{"type": "text", "text": "I would rather not say."}])
+    # Reinforcement learning sees the training rows of a published source, and no test row.
+    train = questions(open_source("gsm8k", "train", dest=disk))
+    assert questions(open_source("gsm8k", "rl", dest=disk)) == train
+
+    with pytest.raises(ValueError, match="answers of smoltalk cannot be graded.*--reward"):
+        graded_prompts("smoltalk:2", "rl", dest=disk)
+    # A grader of one's own takes any source, and prompts without an answer.
+    grade = lambda conversation, answer: 0.5
+    assert graded_prompts("smoltalk:2", "rl", grade=grade, dest=disk)[0][1] is grade
+    prompts = write_jsonl(tmp_path / "prompts.jsonl", [{"prompt": f"say {i}"} for i in range(3)])
+    assert len(graded_prompts("", "rl", [prompts], grade=grade)) == 2
+    assert len(graded_prompts("", "test", [prompts], grade=grade)) == 1
+
+
+def test_a_problem_without_a_number_to_compare_with_is_a_bad_row(tmp_path, capsys):
+    rows = [chat("a", "#### 1"), chat("b", "seven"), {"prompt": "c"}, chat("d", "#### four"),
+            chat("e", "5\n#### 5")]
+    path = write_jsonl(tmp_path / "rows.jsonl", rows)
+    with pytest.raises(ValueError, match=f"{path}:2: no reference answer.*#### 42.*--reward"):
+        graded_prompts("", "rl", [path])
+    assert len(graded_prompts("", "rl", [path], skip_bad_rows=True)) == 1
+    assert "skipped 3 bad rows of 5" in capsys.readouterr().err
 
 
 # --------------------------------------------------------------------------------------------------
@@ -274,8 +315,11 @@ def write_checkpoints(out, *stages):
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_bad_row_stops_a_stage_unless_it_is_to_be_skipped(stage, tmp_path):
-    write_checkpoints(tmp_path, "pretrain", "midtrain", "sft", "dpo")
-    if stage == "dpo":
+    write_checkpoints(tmp_path, "pretrain", "midtrain", "sft", "dpo", "distill")
+    if stage == "rl":
+        good = json.dumps(chat("one?", "#### 1"))
+        bad = json.dumps(chat("one?", "two"))
+    elif stage == "dpo":
         good = json.dumps(dict(prompt="one?", chosen="two", rejected="three"))
         bad = '{"chosen": "a", "rejected": "b"}'
     else:
@@ -284,7 +328,11 @@ def test_a_bad_row_stops_a_stage_unless_it_is_to_be_skipped(stage, tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_text("\n".join([good] * 30 + [bad] + [good] * 30) + "\n")
     argv = [f"{stage}.py", "--out", tmp_path, "--data", path, "--steps", 1,
-            "--tokens_per_step", 128, "--dtype", "float32", "--no-compile"]
+            "--dtype", "float32", "--no-compile"]
+    if stage == "rl":
+        argv += ["--max_tokens", 4, "--prompts_per_step", 2]
+    else:
+        argv += ["--tokens_per_step", 128]
     if stage == "distill":
         argv += ["--temperature", 1]
     result = run_script(*argv, log=tmp_path / "log")
