@@ -398,9 +398,20 @@ def reply(conversation, engine, tok, max_tokens):
 
 
 def fit_record(record, engine, tok, max_tokens):
-    """A conversation -> the ids that the answer follows, and the number of turns left out."""
-    return fit(record["messages"], max_tokens, engine.max_len,
-               lambda messages: tok.render_for_completion({"messages": messages}))
+    """A conversation -> the ids that the answer follows, and the number of turns left out.
+
+    ValueError if the last question alone is too long.
+    """
+    def render(messages):
+        return tok.render_for_completion({"messages": messages})
+
+    messages, dropped = fit(record["messages"], max_tokens, engine.max_len,
+                            lambda messages: len(render(messages)))
+    ids = render(messages)
+    if len(ids) >= engine.max_len:
+        raise ValueError(f"the message takes {len(ids)} tokens, there is room for "
+                         f"{engine.max_len - 1}: shorten it")
+    return ids, dropped
 
 
 def make_record(system, messages):
