@@ -328,15 +328,14 @@ class Handler(BaseHTTPRequestHandler):
 
     def check_key(self):
         """ApiError 401 without the key of --api_key."""
-        key = self.server.cfg.api_key.strip()
+        keys = self.server.keys
         scheme, _, given = self.headers.get("Authorization", "").partition(" ")
-        # http.server takes every byte of a header for a character. Clients send a key in UTF-8, or
-        # as it does.
-        given = given.strip().encode("latin-1")
-        expected = [key.encode(), key.encode("latin-1", errors="replace")]
+        # http.server takes every byte of a header for a character. This strips no more than the
+        # spaces, because other bytes of a key may look like white space in that way.
+        given = given.strip(" ").encode("latin-1")
         # This comparison takes equally long wherever the first difference is.
-        right = [hmac.compare_digest(given, one) for one in expected]
-        if key and not (scheme.lower() == "bearer" and any(right)):
+        right = [hmac.compare_digest(given, key) for key in keys]
+        if keys and not (scheme.lower() == "bearer" and any(right)):
             raise ApiError(401, "the API key is missing or wrong: send the header "
                                 "Authorization: Bearer KEY", "invalid_api_key")
 
@@ -614,6 +613,7 @@ class Server(ThreadingHTTPServer):
         self.public_names = set(re.findall("[^ ,]+", cfg.allow_host.lower()))
         self.names = {"localhost"} | {re.sub(r":\d+$", "", name) for name in self.public_names}
         self.origins = read_origins(cfg.allow_origin)
+        self.keys = encodings(cfg.api_key)
         self.page = Path(__file__).with_name("page.html").read_bytes()
         self.page_headers = [("Content-Security-Policy", content_security_policy(self.page)),
                              ("Referrer-Policy", "no-referrer")]
@@ -646,6 +646,18 @@ class Server(ThreadingHTTPServer):
         # The threads of the connections may still be writing the last bytes.
         while self.requests and time.monotonic() < end:
             time.sleep(0.01)
+
+
+def encodings(key):
+    """The bytes that clients may send for --api_key: UTF-8, or Latin-1 where that has all of it."""
+    key = key.strip(" ")
+    if not key:
+        return []
+    found = [key.encode(errors="surrogateescape")]
+    try:
+        return found + [key.encode("latin-1")]
+    except UnicodeEncodeError:
+        return found
 
 
 def read_origins(text):

@@ -1,9 +1,13 @@
 """server.py: the protocol over HTTP, many requests as one batch, limits, safety."""
 import http.client
 import json
+import os
 import random
+import re
+import shutil
 import signal
 import socket
+import socketserver
 import subprocess
 import sys
 import time
@@ -13,6 +17,7 @@ import pytest
 import torch
 
 import talk.engine
+import talk.server
 from talk.engine import Engine, add_text, parse_answer
 from talk.openai_protocol import content_of
 from talk.server import Handler
@@ -176,6 +181,67 @@ def test_tool_calls_stand_apart_and_go_back_as_they_came(monkeypatch):
     client.close()
 
 
+@pytest.mark.parametrize("body", [
+    dict(max_tokens=3.0), dict(max_tokens=-1), dict(max_completion_tokens=-1), dict(n_predict=-1),
+    dict(top_k=-1), dict(top_k=5.0), dict(top_p=0), dict(n=2.0), dict(seed=7.0), dict(stop=None),
+    dict(stop=list("0123456789")), dict(tools=[dict(type="function")], tool_choice="none"),
+    dict(tools=[]), dict(presence_penalty=0.5, frequency_penalty=-0.5), dict(repeat_penalty=1.1),
+    dict(logit_bias={}, user="me", metadata={}, store=False, service_tier="auto", best_of=1),
+    dict(modalities=["text"], parallel_tool_calls=True, reasoning_effort="low"),
+    dict(stream=None, temperature=None, max_tokens=None, model="", echo=False)])
+def test_what_others_take_is_taken(client, body):
+    body = dict(messages=USER, max_tokens=3) | body
+    status, reply = client.ask("/v1/chat/completions", body)
+    assert status == 200, reply
+
+
+def test_minus_one_lets_the_context_limit_an_answer(client, monkeypatch):
+    calls = watch_submit(client.engine, monkeypatch)
+    client.chat(max_tokens=-1, stop=[chr(i) for i in range(1, 120)])
+    assert calls[0][1] == 512
+
+
+def test_echo_gives_the_prompt_back(client):
+    def texts(**body):
+        body = dict(prompt=["ab", "cd"], n=2, temperature=0) | body
+        reply = client.ask("/v1/completions", body)[1]
+        return [choice["text"] for choice in reply["choices"]]
+
+    plain = texts(max_tokens=5)
+    beginnings = ["ab", "ab", "cd", "cd"]
+    assert texts(max_tokens=5, echo=True) == [a + b for a, b in zip(beginnings, plain)]
+    assert texts(max_tokens=0, echo=True) == beginnings
+    ids = [client.tok.encode("ab"), client.tok.encode("cd")]
+    assert texts(prompt=ids, max_tokens=5, echo=True) == texts(max_tokens=5, echo=True)
+    status, text = client.ask("/v1/completions", dict(prompt="ab", echo=True, stream=True,
+                                                      max_tokens=5, temperature=0))
+    events = [json.loads(event[len("data: "):]) for event in text.split("\n\n")[:-2]]
+    assert "".join(event["choices"][0]["text"] for event in events) == "ab" + plain[0]
+    for bad in ([300], [[256]], [-1], [True], [], [[]], 5, None):
+        assert client.ask("/v1/completions", dict(prompt=bad))[0] == 400
+
+
+def test_a_last_assistant_message_is_continued_wherever_it_was_cut():
+    """In text, within code and within the tool's result: the answer is that of one piece."""
+    client = tool_caller()
+    client.engine.decoder.n_prompt = 6
+    whole = first_message(client.chat()[1])["parts"]
+    for n in range(1, 11):
+        cut = first_message(client.chat(max_tokens=n)[1])
+        rest = []
+        messages = [*USER, cut]
+        for event in client.events(messages=messages):
+            for part in event["choices"][0]["delta"].get("parts", []):
+                rest.append(part)
+        # What a client does with parts that go on.
+        joined = [dict(part) for part in cut["parts"]]
+        for part in rest:
+            add_text(joined, part["type"], part["text"])
+        assert [part["text"] for part in joined if part["type"] != "python_output"] == \
+            [part["text"] for part in whole if part["type"] != "python_output"]
+    client.close()
+
+
 def test_what_a_user_types_is_text(client, monkeypatch):
     """Special tokens in a message stay text, and a user can't send a tool's result."""
     calls = watch_submit(client.engine, monkeypatch)
@@ -248,6 +314,19 @@ def test_errors_have_openais_shape(client, body, status, words):
     assert set(error) == {"message", "type", "param", "code"}
     if words == "512 tokens":
         assert error["code"] == "context_length_exceeded"
+
+
+@pytest.mark.parametrize("path", [
+    "/models", "/v1/models", "/v1/models/", "//v1//models", "/v1/v1/models", "/v1/models?x=1",
+    "http://localhost/v1/models", "/models/tiny", "/v1/models/%74iny"])
+def test_an_address_with_and_without_v1(client, path):
+    assert client.ask(path)[0] == 200
+    assert client.ask(path.replace("v1/models", "v1/chat/models"))[0] in (200, 404)
+
+
+def test_chat_without_v1(client):
+    assert client.ask("/chat/completions", dict(messages=USER, max_tokens=1))[0] == 200
+    assert client.ask("/completions", dict(prompt="x", max_tokens=1))[0] == 200
 
 
 def test_addresses_and_methods(client):
@@ -507,17 +586,142 @@ def test_other_sites_are_refused(client):
         assert status == expected_status
 
 
-def test_api_key():
-    client = Client(api_key="secret ü")
-    for headers in ({}, dict(Authorization="Bearer wrong"), dict(Authorization="secret")):
-        assert client.ask("/v1/models", **headers)[0] == 401
+@pytest.mark.parametrize("key", ["secret", "sécret Å", "ключ €", "密钥 😀"])
+def test_api_key(key):
+    client = Client(api_key=key)
+    unknown = "?" * len(key)
+    for header in (None, "Bearer wrong", "Bearer", "Bearer ", key, "Basic " + key,
+                   "Bearer " + unknown, "Bearer " + key[:-1] + "?", f"Bearer {key}{key}"):
+        headers = dict(Authorization=header.encode()) if header else {}
+        for path in ("/v1/models", "/models", "/v1/v1/models", "//models", "/v1/nope"):
+            assert client.ask(path, **headers)[0] == 401
         assert client.ask("/v1/chat/completions", dict(messages=USER), **headers)[0] == 401
     assert client.ask("/health")[0] == client.ask("/")[0] == 200
+    # The name of the scheme may have any case: RFC 9110, 11.1.
+    for scheme in ("Bearer ", "bearer ", "BEARER  "):
+        assert client.ask("/v1/models", Authorization=(scheme + key).encode())[0] == 200
+    if key.isascii() or key == "sécret Å":
+        # Python's own client sends a text in Latin-1.
+        assert client.ask("/v1/models", Authorization="Bearer " + key)[0] == 200
     client.close()
 
-    client = Client(api_key="secret")
-    assert client.ask("/v1/models", Authorization="Bearer secret")[0] == 200
+
+# ---- pages of other sites, and proxies ----
+
+def headers_of(reply):
+    lines = reply.partition(b"\r\n\r\n")[0].decode().split("\r\n")[1:]
+    return dict(line.split(": ", 1) for line in lines)
+
+
+def from_page(client, origin, method="GET", path="/v1/models", extra=""):
+    request = (f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1:{client.port}\r\n"
+               f"Origin: {origin}\r\n{extra}Connection: close\r\n\r\n")
+    return exchange(client, request.encode())
+
+
+def test_pages_of_allowed_sites():
+    client = Client(allow_origin="https://App.example, http://localhost:3000/", api_key="k")
+    preflight = ("Access-Control-Request-Method: POST\r\n"
+                 "Access-Control-Request-Headers: authorization,content-type,x-stainless-os\r\n")
+    for origin in ("https://app.example", "http://localhost:3000"):
+        reply = from_page(client, origin, "OPTIONS", "/v1/chat/completions", preflight)
+        headers = headers_of(reply)
+        assert reply.startswith(b"HTTP/1.1 204 ") and reply.endswith(b"\r\n\r\n")
+        assert headers["Access-Control-Allow-Origin"] == origin and "Content-Length" not in headers
+        assert "POST" in headers["Access-Control-Allow-Methods"]
+        assert "x-stainless-os" in headers["Access-Control-Allow-Headers"]
+        # An error can be read as well.
+        for extra, status in (("Authorization: Bearer k\r\n", 200), ("", 401)):
+            reply = from_page(client, origin, extra=extra)
+            assert reply.startswith(b"HTTP/1.1 %d " % status)
+            assert headers_of(reply)["Access-Control-Allow-Origin"] == origin
+            assert headers_of(reply)["Vary"] == "Origin"
+    for origin in ("https://evil.example", "http://app.example", "https://app.example.evil",
+                   "http://localhost:3001", "null"):
+        for method in ("GET", "OPTIONS"):
+            reply = from_page(client, origin, method, extra="Authorization: Bearer k\r\n")
+            assert reply.startswith(b"HTTP/1.1 403 ")
+            assert "Access-Control-Allow-Origin" not in headers_of(reply)
     client.close()
+
+
+def test_every_site_may_be_allowed_and_none_is_by_itself(client):
+    assert from_page(client, "https://a.example", "OPTIONS").startswith(b"HTTP/1.1 403 ")
+    assert client.ask("/v1/models", method="OPTIONS")[0] == 204
+    anyone = Client(allow_origin="*")
+    for origin in ("https://a.example", "null"):
+        reply = from_page(anyone, origin)
+        assert headers_of(reply)["Access-Control-Allow-Origin"] == origin
+    # A name that somebody lets point to this address stays refused.
+    assert anyone.ask("/v1/models", Host="evil.example")[0] == 403
+    anyone.close()
+
+
+@pytest.mark.parametrize("bad", ["app.example", "https://", "https://a.example/page", "http:/a"])
+def test_sites_that_are_none(bad):
+    with pytest.raises(ValueError, match="--allow_origin"):
+        Client(allow_origin=bad)
+
+
+@pytest.mark.parametrize("origin, status", [
+    ("https://chat.example", 200), ("http://chat.example", 200), ("https://evil.example", 403),
+    ("https://chat.example:8443", 403), ("https://other.example:8443", 200),
+    ("https://chat.example.evil", 403), ("null", 403)])
+def test_behind_a_proxy_that_puts_its_own_host(origin, status):
+    """nginx by default: HTTP/1.0, the address in proxy_pass as Host, the browser's own Origin."""
+    client = Client(allow_host="chat.example,other.example:8443")
+    data = json.dumps(dict(messages=USER, max_tokens=1, stream=True)).encode()
+    reply = exchange(client, b"POST /v1/chat/completions HTTP/1.0\r\nHost: 127.0.0.1:8000\r\n"
+                             b"Connection: close\r\nContent-Type: application/json\r\n"
+                             b"Content-Length: %d\r\nOrigin: %s\r\n\r\n"
+                             % (len(data), origin.encode()), data)
+    assert reply.startswith(b"HTTP/1.1 %d " % status)
+    assert client.ask("/health", Host="other.example")[0] == 200
+    client.close()
+
+
+@pytest.mark.slow
+def test_behind_nginx(tmp_path):
+    """The configuration in the docstring of server.py, without its certificate."""
+    nginx = shutil.which("nginx", path=os.environ["PATH"] + ":/usr/sbin")
+    if nginx is None:
+        pytest.skip("needs nginx")
+    client = Client(allow_host="chat.example.com")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    block = re.search(r"    server \{.*?\n    \}\n", talk.server.__doc__, re.S)[0]
+    block = re.sub(r"listen .*", f"listen 127.0.0.1:{port};", block)
+    block = re.sub(r"ssl_.*\n", "\n", block).replace(":8000", f":{client.port}")
+    folders = "".join(f"{name}_temp_path {tmp_path};" for name in
+                      ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
+    config = tmp_path / "nginx.conf"
+    config.write_text(f"daemon off; pid {tmp_path}/pid; error_log {tmp_path}/error.log;"
+                      f"events {{}} http {{ access_log off; {folders} {block} }}")
+    process = subprocess.Popen([nginx, "-c", str(config), "-p", str(tmp_path)])
+    try:
+        for _ in range(200):
+            try:
+                connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+                connection.connect()
+                break
+            except OSError:
+                time.sleep(0.05)
+        for origin, status in [("https://chat.example.com", 200), ("https://evil.example", 403)]:
+            for stream in (False, True):
+                body = json.dumps(dict(messages=USER, max_tokens=30, stream=stream))
+                connection.request("POST", "/v1/chat/completions", body,
+                                   {"Content-Type": "application/json", "Origin": origin,
+                                    "Host": "chat.example.com"})
+                response = connection.getresponse()
+                text = response.read()
+                assert response.status == status
+                assert status != 200 or text.endswith(b"[DONE]\n\n" if stream else b"}")
+        connection.request("GET", "/", headers={"Host": "chat.example.com"})
+        assert b"<html" in connection.getresponse().read()
+    finally:
+        process.terminate()
+        process.wait(10)
+        client.close()
 
 
 def test_smuggled_and_torn_requests_end_the_connection(client):
@@ -550,6 +754,119 @@ def test_connections_are_kept_for_the_next_request(client):
         sockets.append(connection.sock)
     assert sockets[0] is sockets[1] is not None
     connection.close()
+
+
+def exchange(client, *requests):
+    """Send bytes on one connection and read until the server closes it. -> all that came"""
+    with socket.create_connection(("127.0.0.1", client.port), timeout=5) as connection:
+        connection.sendall(b"".join(requests))
+        data = b""
+        while piece := connection.recv(65536):
+            data += piece
+    return data
+
+
+CLOSE = b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+
+
+def chunked(*pieces):
+    return b"".join(b"%X\r\n%s\r\n" % (len(piece), piece) for piece in pieces)
+
+
+def test_chunked_bodies(client):
+    head = (POST + b"Content-Type: application/json\r\nTransfer-Encoding: Chunked\r\n\r\n")
+    data = json.dumps(dict(messages=USER, max_tokens=1)).encode()
+    for body in (chunked(data) + b"0\r\n\r\n",
+                 chunked(*[data[i:i + 1] for i in range(len(data))]) + b"000\r\n\r\n",
+                 b"%x;name=value\r\n%s\r\n0\r\nTrailer: x\r\n\r\n" % (len(data), data)):
+        reply = exchange(client, head, body, CLOSE)
+        # The connection is kept: the second request has its answer, too.
+        assert reply.count(b"HTTP/1.1 200 ") == 2 and b"chat.completion" in reply
+    for body, status in ((b"zz\r\n" + data, 400), (b"-5\r\n" + data, 400), (b"\r\n", 400),
+                         (b"2\r\n{}}}\r\n0\r\n\r\n", 400), (b"FFFFFFFF\r\n", 413),
+                         (chunked(b"x" * 900000, b"x" * 900000), 413),
+                         (b"0\r\n" + b"a: b\r\n" * 200 + b"\r\n", 400), (b"5" * 2000, 400)):
+        reply = exchange(client, head, body, CLOSE)
+        assert reply.startswith(b"HTTP/1.1 %d " % status) and reply.count(b"HTTP/1.1 ") == 1
+    length = b"Content-Length: %d\r\n" % len(data)
+    for lengths in (length + b"Content-Length: 1\r\n", b"Transfer-Encoding: gzip, chunked\r\n",
+                    length + b"Transfer-Encoding: chunked\r\n", b"Content-Length: +5\r\n"):
+        reply = exchange(client, POST, lengths, b"\r\n", data, CLOSE)
+        assert reply.startswith(b"HTTP/1.1 4") and reply.count(b"HTTP/1.1 ") == 1
+
+
+def test_a_get_with_a_body_is_not_two_requests(client):
+    smuggled = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    reply = exchange(client, b"GET /health HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d"
+                             b"\r\n\r\n" % len(smuggled), smuggled)
+    assert reply.count(b"HTTP/1.1 ") == 1
+
+
+def test_head_is_get_without_the_body(client):
+    for path in (b"/", b"/health", b"/v1/models", b"/nope"):
+        request = b" " + path + b" HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+        head = exchange(client, b"HEAD" + request)
+        get = exchange(client, b"GET" + request)
+        assert head.endswith(b"\r\n\r\n")
+        if path != b"/nope":
+            assert (head.split(b"Date")[0], head[-30:]) == (
+                get.split(b"Date")[0], get[:get.index(b"\r\n\r\n") + 4][-30:])
+
+
+def test_every_answer_is_one_write_without_nagle(client, monkeypatch):
+    """A second write would wait for the acknowledgement of the first, which takes 40 ms."""
+    writes = []
+    write = socketserver._SocketWriter.write
+
+    def watched(self, data):
+        writes.append(self._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+        return write(self, data)
+
+    monkeypatch.setattr(socketserver._SocketWriter, "write", watched)
+    connection = http.client.HTTPConnection("127.0.0.1", client.port, timeout=5)
+    body = json.dumps(dict(messages=USER, max_tokens=2))
+    for method, path in [("GET", "/"), ("GET", "/nope"), ("POST", "/v1/chat/completions"),
+                         ("HEAD", "/health"), ("OPTIONS", "/v1/models")] * 2:
+        writes.clear()
+        connection.request(method, path, body if method == "POST" else None,
+                           {"Content-Type": "application/json"})
+        connection.getresponse().read()
+        assert len(writes) == 1 and writes[0]
+    # A stream: the head with the opening, one write a piece, and the end.
+    body = json.dumps(dict(messages=USER, max_tokens=1, stream=True, temperature=0))
+    writes.clear()
+    connection.request("POST", "/v1/chat/completions", body, {"Content-Type": "application/json"})
+    assert connection.getresponse().read().endswith(b"[DONE]\n\n")
+    assert len(writes) == 3
+    connection.close()
+
+
+def test_streams_are_chunked_and_leave_the_connection_open(client):
+    data = json.dumps(dict(messages=USER, max_tokens=3, stream=True)).encode()
+    head = b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(data)
+    reply = exchange(client, POST, head, data, CLOSE)
+    first, second = reply.split(b"0\r\n\r\nHTTP/1.1 200 ")
+    assert b"Transfer-Encoding: chunked" in first and first.endswith(b"data: [DONE]\n\n\r\n")
+    # HTTP/1.0 has no chunks: there the connection ends with the stream.
+    reply = exchange(client, POST.replace(b"HTTP/1.1", b"HTTP/1.0"), head, data)
+    assert b"chunked" not in reply and reply.endswith(b"data: [DONE]\n\n")
+
+
+def test_a_stream_that_breaks_off_has_no_last_chunk(client, monkeypatch, capfd):
+    news = Handler.news
+
+    def broken(self, job, answer):
+        yield next(news(self, job, answer))
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(Handler, "news", broken)
+    data = json.dumps(dict(messages=USER, max_tokens=30, stream=True)).encode()
+    head = b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(data)
+    reply = exchange(client, POST, head, data, CLOSE)
+    assert b"data: {" in reply and not reply.endswith(b"0\r\n\r\n") and b"[DONE]" not in reply
+    body = dict(messages=USER, max_tokens=30)
+    assert client.ask("/v1/chat/completions", body)[1]["error"]["code"] == "server_error"
+    assert "a bug" in capfd.readouterr().err and client.idle()
 
 
 def test_the_page_carries_its_policy(client):
