@@ -122,6 +122,25 @@ def test_repetition_penalty_makes_seen_tokens_less_likely():
     assert sample(torch.tensor([[1.5, -0.1, 1.0]]), [generation]) == [2]
 
 
+def test_presence_and_frequency_penalties_count_the_answer_alone():
+    """Token 2 stands in the prompt, token 0 once in the answer, token 1 three times."""
+    for presence, frequency, expected in [
+            (0, 0, [3.0, 2.5, 1.0]), (0.5, 0, [2.5, 2.0, 1.0]), (0, 0.5, [2.5, 1.0, 1.0]),
+            (-1, 0.25, [3.75, 2.75, 1.0])]:
+        generation = Generation([2, 2, 1, 0, 1, 1], 2, 9, Sampling(
+            presence_penalty=presence, frequency_penalty=frequency))
+        logits = torch.tensor([[3.0, 2.5, 1.0]])
+        [id] = sample(logits, [generation])
+        assert logits.tolist() == [expected] and id == expected.index(max(expected))
+
+
+def test_a_frequency_penalty_ends_a_repetition():
+    engine, tok = tiny_engine()
+    [plain] = engine.generate([[5]], 60, raw=True)
+    [varied] = engine.generate([[5]], 60, raw=True, frequency_penalty=2.0)
+    assert len(set(varied)) > len(set(plain)) and plain[0] == varied[0]
+
+
 @pytest.mark.parametrize("bad", [
     dict(temperature=-1), dict(top_k=-2), dict(top_p=-0.1), dict(top_p=1.1), dict(min_p=2),
     dict(repetition_penalty=0), dict(temperature=float("nan")), dict(top_p=float("nan")),
@@ -355,6 +374,49 @@ def test_log_probabilities_are_those_of_the_plain_forward_for_what_was_sampled_a
     assert called.sampled == [1] * start + [0] * (len(output) + 2) + [1] * (
         len(called.answer) - start - len(output) - 2)
     assert len(called.logps) == sum(called.sampled)
+
+
+def test_an_error_of_one_text_is_raised_or_ends_that_one_alone(monkeypatch):
+    monkeypatch.setattr("talk.engine.run_python", lambda code: 1 / 0)
+    flat = [0]
+    for isolate in (False, True):
+        engine, tok = tiny_engine()
+        engine.isolate_errors = isolate
+        script = [tok.special("<|python_start|>"), *flat, tok.special("<|python_end|>")]
+        caller = engine.submit(prompt(tok, "call"), 30)
+        caller.ids += script[:-1]
+        caller.code = flat
+        other = engine.submit([1, 2, 3], 30, raw=True)
+        accept = engine.accept
+
+        def close_code(generation, id):
+            return accept(generation, script[-1] if generation is caller else id)
+
+        engine.accept = close_code
+        if not isolate:
+            with pytest.raises(ZeroDivisionError):
+                engine.step()
+            continue
+        assert (caller, []) in engine.step()
+        assert caller.finish == "error" and isinstance(caller.error, ZeroDivisionError)
+        while not other.finish:
+            engine.step()
+        assert other.answer == tiny_engine()[0].generate([[1, 2, 3]], 30, raw=True)[0]
+
+
+def test_code_that_was_cut_goes_on_as_code():
+    engine, tok = tiny_engine()
+    whole = prompt(tok, "q") + [tok.special("<|python_start|>"), *tok.encode("3*4")]
+    for n in range(len(whole) - 3, len(whole) + 1):
+        engine.decoder = Scripted(engine, [*whole, tok.special("<|python_end|>")][n:] + [0] * 9, n)
+        [answer] = engine.generate([whole[:n]], 20)
+        outputs = [part for part in parse_answer(tok, whole[5:n] + answer)
+                   if part["type"] == "python_output"]
+        assert outputs == [{"type": "python_output", "text": "12"}]
+    # A user can't open code, and what is closed is no code.
+    for text in ("<|python_start|>", "3*4"):
+        assert engine.open_code(prompt(tok, text)) is None
+    assert engine.open_code(whole + [tok.special("<|python_end|>"), 65]) is None
 
 
 def test_context_bounds():
