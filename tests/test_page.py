@@ -13,6 +13,7 @@ from toy_chat import Scripted, byte_tokenizer, tiny_model
 from toy_server import Client, watch_submit
 
 torch.set_num_threads(1)
+pytestmark = pytest.mark.slow
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM = next((path for path in map(shutil.which, NAMES) if path), None)
 
@@ -115,26 +116,67 @@ class Tab:
         self.js(f"[...[...document.querySelectorAll('.message')].at({message})"
                 f".querySelectorAll('button')].find(b => b.textContent === '{button}').click()")
 
+    def fill(self, field, value):
+        """Put a value into a field as typing does."""
+        self.js(f"$('{field}').value = {json.dumps(value)};"
+                f"$('{field}').dispatchEvent(new Event('input'))")
+
+    def reload(self, n_messages):
+        self.call("Page.reload")
+        time.sleep(0.3)
+        self.wait(f"document.querySelectorAll('.message').length === {n_messages} && "
+                  + self.LOADED)
+
+    def titles(self):
+        """What the list of chats shows."""
+        self.js("openPanel('chats', true)")
+        return self.js("[...document.querySelectorAll('#chats .title')].map(e => e.textContent)")
+
     def texts(self):
         return self.js("[...document.querySelectorAll('.message .text')].map(e => e.textContent)")
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(not CHROMIUM, reason="no chromium on this machine")
-def test_the_page_in_chromium(tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    if not CHROMIUM:
+        pytest.skip("no chromium on this machine")
+    browser = Browser(tmp_path_factory.mktemp("profile"))
+    yield browser
+    browser.close()
+
+
+class Site:
+    """A server whose model says one text again and again, and the tabs that show its page."""
+
+    def __init__(self, browser, script, seq_len=512, **flags):
+        self.browser = browser
+        self.tok = byte_tokenizer()
+        self.engine = Engine(tiny_model(seq_len=seq_len), self.tok)
+        if isinstance(script, str):
+            script = [*self.tok.encode(script), self.tok.special("<|assistant_end|>")]
+        self.engine.decoder = Scripted(self.engine, script, None)
+        self.client = Client(self.engine, self.tok, **dict(max_tokens=200) | flags)
+
+    def tab(self):
+        # Every server has a port of its own, and so every site a storage of its own.
+        return Tab(self.browser, f"http://127.0.0.1:{self.client.port}/")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.client.close()
+
+
+def test_a_chat_from_the_first_question_on(browser, monkeypatch):
     tok = byte_tokenizer()
-    engine = Engine(tiny_model(seq_len=512), tok)
     say = "<img src=x onerror=alert(1)>é😀"
     script = [*tok.encode(say), tok.special("<|python_start|>"), *tok.encode("6*7"),
               tok.special("<|python_end|>"), *[0] * 4, *tok.encode(" ok" + "." * 60),
               tok.special("<|assistant_end|>")]
     full_answer = say + "6*7" + "42" + " ok" + "." * 60
-    engine.decoder = Scripted(engine, script, None)
-    client = Client(engine, tok, max_tokens=200)
-    browser = Browser(tmp_path)
-    try:
-        url = f"http://127.0.0.1:{client.port}/"
-        one = Tab(browser, url)
+    with Site(browser, script) as site:
+        one = site.tab()
 
         # Text stays text, and tool calls have boxes of their own.
         one.send("<b>hello</b>")
@@ -146,7 +188,7 @@ def test_the_page_in_chromium(tmp_path, monkeypatch):
         assert boxes == ["tool python:6*7", "tool python_output:42"]
 
         # Watch a stream, then stop it. The engine stops as well.
-        engine.decoder.delay = 0.05
+        site.engine.decoder.delay = 0.05
         one.send("again")
         one.wait("document.querySelectorAll('.assistant .text')[1]?.textContent.length > 5")
         assert one.js("document.querySelector('#send').textContent") == "Stop"
@@ -154,11 +196,11 @@ def test_the_page_in_chromium(tmp_path, monkeypatch):
         one.wait_for_answers(2)
         texts = one.texts()
         assert len(texts) == 4 and 5 < len(texts[3]) < len(full_answer)
-        assert client.idle()
+        assert site.client.idle()
 
         # Two tabs are answered at once, and each has its own conversation.
-        engine.decoder.delay = 0.01
-        two = Tab(browser, url)
+        site.engine.decoder.delay = 0.01
+        two = site.tab()
         assert two.texts() == []
         two.send("from the second tab")
         one.js("document.querySelector('#send').focus()")
@@ -169,9 +211,7 @@ def test_the_page_in_chromium(tmp_path, monkeypatch):
         assert two.texts() == ["from the second tab", full_answer]
 
         # A reload keeps the conversation of the tab.
-        one.call("Page.reload")
-        time.sleep(0.3)
-        one.wait("document.querySelectorAll('.message').length === 6 && " + Tab.LOADED)
+        one.reload(6)
         assert one.texts()[:2] == ["<b>hello</b>", full_answer]
         assert one.texts()[5] == full_answer
 
@@ -194,29 +234,334 @@ def test_the_page_in_chromium(tmp_path, monkeypatch):
         one.js("document.querySelector('#theme').click()")
         assert one.js(background) != before
 
-        # The settings and the tool calls of earlier turns reach the engine.
-        calls = watch_submit(engine, monkeypatch)
+        # The settings and the tool calls of earlier turns reach the site.engine.
+        calls = watch_submit(site.engine, monkeypatch)
         one.js("document.querySelector('#show').click()")
-        for field, value in [("temperature", "0.3"), ("max_tokens", "7"), ("system", "Be kind.")]:
-            one.js(f"document.querySelector('#{field}').value = '{value}'")
-            one.js(f"document.querySelector('#{field}').dispatchEvent(new Event('input'))")
+        for field, value in [("temperature", "0.3"), ("max_tokens", "7"), ("system", "Be\nkind.")]:
+            one.fill(field, value)
         one.send("settings")
         one.wait_for_answers(3)
         [(ids, max_tokens, sampling)] = calls
         prompt = tok.decode(ids)
         assert max_tokens == 7 and sampling.temperature == 0.3
-        assert "Be kind.\n\n<b>hello</b>" in prompt and "Be kind.\n\nedited" not in prompt
+        assert "Be\nkind.\n\n<b>hello</b>" in prompt and "Be\nkind.\n\nedited" not in prompt
         assert "6*7<|python_end|><|output_start|>42<|output_end|>" in prompt
-
-        # The page fits on a small phone.
-        one.call("Emulation.setDeviceMetricsOverride", width=360, height=640, deviceScaleFactor=2,
-                 mobile=True)
-        assert one.js("document.documentElement.scrollWidth") <= 360
-        assert one.js("document.querySelector('#send').getBoundingClientRect().bottom") <= 640
 
         # A new chat begins empty.
         two.js("document.querySelector('#new').click()")
         assert two.texts() == []
-    finally:
-        browser.close()
-        client.close()
+
+
+MARKDOWN = """\
+# Title
+A **bold** and *soft* `x*y*z` word, 2*3*4 and f(*args, **kw).
+Next line.
+
+- one
+  - deeper
+* two
+
+3. three
+4. four
+
+> said
+```python
+print("**no**", `x`)
+
+# no title
+```
+#### 42
+<script>alert(1)</script> <img src=x onerror=alert(1)> [a](javascript:alert(1))
+~~~
+open"""
+
+
+def test_markdown_becomes_elements_and_html_stays_text(browser):
+    with Site(browser, MARKDOWN, max_tokens=500, seq_len=1024) as site:
+        tab = site.tab()
+        # Whatever runs on the page that the page did not bring would be reported here.
+        tab.js("window.ran = 0; window.alert = () => ran++")
+        tab.send("**question** <b>")
+        tab.wait_for_answers(1)
+        assert tab.texts()[0] == "**question** <b>"
+        shown = tab.js("""
+            [...document.querySelector('.assistant .text').children].map(
+                e => [e.tagName, e.textContent])""")
+        assert shown == [
+            ["H3", "Title"],
+            ["P", "A bold and soft x*y*z word, 2*3*4 and f(*args, **kw).\nNext line."],
+            ["UL", "onedeepertwo"], ["OL", "threefour"], ["BLOCKQUOTE", "said"],
+            ["DIV", 'print("**no**", `x`)\n\n# no title'],
+            ["P", "#### 42\n<script>alert(1)</script> <img src=x onerror=alert(1)> "
+                  "[a](javascript:alert(1))"],
+            ["DIV", "open"]]
+        assert tab.js("""[...document.querySelectorAll('.assistant p :is(strong, em, code)')]
+                         .map(e => e.tagName + e.textContent)""") == [
+            "STRONGbold", "EMsoft", "CODEx*y*z"]
+        assert tab.js("document.querySelector('.assistant ol').start") == 3
+        allowed = "p h3 ul ol li blockquote div pre code button strong em".split()
+        assert tab.js(f"document.querySelectorAll('.text :not({','.join(allowed)})').length") == 0
+        assert tab.js("ran") == 0
+
+        # A code block has a button of its own, which copies the code alone.
+        tab.js("navigator.clipboard.writeText = async text => window.copied = text")
+        tab.js("document.querySelector('.code button').click()")
+        assert tab.js("copied") == 'print("**no**", `x`)\n\n# no title'
+        assert tab.js("document.querySelector('.code').dataset.language") == "python"
+        tab.click("Copy", message=1)
+        assert tab.js("copied") == MARKDOWN
+
+
+def test_markdown_of_any_text_loses_no_letter_and_takes_no_time(browser):
+    with Site(browser, "x") as site:
+        tab = site.tab()
+        # All but the signs of Markdown itself stays, whatever the text is.
+        assert tab.js("""(() => {
+            const signs = ["*", "**", "`", "```", "~~~", "\\n", " ", "#", "-", "1.", ">", "a", "B",
+                           "\ufffc", "<b>", "_", "\\\\"];
+            let state = 1;
+            const random = n => (state = state * 48271 % 2147483647) % n;
+            for (let i = 0; i < 3000; i++) {
+                let text = "";
+                for (let k = random(30); k >= 0; k--) text += signs[random(signs.length)];
+                const node = document.createElement("div");
+                const parts = [{type: "text", text}, {type: "python", text: "T"},
+                               {type: "text", text}];
+                fill(node, {role: "assistant", parts});
+                if (node.querySelectorAll(".tool").length !== 1) return ["box", text];
+                // What follows a fence is the name of a language.
+                const letters = s => s.replace(/[^aBT<_]/g, "");
+                if (!/```|~~~/.test(text + text)
+                    && letters(node.textContent) !== letters(text + "T" + text))
+                    return ["letters", text, node.textContent];
+            }
+            return "all";
+        })()""") == "all"
+        slow = ["*a " * 5000, "**a *b " * 3000, "`" * 20_000, "**a" * 5000, "`a" * 8000,
+                "> " * 9000, "- " * 9000]
+        for text in slow:
+            assert tab.js(f"""(() => {{
+                const node = document.createElement("div");
+                fill(node, {{role: "assistant", content: {json.dumps("x" + text)}}});
+                return node.textContent.length;
+            }})()""") > 0
+
+
+def test_chats_outlive_their_tab(browser):
+    with Site(browser, "answer") as site:
+        tab = site.tab()
+        for text in "first question", "second question":
+            tab.send(text)
+            tab.wait_for_answers(1)
+            tab.js("newChat()")
+        assert tab.titles() == ["second question", "first question"]
+        browser.call("Target.closeTarget", targetId=tab.target)
+
+        # A new tab begins with an empty chat, and finds the others in the list.
+        tab = site.tab()
+        assert tab.texts() == [] and tab.titles() == ["second question", "first question"]
+        tab.js("[...document.querySelectorAll('#chats .title')][1].click()")
+        assert tab.texts() == ["first question", "answer"]
+        tab.send("more")
+        tab.wait_for_answers(2)
+        assert tab.titles() == ["first question", "second question"]
+        tab.reload(4)
+
+        # Only the second click deletes.
+        delete = "document.querySelectorAll('#chats .title + button')[0]"
+        assert tab.titles() == ["first question", "second question"]
+        tab.js(f"{delete}.click()")
+        assert len(tab.titles()) == 2
+        tab.js(f"{delete}.click()")
+        tab.js(f"{delete}.click()")
+        assert tab.titles() == ["second question"] and tab.texts() == []
+
+
+def test_export_and_import(browser, tmp_path):
+    tok = byte_tokenizer()
+    script = [*tok.encode("is "), tok.special("<|python_start|>"), *tok.encode("6*7"),
+              tok.special("<|python_end|>"), *[0] * 4, tok.special("<|assistant_end|>")]
+    with Site(browser, script) as site:
+        tab = site.tab()
+        tab.fill("system", "Be kind.")
+        tab.send("6*7?")
+        tab.wait_for_answers(1)
+        tab.js("""
+            window.files = [];
+            HTMLAnchorElement.prototype.click = function () {
+                files.push([this.download, fetchText(this.href)]);
+            };
+            window.blobs = {};
+            const old = URL.createObjectURL;
+            URL.createObjectURL = blob => { const u = old(blob); blobs[u] = blob; return u; };
+            window.fetchText = href => blobs[href].text();
+        """)
+        tab.titles()
+        tab.js("document.querySelector('#chats button').click()")
+        name, text = tab.js("Promise.all(files[0])")
+        parts = [dict(type="text", text="is "), dict(type="python", text="6*7"),
+                 dict(type="python_output", text="42")]
+        record = {"messages": [dict(role="system", content="Be kind."),
+                               dict(role="user", content="6*7?"),
+                               dict(role="assistant", content=parts)]}
+        assert name == "6 7.json" and json.loads(text) == record
+        # The terminal and the training stages read the same file.
+        tok.render_conversation(json.loads(text))
+
+        def choose(content):
+            """Import a file with this content."""
+            tab.js(f"importFiles([new File([{json.dumps(content)}], 'x.json')])")
+
+        other = {"messages": [dict(role="user", content="hi"),
+                              dict(role="assistant", content="**ho**")]}
+        choose(json.dumps(record) + "\n" + json.dumps(other) + "\n")
+        tab.wait("document.querySelectorAll('.message').length === 2 && $('system').value === ''")
+        assert tab.texts() == ["hi", "ho"]
+        assert sorted(tab.titles()) == ["6*7?", "6*7?", "hi"]
+        tab.js("document.querySelectorAll('#chats .title')[1].click()")
+        assert tab.texts() == ["6*7?", "is 6*742"] and tab.js("$('system').value") == "Be kind."
+        for bad in ("x", "{}", '{"messages": [{"role": "tool", "content": "x"}]}', "",
+                    json.dumps(other) + '\n{"messages": [{"role": "user", "content": 3}]}'):
+            tab.js("notify('')")
+            choose(bad)
+            if bad:
+                tab.wait("$('notice').textContent.includes('x.json can')")
+            assert len(tab.titles()) == 3
+
+
+def test_a_cut_answer_goes_on(browser):
+    with Site(browser, "abcdefghij", max_tokens=4) as site:
+        tab = site.tab()
+        tab.send("hi")
+        tab.wait_for_answers(1)
+        note = "document.querySelector('.assistant .note')?.textContent"
+        assert tab.texts()[1] == "abcd" and "Cut off" in tab.js(note)
+        # The model is scripted, and says its text from the beginning again.
+        tab.click("Continue", message=-1)
+        tab.wait_for_answers(1)
+        assert tab.texts()[1] == "abcdabcd"
+        tab.fill("max_tokens", "20")
+        tab.click("Continue", message=-1)
+        tab.wait_for_answers(1)
+        assert tab.texts()[1] == "abcdabcdabcdefghij"
+        # It has ended by itself now.
+        assert not tab.js(note)
+        assert "Continue" not in tab.js("document.querySelector('.actions').parentNode.innerText")
+        assert len(tab.js("chat.messages")) == 2
+        # 11 tokens with the one that ends the answer.
+        stats = tab.js("document.querySelector('.stats').textContent")
+        used = len(site.tok.encode("hi" + "abcd" * 2)) + 4 + 11
+        assert stats.startswith("11 tokens · ") and stats.endswith(f" · context {used} of 512")
+        assert " tokens/s · " in stats
+
+
+def test_a_long_chat_keeps_room_for_the_answer(browser, monkeypatch):
+    with Site(browser, "x" * 30, seq_len=256, max_tokens=100) as site:
+        tab = site.tab()
+        calls = watch_submit(site.engine, monkeypatch)
+        for n in range(1, 8):
+            tab.send(str(n) * 20)
+            tab.wait_for_answers(n)
+        assert all(len(ids) <= 192 for ids, _, _ in calls) and len(calls) == 7
+        assert tab.texts()[1::2] == ["x" * 30] * 7
+        assert "oldest 3 turns were left out" in tab.js(
+            "[...document.querySelectorAll('.note')].at(-1).textContent")
+
+
+def test_an_earlier_answer_is_regenerated_while_another_streams(browser):
+    with Site(browser, "abcdefghijklmnopqrstuvwxyz" * 4) as site:
+        tab = site.tab()
+        tab.send("one")
+        tab.wait_for_answers(1)
+        site.engine.decoder.delay = 0.05
+        tab.send("two")
+        tab.wait("document.querySelectorAll('.assistant .text')[1]?.textContent.length > 5")
+        tab.click("Regenerate", message=1)
+        # The new answer grows before one's eyes.
+        tab.wait("document.querySelectorAll('.message').length === 2")
+        tab.wait("document.querySelector('.assistant .text').textContent.length > 10", 20)
+        assert tab.js("document.querySelector('#send').textContent") == "Stop"
+        assert tab.js("document.querySelector('.waiting .text').textContent.length") < 104
+        site.engine.decoder.delay = 0
+        tab.wait_for_answers(1)
+        assert tab.texts() == ["one", "abcdefghijklmnopqrstuvwxyz" * 4]
+
+
+def test_another_chat_can_be_opened_while_an_answer_streams(browser):
+    with Site(browser, "a" * 100) as site:
+        tab = site.tab()
+        site.engine.decoder.delay = 0.05
+        tab.send("one")
+        tab.wait("document.querySelector('.assistant .text')?.textContent.length > 5")
+        tab.js("newChat()")
+        assert tab.js("document.querySelector('#send').textContent") == "Send"
+        site.engine.decoder.delay = 0
+        tab.send("two")
+        tab.wait_for_answers(1)
+        assert tab.texts() == ["two", "a" * 100]
+        assert tab.titles() == ["two", "one"]
+        tab.js("document.querySelectorAll('#chats .title')[1].click()")
+        question, cut = tab.texts()
+        assert question == "one" and 5 < len(cut) < 100
+        assert "Stopped." in tab.js("document.querySelector('.note').textContent")
+
+
+def test_a_server_that_is_gone_is_named(browser):
+    with Site(browser, "abc") as site:
+        tab = site.tab()
+        tab.call("Network.enable")
+        tab.call("Network.emulateNetworkConditions", offline=True, latency=0,
+                 downloadThroughput=-1, uploadThroughput=-1)
+        tab.send("hi")
+        tab.wait_for_answers(1)
+        note = tab.js("document.querySelector('.note').textContent")
+        assert note.startswith("The server is gone.") and "fetch" not in note
+
+
+def test_enter_of_an_input_method_does_not_send(browser):
+    with Site(browser, "abc") as site:
+        tab = site.tab()
+        tab.fill("input", "にほん")
+        for event in ("{key: 'Enter', isComposing: true}", "{key: 'Enter', keyCode: 229}",
+                      "{key: 'Enter', shiftKey: true}"):
+            tab.js(f"$('input').dispatchEvent(new KeyboardEvent('keydown', {event}))")
+        assert tab.texts() == [] and tab.js("$('input').value") == "にほん"
+        tab.js("$('input').dispatchEvent(new KeyboardEvent('keydown', {key: 'Enter'}))")
+        tab.wait_for_answers(1)
+
+
+def test_a_phone(browser):
+    tok = byte_tokenizer()
+    script = [*tok.encode("word " * 20), tok.special("<|python_start|>"),
+              *tok.encode("1234567890" * 8), tok.special("<|python_end|>"), *[0] * 90,
+              *tok.encode("\n```\n" + "long " * 30 + "\n```\nend"),
+              tok.special("<|assistant_end|>")]
+    with Site(browser, script, seq_len=2048, max_tokens=600) as site:
+        site.client.server.model = "a-model-with-a-rather-long-name-of-its-own"
+        tab = site.tab()
+        size = dict(width=360, height=640, deviceScaleFactor=2, mobile=True)
+        tab.call("Emulation.setDeviceMetricsOverride", **size)
+        for n in (1, 2):
+            tab.send("a question of some length, " * 6)
+            tab.wait_for_answers(n)
+        edge = "document.querySelector('{}').getBoundingClientRect()"
+        assert tab.js("document.documentElement.scrollWidth") <= 360
+        assert tab.js(edge.format("#send") + ".bottom") <= 640
+        # The name of the model is there in full.
+        assert tab.js("$('model').getBoundingClientRect().right") <= 360
+        assert tab.js("getComputedStyle(document.querySelector('h1')).overflow") == "visible"
+        # A tool's box is one box, however long what is in it.
+        assert tab.js("[...document.querySelectorAll('.tool')]"
+                      ".map(e => e.getClientRects().length)") == [1] * 4
+        assert tab.js("Math.max(...[...document.querySelectorAll('.tool, .code')]"
+                      ".map(e => e.getBoundingClientRect().right))") <= 360
+
+        # With the keyboard open, the end of the last answer is in view.
+        last = "[...document.querySelectorAll('.message')].at(-1).getBoundingClientRect().bottom"
+        footer = edge.format("footer")
+        assert tab.js(last) <= tab.js(footer + ".top")
+        tab.call("Emulation.setDeviceMetricsOverride", **size | dict(height=320))
+        tab.wait(f"{footer}.bottom <= 320 && {last} <= {footer}.top + 1", 10)
+        # The settings fit as well, and do not push the field away.
+        tab.js("openPanel('settings', true)")
+        assert tab.js(footer + ".bottom") <= 321
