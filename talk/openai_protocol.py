@@ -15,6 +15,7 @@ import time
 import uuid
 from dataclasses import dataclass, fields
 
+from talk.context import fit
 from talk.engine import PartStream, Sampling, add_text
 from talk.tool import run_python
 
@@ -41,7 +42,7 @@ def expect(ok, message, param, code=None):
 # The fields that are read below, besides those of Sampling.
 READ = {"model", "messages", "prompt", "n", "stop", "stream", "stream_options", "max_tokens",
         "max_completion_tokens", "n_predict", "repeat_penalty", "response_format", "tools",
-        "tool_choice", "echo", "include_parts"}
+        "tool_choice", "echo", "include_parts", "truncation"}
 
 # Fields of other servers that change no answer of this one: notes about the client, hints for
 # caches, and settings of chat templates and of models that reason.
@@ -85,6 +86,7 @@ class Request:
     include_parts: bool           # messages and deltas have "parts"
     echo: list = None             # texts that stand before the choices of each prompt
     part_type: str = "text"       # what the answer begins with: it may continue code
+    dropped_turns: int = 0        # the oldest ones, left out by truncation: "auto"
 
     @property
     def size(self):
@@ -116,7 +118,10 @@ def read_request(body, chat, tok, max_len, max_tokens, settings):
                       read_flag(options, "include_usage"), read_flag(body, "include_parts"))
     if chat:
         param = "messages"
-        ids, request.part_type = chat_prompt(body.get(param), tok, max_len)
+        messages = body.get(param)
+        if read_truncation(body):
+            messages, request.dropped_turns = fit_messages(messages, request, tok, max_len)
+        ids, request.part_type = chat_prompt(messages, tok, max_len)
         request.prompts = [ids]
     else:
         param = "prompt"
@@ -150,6 +155,32 @@ def read_flag(body, name):
     expect(value is None or isinstance(value, bool),
            f"{name} is {json.dumps(value)[:50]}, expected true or false", name)
     return bool(value)
+
+
+def read_truncation(body):
+    """Whether the oldest turns may be left out where the context is too full.
+
+    The name and its values are those of OpenAI's Responses API.
+    """
+    truncation = body.get("truncation")
+    expect(truncation in (None, "auto", "disabled"), "truncation: expected auto or disabled",
+           "truncation")
+    return truncation == "auto"
+
+
+def fit_messages(messages, request, tok, max_len):
+    """The messages that are left by talk/context.py, and how many turns are left out."""
+    def count(messages):
+        try:
+            return len(chat_prompt(messages, tok, max_len)[0])
+        except ApiError as e:
+            if e.body["error"]["code"] != "context_length_exceeded":
+                raise
+            return max_len
+
+    # This says what is wrong with the messages, if anything is.
+    count(messages)
+    return fit(messages, request.max_tokens, max_len, count)
 
 
 def read_number(body, name, default, whole=True):
@@ -521,7 +552,10 @@ class Answer:
         """The chunks that open a stream."""
         if self.request.chat:
             opening = {"delta": {"role": "assistant", "content": ""}}
-            return [self.chunk(index, opening) for index in range(len(self.choices))]
+            chunks = [self.chunk(index, opening) for index in range(len(self.choices))]
+            if self.request.include_parts and self.request.dropped_turns:
+                chunks[0]["dropped_turns"] = self.request.dropped_turns
+            return chunks
         if self.request.echo:
             return [self.chunk(index, {"text": self.echo(index)})
                     for index in range(len(self.choices))]
