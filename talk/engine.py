@@ -160,7 +160,8 @@ class Generation:
     raw: bool = False
     # 0 for the first sample of this prompt and seed, 1 for the second.
     copy: int = 0
-    # Why it ended: "stop" (by itself), "length", "cancelled" or "error". Empty while it goes on.
+    # Why it ended: "stop" (by itself), "call" (of a tool of the caller's), "length", "cancelled" or
+    # "error". Empty while it goes on.
     finish: str = ""
     # What went wrong, if it ended with "error".
     error: Exception = None
@@ -169,6 +170,8 @@ class Generation:
     reused: int = 0
     # The ids since <|python_start|>, or None outside of code.
     code: list = None
+    # A function of code that says whether it calls a tool of the caller's. There the answer ends.
+    is_call: object = None
     # When it left the batch, by time.monotonic().
     retired: float = 0.0
     # Whether to keep the log-probability of every sampled id.
@@ -250,10 +253,11 @@ class Engine:
         self.reset()
         self.decoder.update(model)
 
-    def submit(self, prompt, max_tokens, sampling=Sampling(), raw=False, copy=0, keep_logps=False):
+    def submit(self, prompt, max_tokens, sampling=Sampling(), raw=False, copy=0, keep_logps=False,
+               is_call=None):
         """Queue a prompt for step() to work on. Returns its Generation.
 
-        prompt: ids up to <|assistant_start|>, or any ids with raw.
+        prompt: ids up to <|assistant_start|>, or any ids with raw. is_call: of Generation.
         """
         if not 0 < len(prompt) < self.max_len:
             raise ValueError(f"a prompt of {len(prompt)} tokens: this model takes 1 to "
@@ -263,7 +267,7 @@ class Engine:
             raise ValueError(f"max_tokens {max_tokens}: expected 1 or more")
         end = min(len(prompt) + max_tokens, self.max_len)
         generation = Generation(list(prompt), len(prompt), end, sampling, raw, copy,
-                                keep_logps=keep_logps)
+                                keep_logps=keep_logps, is_call=is_call)
         if not raw:
             generation.code = self.open_code(generation.ids)
         self.waiting.append(generation)
@@ -448,11 +452,15 @@ class Engine:
         elif id == special("<|python_start|>"):
             generation.code = []
         elif id == special("<|python_end|>"):
-            result = run_python(self.tok.decode(generation.code))
-            new += [special("<|output_start|>"), *self.tok.encode(result),
-                    special("<|output_end|>")]
-            new = new[:generation.end - len(generation.ids)]
+            code = self.tok.decode(generation.code)
             generation.code = None
+            if generation.is_call and generation.is_call(code):
+                generation.finish = "call"
+            else:
+                result = run_python(code)
+                new += [special("<|output_start|>"), *self.tok.encode(result),
+                        special("<|output_end|>")]
+                new = new[:generation.end - len(generation.ids)]
         else:
             # The mask leaves only <|assistant_end|> and <|bos|>, which end it.
             generation.finish = "stop"

@@ -15,6 +15,7 @@ import time
 import uuid
 from dataclasses import dataclass, fields
 
+from talk.calls import describe_tools, python_call, python_name, read_call
 from talk.context import fit
 from talk.engine import PartStream, Sampling, add_text
 from talk.tool import run_python
@@ -87,10 +88,17 @@ class Request:
     echo: list = None             # texts that stand before the choices of each prompt
     part_type: str = "text"       # what the answer begins with: it may continue code
     dropped_turns: int = 0        # the oldest ones, left out by truncation: "auto"
+    tools: list = None            # the client's own: {"type": "function", "function": {...}}
+    open_code: str = ""           # of part_type "python": the beginning of the code
 
     @property
     def size(self):
         return self.n * len(self.prompts)
+
+    @property
+    def is_call(self):
+        """A function that says whether code calls one of the tools; None without tools."""
+        return (lambda code: read_call(code, self.tools) is not None) if self.tools else None
 
 
 def read_request(body, chat, tok, max_len, max_tokens, settings):
@@ -102,9 +110,6 @@ def read_request(body, chat, tok, max_len, max_tokens, settings):
     check_fields(body)
     expect((body.get("response_format") or {"type": "text"}) == {"type": "text"},
            "response_format: only text is supported", "response_format", "unsupported_parameter")
-    expect(body.get("tool_choice") == "none" or body.get("tools") in NOTHING,
-           "tools is not supported by this server", "tools", "unsupported_parameter")
-
     n = read_number(body, "n", 1)
     expect(1 <= n <= 16, f"n is {n}, expected 1 to 16", "n")
     echo = not chat and read_flag(body, "echo")
@@ -118,13 +123,22 @@ def read_request(body, chat, tok, max_len, max_tokens, settings):
                       read_flag(options, "include_usage"), read_flag(body, "include_parts"))
     if chat:
         param = "messages"
-        messages = body.get(param)
+        request.tools, forced = read_tools(body)
+        messages = with_tools(body.get(param), request.tools)
         if read_truncation(body):
             messages, request.dropped_turns = fit_messages(messages, request, tok, max_len)
         ids, request.part_type = chat_prompt(messages, tok, max_len)
+        if forced is not None and request.part_type == "text":
+            ids = ids + [tok.special("<|python_start|>"), *tok.encode(forced)]
+            request.part_type = "python"
+        if request.part_type == "python":
+            start = len(ids) - ids[::-1].index(tok.special("<|python_start|>"))
+            request.open_code = tok.decode(ids[start:])
         request.prompts = [ids]
     else:
         param = "prompt"
+        expect(body.get("tools") in NOTHING, "tools: only in chat completions", "tools",
+               "unsupported_parameter")
         request.prompts = text_prompts(body.get(param), tok, max_len)
         if echo:
             request.echo = [tok.decode(ids[1:]) for ids in request.prompts]
@@ -293,6 +307,51 @@ def is_ids(value, n_ids):
     return (isinstance(value, list) and value != []
             and all(type(id) is int and 0 <= id < n_ids for id in value))
 
+
+def read_tools(body):
+    """The tools of a request, and the beginning of the code that the answer must begin with.
+
+    The second is None where the model may choose. Without tools, both are None.
+    """
+    tools = body.get("tools")
+    choice = body.get("tool_choice")
+    if choice == "none":
+        return None, None
+    expect(tools is None or isinstance(tools, list), "tools: expected a list", "tools")
+    for tool in tools or []:
+        function = tool.get("function") if isinstance(tool, dict) else None
+        expect(isinstance(function, dict) and isinstance(function.get("name"), str)
+               and function["name"].strip() and tool.get("type", "function") == "function",
+               'tools: expected objects {"type": "function", "function": {"name": ..., '
+               '"description": ..., "parameters": ...}}', "tools")
+    if choice in (None, "auto"):
+        return tools or None, None
+
+    names = [tool["function"]["name"] for tool in tools or []]
+    if isinstance(choice, dict) and isinstance(choice.get("function"), dict):
+        name = choice["function"].get("name")
+        expect(name in names, f"tool_choice: there is no tool {str(name)[:100]!r}", "tool_choice")
+    else:
+        expect(choice == "required", "tool_choice: expected none, auto, required, or an object "
+               "that names a function", "tool_choice")
+        # Any code would do, also what calls none of them.
+        expect(len(names) == 1, "tool_choice: required is supported with one tool; name the one "
+               "that is to be called", "tool_choice", "unsupported_parameter")
+        [name] = names
+    return tools, python_name(name) + "("
+
+
+def with_tools(messages, tools):
+    """Messages with a description of the tools behind the first system messages, as in training."""
+    if not tools or not isinstance(messages, list):
+        return messages
+    n = 0
+    while n < len(messages) and isinstance(messages[n], dict) \
+            and messages[n].get("role") in ("system", "developer"):
+        n += 1
+    description = {"role": "system", "content": describe_tools(tools)}
+    return [*messages[:n], description, *messages[n:]]
+
 # --------------------------------------------------------------------------------------------------
 # Messages
 
@@ -322,6 +381,9 @@ def add_turn(turns, role, parts):
     What is said without a turn of the other one between is joined with a blank line. System
     messages belong to the user's turn. Before an assistant who speaks first stands an empty turn.
     """
+    if role == "tool":
+        add_result(turns, parts[0])
+        return
     if role == "system":
         role = "user"
     if not turns and role == "assistant":
@@ -344,6 +406,22 @@ def add_turn(turns, role, parts):
             old.append(part)
 
 
+def add_result(turns, result):
+    """Put a tool's result behind the call that it answers. result: a part with "id".
+
+    Where it names no call, it answers the first one without a result.
+    """
+    parts = turns[-1]["content"] if turns and turns[-1]["role"] == "assistant" else []
+    for i, part in enumerate(parts):
+        waits = "id" in part and part["type"] == "python" \
+            and [p["type"] for p in parts[i + 1:i + 2]] != ["python_output"]
+        if waits and (None in (result["id"], part["id"]) or result["id"] == part["id"]):
+            parts.insert(i + 1, result)
+            return
+    raise ApiError(400, "messages: a tool's message follows the tool_calls that it answers",
+                   param="messages")
+
+
 def add_piece(parts, text):
     """Add text to parts: to the last one if that is text, else as a part of its own."""
     if parts and parts[-1]["type"] == "text":
@@ -359,7 +437,11 @@ def open_answer(turns, tok):
     goes on behind the whole result.
     """
     parts = turns[-1]["content"]
-    if len(parts) > 1 and [part["type"] for part in parts[-2:]] == ["python", "python_output"]:
+    # A part with an id is a call of the client's own tool, or its result.
+    is_ours = not any("id" in part for part in parts[-2:])
+    expect(is_ours or parts[-1]["type"] != "python",
+           "messages: the last message calls a tool; its result is missing", "messages")
+    if is_ours and [part["type"] for part in parts[-2:]] == ["python", "python_output"]:
         result = run_python(parts[-2]["text"])
         if result.startswith(parts[-1]["text"]):
             parts[-1] = {"type": "python_output", "text": result}
@@ -374,15 +456,20 @@ def read_message(message, where):
     """One OpenAI message -> (role, parts). where: its name in error messages.
 
     Content may be a text, null, or a list of parts {"type": "text", "text": ...}. An assistant
-    message may also hold python and python_output parts, as this server sends them. A user message
-    is plain text only.
+    message may also hold python and python_output parts, as this server sends them, and tool_calls,
+    which become python parts with an "id". A user message is plain text only.
     """
     role = message.get("role") if isinstance(message, dict) else None
     if role == "developer":
         # OpenAI's newer name for the system message.
         role = "system"
-    expect(role in ("system", "user", "assistant"),
-           f"{where}: expected the role system, user or assistant", where)
+    if role == "function":
+        # OpenAI's older name for the tool.
+        role = "tool"
+    expect(role in ("system", "user", "assistant", "tool"),
+           f"{where}: expected the role system, user, assistant or tool", where)
+    if role == "tool":
+        return role, [read_result(message, where)]
     parts = message.get("content")
     types = ["text"]
     if role == "assistant":
@@ -394,7 +481,49 @@ def read_message(message, where):
     if parts is None or isinstance(parts, str):
         parts = [parts or ""]
     expect(isinstance(parts, list), f"{where}: expected content that is a text or a list", where)
-    return role, [read_part(part, types, where) for part in parts]
+    parts = [read_part(part, types, where) for part in parts]
+    calls = read_calls(message, where) if role == "assistant" else []
+    if calls and message.get("parts") and parts[-1]["type"] == "python":
+        # The parts hold the call already.
+        parts[-1]["id"] = calls[0]["id"]
+        return role, parts
+    return role, parts + calls
+
+
+def read_calls(message, where):
+    """The tool_calls of an assistant's message -> python parts with "id"."""
+    calls = message.get("tool_calls") or []
+    if message.get("function_call"):
+        # OpenAI's older form of one call.
+        calls = [{"function": message["function_call"]}]
+    expect(isinstance(calls, list), f"{where}: tool_calls: expected a list", where)
+    parts = []
+    for call in calls:
+        function = call.get("function") if isinstance(call, dict) else None
+        name = function.get("name") if isinstance(function, dict) else None
+        arguments = function.get("arguments") or {} if isinstance(function, dict) else {}
+        if isinstance(arguments, str):
+            try:
+                arguments = json.loads(arguments)
+            except (ValueError, RecursionError):
+                arguments = None
+        expect(isinstance(name, str) and isinstance(arguments, dict),
+               f"{where}: expected tool_calls with a function's name, and its arguments as a JSON "
+               f"object", where)
+        parts.append({"type": "python", "text": python_call(name, arguments),
+                      "id": call.get("id")})
+    return parts
+
+
+def read_result(message, where):
+    """A tool's message -> a python_output part with the "id" of the call, None if it names none."""
+    content = message.get("content")
+    if isinstance(content, list):
+        parts = [read_part(part, ["text"], where) for part in content]
+        content = "".join(part["text"] for part in parts)
+    elif not isinstance(content, str):
+        content = json.dumps(content, ensure_ascii=False)
+    return {"type": "python_output", "text": content, "id": message.get("tool_call_id")}
 
 
 def read_part(part, types, where):
@@ -540,6 +669,8 @@ class Answer:
             content = content_of(choice.parts)
             if self.request.chat:
                 message = {"role": "assistant", "content": content, "refusal": None}
+                if choice.finish == "call":
+                    message |= {"content": content or None, "tool_calls": [self.call(choice)]}
                 if self.request.include_parts:
                     message["parts"] = choice.parts
                 piece = {"message": message}
@@ -578,10 +709,23 @@ class Answer:
             if text or (self.request.include_parts and parts):
                 out.append(self.chunk(index, {"delta": delta} if chat else {"text": text}))
             finish = self.choices[index].finish
+            if finish == "call":
+                call = {"index": 0} | self.call(self.choices[index])
+                out.append(self.chunk(index, {"delta": {"tool_calls": [call]}}))
             if finish:
                 piece = {"delta": {}} if chat else {"text": ""}
                 out.append(self.chunk(index, piece, finish))
         return out
+
+    def call(self, choice):
+        """The call of a client's tool that a choice ends with, as an item of "tool_calls"."""
+        code = choice.parts[-1]["text"] if choice.parts else ""
+        if self.request.part_type == "python" and len(choice.parts) < 2:
+            # The answer went on within code that stands in the prompt.
+            code = self.request.open_code + code
+        name, arguments = read_call(code, self.request.tools)
+        return {"id": "call_" + uuid.uuid4().hex, "type": "function",
+                "function": {"name": name, "arguments": arguments}}
 
     def last_chunks(self):
         """The chunk that counts the tokens, if the request asks for it."""
@@ -601,6 +745,8 @@ class Answer:
 
 def entry(index, piece, finish):
     """One item of "choices" in OpenAI's objects. piece: the text of this choice, or what is new."""
+    if finish == "call":
+        finish = "tool_calls"
     return {"index": index, **piece, "logprobs": None, "finish_reason": finish}
 
 

@@ -165,7 +165,8 @@ class Worker(threading.Thread):
             prompt = request.prompts[index // request.n]
             try:
                 generation = self.engine.submit(prompt, request.max_tokens, request.sampling,
-                                                raw=not request.chat, copy=index % request.n)
+                                                raw=not request.chat, copy=index % request.n,
+                                                is_call=request.is_call)
             except Exception as e:
                 self.fail(job, index, e)
                 continue

@@ -82,6 +82,52 @@ def test_a_last_assistant_message_is_open(last, whole, n_open, part_type):
     assert chat_prompt([user("q"), *last], tok, MAX_LEN) == (ids[:-n_open], part_type)
 
 
+def call(name, arguments, id="1"):
+    return dict(id=id, type="function", function=dict(name=name, arguments=arguments))
+
+
+def result(text, id="1"):
+    return dict(role="tool", content=text, tool_call_id=id)
+
+
+def python(code, output):
+    return [dict(type="python", text=code), dict(type="python_output", text=output)]
+
+
+@pytest.mark.parametrize("messages, content", [
+    ([message("assistant", None, tool_calls=[call("f", '{"a": 2}')]), result("7")],
+     python("f(a=2)", "7")),
+    ([message("assistant", "so ", tool_calls=[call("f", {"a": True})]), result([dict(
+        type="text", text="7")]), assistant("!")],
+     [dict(type="text", text="so "), *python("f(a=True)", "7"), dict(type="text", text="!")]),
+    # An empty result, or one that begins like the calculator's own, stays as it is.
+    ([message("assistant", "", tool_calls=[call("f", "{}")]), result("")], python("f()", "")),
+    ([message("assistant", "", tool_calls=[call("f", "")]), result(None)], python("f()", "null")),
+    # Two calls at once, answered in the other order.
+    ([message("assistant", None, tool_calls=[call("f", "{}", "x"), call("g", "{}", "y")]),
+      result("2", "y"), result("1", "x")], python("f()", "1") + python("g()", "2")),
+    # OpenAI's older names, without ids.
+    ([message("assistant", None, function_call=dict(name="f", arguments="{}")),
+      dict(role="function", name="f", content="7")], python("f()", "7"))])
+def test_tool_calls_and_results(messages, content):
+    tok = byte_tokenizer()
+    ids, _ = tok.render_conversation({"messages": [user("q"), assistant(content)]})
+    assert chat_prompt([user("q"), *messages], tok, MAX_LEN) == (ids[:-1], "text")
+
+
+@pytest.mark.parametrize("messages", [
+    [result("7")], [assistant("x"), result("7")],
+    [message("assistant", None, tool_calls=[call("f", "{}", "x")]), result("7", "y")],
+    [message("assistant", None, tool_calls=[call("f", "{}", "x")])],
+    [message("assistant", None, tool_calls=[call("f", "{")]), result("7")],
+    [message("assistant", None, tool_calls=[call("f", "[]")]), result("7")],
+    [message("assistant", None, tool_calls=[call(5, "{}")]), result("7")],
+    [message("assistant", None, tool_calls=5)], [message("assistant", None, tool_calls=[5])]])
+def test_tool_calls_that_do_not_fit(messages):
+    with pytest.raises(ApiError, match="messages"):
+        chat_prompt([user("q"), *messages], byte_tokenizer(), MAX_LEN)
+
+
 @pytest.mark.parametrize("messages", [
     [], None, "hi", {}, [None], ["hi"], [[]], [dict(content="x")], [message("bot", "x")],
     [message(None, "x")], [message(["user"], "x")], [dict(role="user")], [user(5)], [user({})],

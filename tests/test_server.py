@@ -135,15 +135,98 @@ def test_completions(client):
     assert len(reply["choices"]) == 4 and reply["usage"]["prompt_tokens"] == 6
 
 
-def tool_caller():
-    """A server whose model answers "is ", calls Python with 6*7, and ends with "!"."""
+def tool_caller(code="6*7", n_output=2):
+    """A server whose model answers "is ", calls Python, and ends with "!".
+
+    n_output: how many tokens the result of the code has.
+    """
     tok = byte_tokenizer()
     engine = Engine(tiny_model(seq_len=512), tok)
-    script = [*tok.encode("is "), tok.special("<|python_start|>"), *tok.encode("6*7"),
-              tok.special("<|python_end|>"), *[0] * 4, *tok.encode("!"),
+    script = [*tok.encode("is "), tok.special("<|python_start|>"), *tok.encode(code),
+              tok.special("<|python_end|>"), *[0] * (n_output + 2), *tok.encode("!"),
               tok.special("<|assistant_end|>")]
-    engine.decoder = Scripted(engine, script, 6)
+    engine.decoder = Scripted(engine, script, None)
     return Client(engine, tok)
+
+
+ADD = dict(type="function", function=dict(name="add", description="Add two numbers.",
+           parameters=dict(type="object", properties=dict(a=dict(type="number")))))
+
+
+def test_a_tool_of_ones_own_is_called_and_its_result_goes_back(monkeypatch):
+    client = tool_caller("add(a=6)", n_output=1)
+    tok = client.tok
+    calls = watch_submit(client.engine, monkeypatch)
+    body = dict(messages=[dict(role="system", content="s"), *USER], tools=[ADD])
+    reply = client.ask("/v1/chat/completions", body)[1]
+    [choice] = reply["choices"]
+    message = choice["message"]
+    [call] = message["tool_calls"]
+    assert choice["finish_reason"] == "tool_calls" and message["content"] == "is "
+    assert call["function"] == dict(name="add", arguments='{"a": 6}')
+    assert call["type"] == "function" and call["id"]
+    described = "s\n\nTools:\n" + json.dumps(ADD) + "\n\nhi"
+    assert calls[0][0] == prompt(tok, described)
+
+    # The same in a stream.
+    deltas = []
+    for event in client.events(**body, include_parts=False):
+        [choice] = event["choices"]
+        deltas.append((choice["delta"], choice["finish_reason"]))
+    assert [delta["tool_calls"][0]["function"] for delta, _ in deltas if "tool_calls" in delta] == [
+        dict(name="add", arguments='{"a": 6}')]
+    assert deltas[-1] == ({}, "tool_calls")
+
+    # The message goes back as it came, with the result behind it.
+    answer = dict(role="tool", tool_call_id=call["id"], content="8")
+    client.engine.decoder.n_prompt = len(prompt(tok, described))
+    reply = client.ask("/v1/chat/completions", body | dict(
+        messages=[*body["messages"], message, answer]))[1]
+    assert first_message(reply) == dict(role="assistant", content="!", refusal=None)
+    parts = [dict(type="text", text="is "), dict(type="python", text="add(a=6)"),
+             dict(type="python_output", text="8")]
+    assert calls[-1][0] == tok.render_conversation({"messages": [
+        dict(role="user", content=described), dict(role="assistant", content=parts)]})[0][:-1]
+    client.close()
+
+
+def test_beside_tools_of_ones_own_the_calculator_works_as_without():
+    client = tool_caller()
+    body = dict(messages=USER, tools=[ADD])
+    reply = client.ask("/v1/chat/completions", body)[1]
+    assert first_message(reply)["content"] == "is 42!" and "tool_calls" not in first_message(reply)
+    # Unless the client brings a Python of its own.
+    body["tools"] = [ADD, dict(type="function", function=dict(name="python"))]
+    reply = client.ask("/v1/chat/completions", body)[1]
+    [call] = first_message(reply)["tool_calls"]
+    assert call["function"] == dict(name="python", arguments='{"code": "6*7"}')
+    body["tool_choice"] = "none"
+    assert first_message(client.ask("/v1/chat/completions", body)[1])["content"] == "is 42!"
+    client.close()
+
+
+@pytest.mark.parametrize("choice", ["required", dict(type="function", function=dict(name="add"))])
+def test_a_call_that_is_asked_for_is_opened(choice):
+    client = tool_caller()
+    tok = client.tok
+    client.engine.decoder.script = [*tok.encode("a=6)"), tok.special("<|python_end|>")]
+    client.engine.decoder.n_prompt = None
+    body = dict(messages=USER, tools=[ADD], tool_choice=choice)
+    [call] = first_message(client.ask("/v1/chat/completions", body)[1])["tool_calls"]
+    assert call["function"] == dict(name="add", arguments='{"a": 6}')
+    client.close()
+
+
+@pytest.mark.parametrize("fields, words", [
+    (dict(tools=5), "tools"), (dict(tools=[5]), "tools"),
+    (dict(tools=[dict(function={})]), "tools"),
+    (dict(tools=[dict(type="web_search")]), "tools"), (dict(tool_choice="required"), "tool_choice"),
+    (dict(tools=[ADD], tool_choice="always"), "tool_choice"),
+    (dict(tools=[ADD], tool_choice=dict(function=dict(name="sub"))), "no tool 'sub'"),
+    (dict(tools=[ADD, ADD], tool_choice="required"), "one tool")])
+def test_tools_that_do_not_fit(client, fields, words):
+    status, reply = client.ask("/v1/chat/completions", dict(messages=USER) | fields)
+    assert status == 400 and words in reply["error"]["message"]
 
 
 def test_fields_of_our_own_come_only_when_asked_for():
