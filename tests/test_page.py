@@ -501,9 +501,42 @@ def test_another_chat_can_be_opened_while_an_answer_streams(browser):
         assert tab.texts() == ["two", "a" * 100]
         assert tab.titles() == ["two", "one"]
         tab.js("document.querySelectorAll('#chats .title')[1].click()")
+        assert tab.js("$('chats').hidden")
         question, cut = tab.texts()
         assert question == "one" and 5 < len(cut) < 100
         assert "Stopped." in tab.js("document.querySelector('.note').textContent")
+
+        # A chat that is deleted while it is answered does not come back.
+        site.engine.decoder.delay = 0.05
+        tab.send("three")
+        tab.wait("document.querySelectorAll('.assistant .text')[1]?.textContent.length > 5")
+        assert tab.titles() == ["one", "two"]
+        delete = "document.querySelectorAll('#chats .title + button')[0]"
+        tab.js(f"{delete}.click()")
+        tab.js(f"{delete}.click()")
+        assert site.client.idle() and tab.texts() == []
+        time.sleep(0.2)
+        assert tab.titles() == ["two"]
+
+
+def test_tabs_do_not_undo_each_other(browser):
+    with Site(browser, "answer") as site:
+        one = site.tab()
+        one.send("question")
+        one.wait_for_answers(1)
+        two = site.tab()
+        two.titles()
+        two.js("document.querySelector('#chats .title').click()")
+        assert two.texts() == ["question", "answer"]
+        # The other tab shows the same chat, and what comes to it.
+        two.send("more")
+        two.wait_for_answers(2)
+        one.wait("document.querySelectorAll('.message').length === 4")
+        # A setting of one tab is not overwritten by what another tab keeps.
+        one.fill("temperature", "0.5")
+        two.send("again")
+        two.wait_for_answers(3)
+        assert two.js("JSON.parse(localStorage.getItem('settings')).temperature") == "0.5"
 
 
 def test_a_server_that_is_gone_is_named(browser):
@@ -559,7 +592,8 @@ def test_a_phone(browser):
         # With the keyboard open, the end of the last answer is in view.
         last = "[...document.querySelectorAll('.message')].at(-1).getBoundingClientRect().bottom"
         footer = edge.format("footer")
-        assert tab.js(last) <= tab.js(footer + ".top")
+        # Scrolling goes by whole pixels.
+        assert tab.js(last) <= tab.js(footer + ".top") + 1
         tab.call("Emulation.setDeviceMetricsOverride", **size | dict(height=320))
         tab.wait(f"{footer}.bottom <= 320 && {last} <= {footer}.top + 1", 10)
         # The settings fit as well, and do not push the field away.
