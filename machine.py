@@ -18,6 +18,7 @@ import signal
 import subprocess
 import sys
 import sysconfig
+import traceback
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -33,6 +34,7 @@ class Env:
     dtype: torch.dtype            # of the computation; the weights are always float32
     rank: int = 0
     world_size: int = 1
+    group: object = None          # all ranks once more, for waiting on the host
 
     def all_sum(self, tensor):
         """Replace the tensor by its sum over all ranks, and return it."""
@@ -46,7 +48,13 @@ class Env:
         return tensor
 
     def barrier(self):
-        self.all_sum(torch.zeros(1, device=self.device))
+        """Wait, for up to a day, until all ranks are here: rank 0 may be packing a corpus.
+
+        It goes over gloo on every device. A collective of NCCL would return at once, and its
+        kernel would keep the GPU busy all the time.
+        """
+        if self.world_size > 1:
+            dist.barrier(self.group)
 
     def print(self, *args, **kwargs):
         if self.rank == 0:
@@ -54,34 +62,67 @@ class Env:
 
 
 def setup(device="auto", dtype="auto"):
-    """Choose device and compute dtype, and join the ranks that torchrun started -> Env."""
+    """Choose device and compute dtype, and join the ranks that torchrun started -> Env.
+
+    ValueError if this machine does not have the device, or has a GPU that PyTorch cannot use.
+    """
     # The first one that is available is the best.
     available = dict(cuda=torch.cuda.is_available(), mps=torch.backends.mps.is_available(),
                      cpu=True)
+    if device in ("auto", "cuda") and not available["cuda"]:
+        check_for_unused_gpus()
     if device == "auto":
         device = next(name for name in available if available[name])
     if not available.get(device):
         raise ValueError(f"--device {device}: expected auto, cpu, cuda or mps, "
                          f"and this machine must have it")
+    if dtype not in ("auto", "float32", "bfloat16", "float16"):
+        raise ValueError(f"--dtype {dtype}: expected auto, float32, bfloat16 or float16")
     # torchrun sets these variables; without it there is one rank.
     rank = int(os.environ.get("RANK", 0))
     world_size = int(os.environ.get("WORLD_SIZE", 1))
     on_gpu = device == "cuda"
     dev = torch.device(device, int(os.environ.get("LOCAL_RANK", 0)) if on_gpu else None)
     if on_gpu:
-        torch.cuda.set_device(dev)
+        set_up_gpu(dev)
     if device == "cpu":
         set_up_cpu()
+    group = None
     if world_size > 1:
-        # The time limit is long, since the other ranks wait while rank 0 packs the corpus.
+        # The longest that a rank waits in a step is while rank 0 samples and saves.
         dist.init_process_group("nccl" if on_gpu else "gloo", device_id=dev if on_gpu else None,
-                                timeout=datetime.timedelta(days=1))
+                                timeout=datetime.timedelta(minutes=30))
+        group = dist.new_group(backend="gloo", timeout=datetime.timedelta(days=1))
 
     if dtype == "auto":
-        dtype = "bfloat16" if bfloat16_is_faster(dev) else "float32"
-    if dtype not in ("float32", "bfloat16"):
-        raise ValueError(f"--dtype {dtype}: expected auto, float32 or bfloat16")
-    return Env(dev, getattr(torch, dtype), rank, world_size)
+        dtype = fastest_dtype(dev)
+    return Env(dev, getattr(torch, dtype), rank, world_size, group)
+
+
+def lost_a_rank(error):
+    """Does the error of a collective mean that another rank has gone? gloo has no type for that."""
+    return isinstance(error, dist.DistError) or "gloo/transport" in str(error)
+
+
+def leave_ranks(error):
+    """End this process as one of the ranks. error: what ends the script, or None if it is done.
+
+    After an error the others still wait for this rank. destroy_process_group, a thread that reads
+    data, or Python's own end could wait for them in turn, so the process ends at once. With gloo
+    the others then get an error; where NCCL gives none, torchrun ends them within 30 seconds.
+    """
+    if not dist.is_initialized():
+        return
+    if error is None:
+        dist.destroy_process_group()
+        return
+    status = 1
+    if isinstance(error, SystemExit):
+        status = error.code
+    else:
+        traceback.print_exception(error)
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def set_up_cpu():
@@ -101,38 +142,197 @@ def set_up_cpu():
     torch.utils.deterministic.fill_uninitialized_memory = False
 
 
-def bfloat16_is_faster(device):
-    """Does the hardware multiply bfloat16 faster than float32? A CPU needs AVX512-BF16 or AMX."""
+def set_up_gpu(device):
+    """Make this process use that CUDA device; ValueError if the wheel of PyTorch cannot."""
+    n = torch.cuda.device_count()
+    if device.index >= n:
+        raise ValueError(f"torchrun started local rank {device.index}, but there are {n} GPUs "
+                         f"here: choose --nproc_per_node {n}")
+    capability = torch.cuda.get_device_capability(device)
+    if not has_kernels(capability, torch.cuda.get_arch_list()):
+        gpu = Gpu(torch.cuda.get_device_name(device), math.inf, capability)
+        raise ValueError(f"PyTorch {torch.__version__} has no kernels for the {gpu.name}, compute "
+                         f"capability {capability[0]}.{capability[1]}. {what_to_install(gpu)}")
+    torch.cuda.set_device(device)
+    # cuDNN's attention makes a new plan for every length that it meets, and with a mask its
+    # gradients can be NaN (pytorch#196678). attend() in common.py allows it where it is good.
+    torch.backends.cuda.enable_cudnn_sdp(False)
+
+
+def has_kernels(capability, architectures):
+    """Does a build for these architectures, as ["sm_75", "compute_120"], run on such a GPU?
+
+    A kernel for sm_86 runs on 8.6 and 8.9, and compute_86 is compiled anew for all that is later.
+    """
+    pairs = re.findall(r"(sm|compute)_(\d+)(\d)", " ".join(architectures))
+    for kind, major, minor in pairs:
+        built_for = int(major), int(minor)
+        if built_for <= capability and (kind == "compute" or built_for[0] == capability[0]):
+            return True
+    # AMD's architectures have other names.
+    return not pairs
+
+
+@dataclass
+class Gpu:
+    name: str
+    driver: float                 # the major version, as 580
+    capability: tuple = None      # as (7, 5); None if the driver does not say
+
+
+# The wheels of the pinned PyTorch: the oldest driver, the first and last compute capability.
+WHEELS = {"cu130": (580, (7, 5), (99, 0)), "cu126": (525, (5, 0), (9, 9))}
+
+
+def what_to_install(gpu):
+    """What makes PyTorch use this GPU, as one or two sentences."""
+    capability = gpu.capability or (7, 5)
+    for wheel, (driver, first, last) in WHEELS.items():
+        if gpu.driver >= driver and first <= capability <= last:
+            version = torch.__version__.split("+")[0]
+            return (f"Install the one that can: {sys.executable} -m pip install "
+                    f"torch=={version}+{wheel} "
+                    f"--index-url https://download.pytorch.org/whl/{wheel}")
+    if capability < (5, 0):
+        return "No PyTorch of this version can use it"
+    return "Update the driver to 580 or newer"
+
+
+def check_for_unused_gpus(proc="/proc/driver/nvidia"):
+    """ValueError if PyTorch sees no GPU, but this machine has an NVIDIA one that it could use.
+
+    A run on the CPU would take a hundred times as long without a word.
+    """
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES", "all").strip()
+    gpu = None if hidden in ("", "-1") else find_nvidia_gpu(Path(proc))
+    if gpu is None:
+        return
+    built_for = f"for CUDA {torch.version.cuda}" if torch.version.cuda else "without CUDA"
+    what = (f"this machine has a GPU ({gpu.name}, driver {gpu.driver:g}) that PyTorch "
+            f"{torch.__version__}, built {built_for}, cannot use")
+    advice = what_to_install(gpu)
+    wheel = "cu" + (torch.version.cuda or "").replace(".", "")
+    if f"+{wheel} " in advice:
+        # The right one is installed: let CUDA say what is wrong.
+        try:
+            torch.cuda.init()
+        except (RuntimeError, AssertionError) as e:
+            what += f": {in_words(e)}"
+        advice = "nvidia-smi should list the GPU, and CUDA_VISIBLE_DEVICES must not hide it"
+    raise ValueError(f"{what}. {advice}; or go on without it: --device cpu "
+                     f"(CUDA_VISIBLE_DEVICES= bash run.sh)")
+
+
+def find_nvidia_gpu(proc):
+    """The first NVIDIA GPU that the driver knows, whether PyTorch can use it or not, or None."""
+    if shutil.which("nvidia-smi"):
+        query = ["nvidia-smi", "--query-gpu=name,driver_version,compute_cap",
+                 "--format=csv,noheader"]
+        # A broken driver can make it hang.
+        with contextlib.suppress(subprocess.TimeoutExpired, OSError):
+            answer = subprocess.run(query, capture_output=True, text=True, timeout=30).stdout
+            found = re.match(r"(.+), (\d+)[\d.]*, (\d+)\.(\d+)", answer)
+            if found:
+                name, driver, major, minor = found.groups()
+                return Gpu(name, int(driver), (int(major), int(minor)))
+    # nvidia-smi is missing, is older than its own query, or does not fit the driver.
+    for information in sorted(proc.glob("gpus/*/information")):
+        name = re.search(r"Model:\s*(.+)", information.read_text())
+        driver = re.search(r"\s(\d+)\.\d+", (proc / "version").read_text())
+        return Gpu(name[1], int(driver[1]))
+    return None
+
+
+def fastest_dtype(device):
+    """The dtype that the hardware multiplies fastest: "bfloat16", "float16" or "float32".
+
+    A GPU needs compute capability 8.0 (Ampere) for bfloat16. Volta and Turing, 7.0 and 7.5, have
+    tensor cores for float16 alone. A CPU needs AVX512-BF16 or AMX for bfloat16.
+    """
     if device.type == "cuda":
-        return torch.cuda.get_device_capability(device) >= (8, 0)
+        capability = torch.cuda.get_device_capability(device)
+        if capability >= (8, 0):
+            return "bfloat16"
+        return "float16" if capability >= (7, 0) else "float32"
     if device.type != "cpu":
-        return False
+        return "float32"
     # ATEN_CPU_CAPABILITY can restrict PyTorch to an older instruction set than the processor has.
     if not torch.backends.cpu.get_cpu_capability().startswith("AVX512"):
-        return False
+        return "float32"
     cpuinfo = Path("/proc/cpuinfo")
     if not cpuinfo.exists():
-        return False
-    return bool(re.search(r"\b(avx512_bf16|amx_bf16)\b", cpuinfo.read_text()))
+        return "float32"
+    has_bfloat16 = re.search(r"\b(avx512_bf16|amx_bf16)\b", cpuinfo.read_text())
+    return "bfloat16" if has_bfloat16 else "float32"
 
+# --------------------------------------------------------------------------------------------------
+# torch.compile, where it works
 
 def can_compile(device):
-    """Is there all that torch.compile needs? Without it the stages run uncompiled.
+    """Is there all that torch.compile needs? If not, rank 0 says what is missing, on stderr."""
+    missing = missing_for_compile(device)
+    if missing and os.environ.get("RANK", "0") == "0":
+        print(f"note       goes on without torch.compile, and slower: {missing}", file=sys.stderr)
+    return not missing
+
+
+def missing_for_compile(device):
+    """What torch.compile needs and this machine lacks, and how to install it; "" if nothing.
 
     It needs Python's headers, and on a CPU the C++ compiler that it looks for. On a GPU it needs
     compute capability 7, Triton, and a C compiler for Triton.
     """
+    if device.type not in ("cpu", "cuda"):
+        return f"it is of no use on {device.type}"
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
     if not Path(sysconfig.get_path("include"), "Python.h").exists():
-        return False
+        return (f"Python's headers are missing; on Debian and Ubuntu: "
+                f"sudo apt install python{version}-dev")
     if device.type == "cpu":
-        default = "clang++" if sys.platform == "darwin" else "g++"
-        return bool(shutil.which(os.environ.get("CXX", default)))
-    if device.type == "cuda":
-        compilers = [os.environ.get("CC", ""), "gcc", "clang"]
-        return (torch.cuda.get_device_capability(device) >= (7, 0)
-                and importlib.util.find_spec("triton") is not None
-                and any(shutil.which(compiler) for compiler in compilers))
-    return False
+        usual = {"darwin": "clang++", "win32": "cl"}.get(sys.platform, "g++")
+        compiler = os.environ.get("CXX", usual)
+        if not shutil.which(compiler):
+            return (f"there is no C++ compiler ({compiler}); on Debian and Ubuntu: "
+                    f"sudo apt install g++")
+        return ""
+    capability = torch.cuda.get_device_capability(device)
+    if capability < (7, 0):
+        return (f"Triton needs compute capability 7.0, and this GPU has "
+                f"{capability[0]}.{capability[1]}")
+    if importlib.util.find_spec("triton") is None:
+        package = "triton-windows" if sys.platform == "win32" else "triton"
+        return f"Triton is missing: {sys.executable} -m pip install {package}"
+    compilers = [os.environ.get("CC", ""), "gcc", "clang"]
+    if not any(shutil.which(compiler) for compiler in compilers):
+        return ("Triton finds no C compiler (gcc or clang); on Debian and Ubuntu: "
+                "sudo apt install gcc")
+    return ""
+
+
+def compiled(function, **options):
+    """torch.compile(function), but where compiling raises, say why and go on with the function.
+
+    A compiler can be there and fail all the same: a full /tmp, an old GPU, a bug.
+    """
+    from torch._dynamo.exc import TorchDynamoException
+    from torch._functorch import config
+    current = torch.compile(function, **options)
+
+    def call(*args, **kwargs):
+        nonlocal current
+        try:
+            # Compile the backward pass now, too, so that its errors are raised here.
+            with config.patch(force_non_lazy_backward_lowering=True):
+                return current(*args, **kwargs)
+        except TorchDynamoException as e:
+            if current is function:
+                raise
+            print(f"note       goes on without torch.compile, and slower, as compiling failed: "
+                  f"{in_words(e)[:300]} ...", file=sys.stderr, flush=True)
+            current = function
+            return function(*args, **kwargs)
+
+    return call
 
 
 def versions():
@@ -209,6 +409,8 @@ def run(main):
     except BrokenPipeError:
         sys.exit(141)
     except (MemoryError, RuntimeError) as e:
+        if lost_a_rank(e):
+            fail(f"rank {dist.get_rank()} lost another rank, whose own message says why: {e}")
         # A GPU, Python and PyTorch on a CPU say it in different ways.
         if not (isinstance(e, (MemoryError, torch.OutOfMemoryError))
                 or "can't allocate memory" in str(e)):
@@ -230,8 +432,7 @@ def run(main):
             sys.stdout.flush()
         except OSError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if dist.is_initialized():
-            dist.destroy_process_group()
+        leave_ranks(sys.exc_info()[1])
 
 
 class StopSignal:

@@ -8,7 +8,18 @@ import pytest
 import torch
 
 import machine
-from machine import Env, StopSignal, parse_config, setup
+from machine import (
+    Env,
+    StopSignal,
+    can_compile,
+    check_for_unused_gpus,
+    compiled,
+    fastest_dtype,
+    has_kernels,
+    parse_config,
+    set_up_gpu,
+    setup,
+)
 
 ENV = Env(torch.device("cpu"), torch.float32)
 
@@ -16,10 +27,148 @@ ENV = Env(torch.device("cpu"), torch.float32)
 # ---- device and dtype ----
 
 @pytest.mark.parametrize("device, dtype, word", [("tpu", "auto", "--device tpu"),
-                                                 ("cpu", "float16", "--dtype float16")])
+                                                 ("cpu", "float64", "--dtype float64")])
 def test_unknown_devices_and_dtypes(device, dtype, word):
     with pytest.raises(ValueError, match=word):
         setup(device, dtype)
+
+
+@pytest.mark.parametrize("capability, dtype", [
+    ((6, 0), "float32"), ((6, 1), "float32"), ((7, 0), "float16"), ((7, 5), "float16"),
+    ((8, 0), "bfloat16"), ((8, 9), "bfloat16"), ((9, 0), "bfloat16"), ((12, 0), "bfloat16")])
+def test_a_gpu_computes_in_the_dtype_of_its_tensor_cores(capability, dtype, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert fastest_dtype(torch.device("cuda", 0)) == dtype
+
+
+# ---- GPUs that PyTorch cannot use ----
+
+CU130 = ["sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120", "compute_120"]
+CU126 = ["sm_50", "sm_60", "sm_70", "sm_75", "sm_80", "sm_86", "sm_90"]
+
+
+@pytest.mark.parametrize("capability, runs_on", [
+    ((3, 7), []), ((6, 1), [CU126]), ((7, 0), [CU126]), ((7, 5), [CU126, CU130]),
+    ((8, 9), [CU126, CU130]), ((9, 0), [CU126, CU130]), ((10, 3), [CU130]), ((12, 1), [CU130]),
+    ((13, 0), [CU130])])
+def test_which_gpu_has_kernels_in_which_wheel(capability, runs_on):
+    for architectures in CU126, CU130:
+        assert has_kernels(capability, architectures) == (architectures in runs_on)
+    assert has_kernels(capability, ["gfx90a", "gfx942"])
+
+
+def install_nvidia_smi(folder, monkeypatch, prints):
+    folder.mkdir(exist_ok=True)
+    program = folder / "nvidia-smi"
+    program.write_text(f"#!/bin/sh\n{prints}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+
+@pytest.mark.parametrize("gpu, wheel, words", [
+    ("Tesla T4, 535.183.01, 7.5", "2.13.0+cu130", ["T4, driver 535", "torch==2.13.0+cu126",
+                                                   "whl/cu126", "--device cpu"]),
+    ("Tesla P100-PCIE-16GB, 580.65.06, 6.0", "2.13.0+cu130", ["P100", "2.13.0+cu126"]),
+    ("NVIDIA GeForce RTX 4090, 580.95.05, 8.9", "2.13.0+cpu", ["without CUDA", "2.13.0+cu130"]),
+    ("NVIDIA GeForce RTX 5090, 570.86.10, 12.0", "2.13.0+cu130", ["Update the driver to 580"]),
+    ("NVIDIA GeForce RTX 3060, 470.10, 8.6", "2.13.0+cu130", ["Update the driver to 580"]),
+    ("Tesla K80, 470.10, 3.7", "2.13.0+cu130", ["No PyTorch of this version"]),
+    # The right wheel is there, so something else is wrong.
+    ("NVIDIA H100 PCIe, 580.95.05, 9.0\nNVIDIA H100 PCIe, 580.95.05, 9.0", "2.13.0+cu130",
+     ["H100 PCIe", "nvidia-smi should list"])])
+def test_a_gpu_that_torch_cannot_use_is_not_silently_a_run_on_the_cpu(gpu, wheel, words, tmp_path,
+                                                                      monkeypatch):
+    install_nvidia_smi(tmp_path / "bin", monkeypatch, f"printf '{gpu}\\n'")
+    monkeypatch.setattr(torch, "__version__", wheel)
+    monkeypatch.setattr(torch.version, "cuda", {"130": "13.0"}.get(wheel[-3:]))
+    for device in "auto", "cuda":
+        with pytest.raises(ValueError) as e:
+            setup(device)
+        for word in words:
+            assert word in str(e.value)
+        assert "\n" not in str(e.value)
+    # Who asks for the CPU, or hides the GPU, gets the CPU.
+    assert setup("cpu").device.type == "cpu"
+    for hidden in "", "-1":
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
+        check_for_unused_gpus()
+
+
+def test_the_kernel_module_knows_the_gpu_where_nvidia_smi_does_not(tmp_path, monkeypatch):
+    install_nvidia_smi(tmp_path / "bin", monkeypatch, "echo Driver/library mismatch; exit 18")
+    check_for_unused_gpus(tmp_path)
+    gpu = tmp_path / "gpus/0000:00:04.0"
+    gpu.mkdir(parents=True)
+    (gpu / "information").write_text("Model: \t\t Tesla V100-SXM2-16GB\nIRQ:   \t\t 11\n")
+    (tmp_path / "version").write_text(
+        "NVRM version: NVIDIA UNIX x86_64 Kernel Module  550.54.15  Tue Mar  5 22:23:56 UTC 2024\n"
+        "GCC version:  gcc version 12.2.0 (Debian 12.2.0-14)\n")
+    with pytest.raises(ValueError, match="Tesla V100-SXM2-16GB, driver 550.*cu126"):
+        check_for_unused_gpus(tmp_path)
+
+
+@pytest.mark.parametrize("local_rank, capability, word", [
+    (0, (6, 1), "no kernels for the GTX 1080, compute capability 6.1. Install .*cu126"),
+    (2, (9, 0), "started local rank 2, but there are 2 GPUs here: choose --nproc_per_node 2")])
+def test_a_gpu_without_kernels_or_a_rank_without_a_gpu(local_rank, capability, word, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "GTX 1080")
+    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: CU130)
+    with pytest.raises(ValueError, match=word):
+        set_up_gpu(torch.device("cuda", local_rank))
+
+
+# ---- torch.compile ----
+
+@pytest.mark.parametrize("device, word", [("cpu", "g++"), ("cuda", "Triton"), ("mps", "mps")])
+def test_what_compiling_lacks_is_said_once_and_how_to_install_it(device, word, monkeypatch,
+                                                                 capsys):
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setattr("sysconfig.get_path", lambda name: os.path.dirname(__file__))
+    monkeypatch.setattr("sys.platform", "linux")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+    # Python's headers come first.
+    if device != "mps":
+        assert not can_compile(torch.device(device))
+        assert "-dev" in capsys.readouterr().err
+        monkeypatch.setattr(machine.Path, "exists", lambda path: True)
+    assert not can_compile(torch.device(device))
+    err = capsys.readouterr().err
+    assert err.startswith("note ") and err.count("\n") == 1 and word in err
+    monkeypatch.setenv("RANK", "1")
+    assert not can_compile(torch.device(device)) and not capsys.readouterr().err
+
+
+@pytest.mark.parametrize("breaks", ["forward", "backward"])
+def test_where_compiling_raises_the_run_goes_on_without(breaks, capsys):
+    from functorch.compile import make_boxed_func
+    from torch._dynamo.backends.common import aot_autograd
+
+    def broken(graph, inputs):
+        raise RuntimeError("the compiler has no space left")
+    works = lambda graph, inputs: make_boxed_func(graph.forward)
+    backend = aot_autograd(fw_compiler=broken if breaks == "forward" else works,
+                           bw_compiler=broken)
+
+    def square(x):
+        if x.size(0) == 1:
+            raise ValueError("too short")
+        return (x * x).sum()
+    f = compiled(square, backend=backend)
+    for _ in range(2):
+        x = torch.tensor([1.0, 2.0], requires_grad=True)
+        f(x).backward()
+        assert x.grad.tolist() == [2.0, 4.0]
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and "without torch.compile" in err
+    assert "the compiler has no space left" in err
+    # The function's own errors are its own.
+    with pytest.raises(ValueError, match="too short"):
+        f(torch.ones(1))
 
 
 # ---- flags and errors ----

@@ -1,11 +1,16 @@
 """Two processes under torchrun give what one process gives. This file is also what they run."""
 import copy
+import functools
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,9 +19,19 @@ ROOT = Path(__file__).resolve().parent.parent
 # torchrun runs this file as a script.
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
+import machine
 from common import save_checkpoint
 from machine import Env, setup
-from toy import chat, run_script, tiny_model, write_data, write_tokenizer
+from toy import (
+    FORKSERVER,
+    chat,
+    in_child,
+    run_script,
+    tiny_model,
+    write_data,
+    write_tokenizer,
+)
+from train import rows as rows_file
 from train.optimizer import Optimizer
 from train.rows import Rows, micro_batches, pack_conversations
 from train.run import evaluate_loss, start_or_resume
@@ -104,6 +119,99 @@ def main(folder):
     if env.rank == 0:
         torch.save(result, folder / "result.pt")
     torch.distributed.destroy_process_group()
+
+
+# ---- what a rank does in the tests of failures and of several nodes ----
+
+def return_at_once():
+    """Give gloo the manners of NCCL: all_reduce returns at once; to read a number waits for it."""
+    pending = []
+
+    def defer(original, *args, **kwargs):
+        pending.append(original(*args, **kwargs, async_op=True))
+
+    def wait_first(original, *args, **kwargs):
+        while pending:
+            pending.pop().wait()
+        return original(*args, **kwargs)
+
+    dist = torch.distributed
+    dist.all_reduce = functools.partial(defer, dist.all_reduce)
+    for name in "item", "tolist", "__int__", "__float__", "cpu":
+        original = getattr(torch.Tensor, name)
+        setattr(torch.Tensor, name, functools.partialmethod(lambda self, original: wait_first(
+            original, self), original))
+
+
+def pack_slowly(folder):
+    """As at the start of every stage; rank 0 takes its time."""
+    return_at_once()
+    env = setup("cpu", "float32")
+    write_rows = rows_file.write_rows
+
+    def write_slowly(*args):
+        time.sleep(1)
+        write_rows(*args)
+    rows_file.write_rows = write_slowly
+    tok = write_tokenizer(Path(folder, f"tokenizer-{env.rank}"))
+    rows = pack_conversations(Path(folder, "x.rows"), ragged_chats, tok, 63, {}, env)
+    print(f"rank {env.rank} has {len(rows)} rows")
+
+
+def fail_on_rank_1(how):
+    """Rank 1 ends in the middle of the run; rank 0 waits for it, as in a step of training."""
+    env = setup("cpu", "float32")
+    env.barrier()
+    # NCCL can wait for the other ranks here, and a thread may still read data.
+    torch.distributed.destroy_process_group = lambda: time.sleep(1000)
+    threading.Thread(target=time.sleep, args=(1000,)).start()
+    if env.rank == 1:
+        print("a last word")
+    if env.rank == 1 and how == "error":
+        raise ValueError("no more data")
+    if env.rank == 1 and how == "bug":
+        raise ZeroDivisionError
+    if env.rank == 1 and how == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if how == "killed":
+        env.barrier()
+    env.all_sum(torch.zeros(1)).item()
+
+
+RANK_MAINS = dict(pack_slowly=pack_slowly, fail_on_rank_1=fail_on_rank_1)
+
+
+def set_variables(variables):
+    os.environ.update(variables)
+
+
+def run_ranks(log, main, arguments, world_size=2):
+    """Run RANK_MAINS[main](arguments[rank]) in a process for each rank, as two nodes would do it.
+
+    -> the results of the ranks: exit status, stdout, stderr.
+    """
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    processes = []
+    for rank in range(world_size):
+        variables = dict(RANK=str(rank), WORLD_SIZE=str(world_size), LOCAL_RANK="0",
+                         MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+        processes.append(FORKSERVER.Process(target=in_child, args=(
+            "tests/test_ranks.py", [main, arguments[rank]], log / f"rank-{rank}",
+            functools.partial(set_variables, variables))))
+        processes[rank].start()
+    end = time.time() + 300
+    for process in processes:
+        process.join(max(0, end - time.time()))
+    hang = [process for process in processes if process.exitcode is None]
+    for process in hang:
+        process.kill()
+    assert not hang, f"{len(hang)} ranks hang"
+    return [SimpleNamespace(status=process.exitcode,
+                            stdout=Path(log, f"rank-{rank}.stdout").read_text(),
+                            stderr=Path(log, f"rank-{rank}.stderr").read_text())
+            for rank, process in enumerate(processes)]
 
 
 def torchrun(*args):
@@ -232,5 +340,28 @@ def test_a_stage_under_torchrun_stops_on_sigterm_and_one_process_goes_on(tmp_pat
     assert sum(b[-20:]) == pytest.approx(sum(a[-20:]), rel=0.05)
 
 
-if __name__ == "__main__":
+# ---- what a host may not assume, failures ----
+
+def test_the_others_wait_for_the_rows_that_rank_0_packs(tmp_path):
+    ranks = run_ranks(tmp_path, "pack_slowly", [tmp_path, tmp_path])
+    assert [rank.status for rank in ranks] == [0, 0], ranks[1].stderr
+    assert ranks[0].stdout.splitlines()[-1][7:] == ranks[1].stdout.splitlines()[-1][7:]
+
+
+@pytest.mark.parametrize("how, status, word", [("error", 2, "error: no more data\n"),
+                                               ("bug", 1, "ZeroDivisionError"),
+                                               ("killed", -signal.SIGKILL, "")])
+def test_if_one_rank_fails_all_end_within_a_minute(tmp_path, how, status, word):
+    waits, fails = run_ranks(tmp_path, "fail_on_rank_1", [how, how])
+    assert fails.status == status and word in fails.stderr, fails.stderr
+    assert how == "killed" or fails.stdout == "a last word\n"
+    assert waits.status == 2, waits.stderr
+    lines = [line for line in waits.stderr.splitlines() if "Warning" not in line]
+    assert lines[-1].startswith("error: rank 0 lost another rank"), waits.stderr
+    assert "Traceback" not in waits.stderr
+
+
+if __name__ == "__main__" and sys.argv[1] in RANK_MAINS:
+    machine.run(lambda: RANK_MAINS[sys.argv[1]](sys.argv[2]))
+elif __name__ == "__main__":
     main(sys.argv[1])
