@@ -42,8 +42,8 @@ def expect(ok, message, param, code=None):
 
 # The fields that are read below, besides those of Sampling.
 READ = {"model", "messages", "prompt", "n", "stop", "stream", "stream_options", "max_tokens",
-        "max_completion_tokens", "n_predict", "repeat_penalty", "response_format", "tools",
-        "tool_choice", "echo", "include_parts", "truncation"}
+        "max_completion_tokens", "max_output_tokens", "n_predict", "repeat_penalty",
+        "response_format", "tools", "tool_choice", "echo", "include_parts", "truncation"}
 
 # Fields of other servers that change no answer of this one: notes about the client, hints for
 # caches, and settings of chat templates and of models that reason.
@@ -219,8 +219,8 @@ def read_max_tokens(body, default, max_len, echo):
 
     A prompt that comes back (echo) may come back alone, with 0 tokens.
     """
-    # Three names for one thing: OpenAI's new one, its old one, and llama.cpp's.
-    for name in ("max_completion_tokens", "max_tokens", "n_predict"):
+    # Four names for one thing: those of OpenAI's three APIs, and llama.cpp's.
+    for name in ("max_completion_tokens", "max_tokens", "max_output_tokens", "n_predict"):
         if body.get(name) is not None:
             n = read_number(body, name, None)
             smallest = 0 if echo else 1
@@ -623,6 +623,8 @@ def longest_beginning(stop, text):
 
 class Answer:
     """All choices of one request, and the JSON objects that tell a client about them."""
+    # What ends a stream.
+    end = b"data: [DONE]\n\n"
 
     def __init__(self, request, tok, model):
         """model: the name of the model."""
@@ -726,6 +728,10 @@ class Answer:
         name, arguments = read_call(code, self.request.tools)
         return {"id": "call_" + uuid.uuid4().hex, "type": "function",
                 "function": {"name": name, "arguments": arguments}}
+
+    def error_chunk(self, error):
+        """What a stream says of an ApiError."""
+        return error.body
 
     def last_chunks(self):
         """The chunk that counts the tokens, if the request asks for it."""

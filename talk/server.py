@@ -7,6 +7,7 @@ GET  /health                 {"status": "ok", ...}
 GET  /v1/models              the one model that is served
 POST /v1/chat/completions    messages -> answer
 POST /v1/completions         raw text -> its continuation
+POST /v1/responses           the same as chat completions, in OpenAI's newer objects
 
     curl http://127.0.0.1:8000/v1/chat/completions -H "Content-Type: application/json" \\
          -d '{"messages": [{"role": "user", "content": "Who are you?"}], "stream": true}'
@@ -54,6 +55,7 @@ from pathlib import Path
 import torch
 
 from talk.openai_protocol import Answer, ApiError, read_request
+from talk.openai_responses import ResponseAnswer, chat_body
 
 # The largest request body, in bytes.
 MAX_BODY = 1 << 20
@@ -239,8 +241,9 @@ class Handler(BaseHTTPRequestHandler):
             "/health": ("GET", lambda: self.send(200, health)),
             "/models": ("GET", lambda: self.send(200, {"object": "list", "data": [model]})),
             f"/models/{server.model}": ("GET", lambda: self.send(200, model)),
-            "/chat/completions": ("POST", lambda: self.complete(chat=True)),
-            "/completions": ("POST", lambda: self.complete(chat=False))}
+            "/chat/completions": ("POST", lambda: self.complete("chat")),
+            "/completions": ("POST", lambda: self.complete("text")),
+            "/responses": ("POST", lambda: self.complete("responses"))}
 
     def respond(self):
         """Send the answer to a request, or an error in OpenAI's shape.
@@ -481,18 +484,22 @@ class Handler(BaseHTTPRequestHandler):
         self.cors = ()
         self.send(code, ApiError(code, message or "bad request").body)
 
-    def complete(self, chat):
-        """Answer a POST: a conversation (chat), or a raw text to continue."""
+    def complete(self, kind):
+        """Answer a POST: a conversation (chat, responses), or a raw text to continue."""
         server = self.server
         body = self.read_body()
         model = body.get("model")
         if model not in (None, "", server.model):
             raise ApiError(404, f"the model {str(model)[:100]!r} does not exist here; this server "
                                 f"has {server.model!r}", "model_not_found", "model")
-        request = read_request(body, chat, server.tok, server.worker.engine.max_len,
+        asked = chat_body(body) if kind == "responses" else body
+        request = read_request(asked, kind != "text", server.tok, server.worker.engine.max_len,
                                server.cfg.max_tokens, server.settings)
         job = Job(request, server.cfg.time_limit)
-        answer = Answer(request, server.tok, server.model)
+        if kind == "responses":
+            answer = ResponseAnswer(request, server.tok, server.model, body)
+        else:
+            answer = Answer(request, server.tok, server.model)
         if request.max_tokens:
             server.worker.submit(job)
         else:
@@ -551,8 +558,7 @@ class Handler(BaseHTTPRequestHandler):
             self.close_connection = True
 
         def piece(objects, end=b""):
-            events = [b"data: " + json.dumps(o).encode() + b"\n\n" for o in objects]
-            data = b"".join(events) + end
+            data = b"".join(map(event, objects)) + end
             if chunked and data:
                 return b"%x\r\n%s\r\n" % (len(data), data)
             return data
@@ -566,9 +572,15 @@ class Handler(BaseHTTPRequestHandler):
                     self.wfile.write(piece(chunks))
                     time.sleep(FLUSH_SECONDS)
         except ApiError as e:
-            self.wfile.write(piece([e.body]) + last_chunk)
+            self.wfile.write(piece([answer.error_chunk(e)]) + last_chunk)
             return
-        self.wfile.write(piece(answer.last_chunks(), b"data: [DONE]\n\n") + last_chunk)
+        self.wfile.write(piece(answer.last_chunks(), answer.end) + last_chunk)
+
+
+def event(chunk):
+    """A JSON object -> a server-sent event. The objects of the Responses API say their type."""
+    name = f"event: {chunk['type']}\n" if "type" in chunk else ""
+    return f"{name}data: {json.dumps(chunk)}\n\n".encode()
 
 
 def too_large(length):

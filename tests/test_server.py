@@ -22,8 +22,8 @@ from talk.engine import Engine, add_text, parse_answer
 from talk.openai_protocol import content_of
 from talk.server import Handler
 from toy import ROOT
-from toy_chat import Scripted, byte_tokenizer, prompt, tiny_model
-from toy_server import SETTINGS, USER, Client, watch_submit
+from toy_chat import byte_tokenizer, prompt, tiny_model
+from toy_server import ADD, SETTINGS, USER, Client, official_client, tool_caller, watch_submit
 
 torch.set_num_threads(1)
 
@@ -133,24 +133,6 @@ def test_completions(client):
     assert reply["object"] == "text_completion" and reply["usage"]["prompt_tokens"] == 6
     reply = client.ask("/v1/completions", dict(prompt=["ab", "ab"], n=2, max_tokens=1))[1]
     assert len(reply["choices"]) == 4 and reply["usage"]["prompt_tokens"] == 6
-
-
-def tool_caller(code="6*7", n_output=2):
-    """A server whose model answers "is ", calls Python, and ends with "!".
-
-    n_output: how many tokens the result of the code has.
-    """
-    tok = byte_tokenizer()
-    engine = Engine(tiny_model(seq_len=512), tok)
-    script = [*tok.encode("is "), tok.special("<|python_start|>"), *tok.encode(code),
-              tok.special("<|python_end|>"), *[0] * (n_output + 2), *tok.encode("!"),
-              tok.special("<|assistant_end|>")]
-    engine.decoder = Scripted(engine, script, None)
-    return Client(engine, tok)
-
-
-ADD = dict(type="function", function=dict(name="add", description="Add two numbers.",
-           parameters=dict(type="object", properties=dict(a=dict(type="number")))))
 
 
 def test_a_tool_of_ones_own_is_called_and_its_result_goes_back(monkeypatch):
@@ -966,12 +948,6 @@ def test_the_page_carries_its_policy(client):
 
 
 # ---- the official client ----
-
-def official_client(client):
-    openai = pytest.importorskip("openai")
-    return openai, openai.OpenAI(base_url=f"http://127.0.0.1:{client.port}/v1", api_key="none",
-                                 max_retries=0)
-
 
 @pytest.mark.slow
 def test_the_openai_client(client):

@@ -4,13 +4,19 @@ import json
 import threading
 import time
 
+import pytest
+
 from chat import Config
 from talk.engine import Engine
 from talk.server import Server
-from toy_chat import byte_tokenizer, tiny_model
+from toy_chat import Scripted, byte_tokenizer, tiny_model
 
 USER = [dict(role="user", content="hi")]
 SETTINGS = dict(temperature=0.7, top_k=0, top_p=1.0, min_p=0.0, repetition_penalty=1.0, seed=0)
+
+
+ADD = dict(type="function", function=dict(name="add", description="Add two numbers.",
+           parameters=dict(type="object", properties=dict(a=dict(type="number")))))
 
 
 class Client:
@@ -67,6 +73,27 @@ class Client:
         while self.server.worker.load and time.monotonic() < end:
             time.sleep(0.01)
         return self.server.worker.load == 0
+
+
+def tool_caller(code="6*7", n_output=2):
+    """A server whose model answers "is ", calls Python, and ends with "!".
+
+    n_output: how many tokens the result of the code has.
+    """
+    tok = byte_tokenizer()
+    engine = Engine(tiny_model(seq_len=512), tok)
+    script = [*tok.encode("is "), tok.special("<|python_start|>"), *tok.encode(code),
+              tok.special("<|python_end|>"), *[0] * (n_output + 2), *tok.encode("!"),
+              tok.special("<|assistant_end|>")]
+    engine.decoder = Scripted(engine, script, None)
+    return Client(engine, tok)
+
+
+def official_client(client):
+    """The module openai, and its client of this server."""
+    openai = pytest.importorskip("openai")
+    return openai, openai.OpenAI(base_url=f"http://127.0.0.1:{client.port}/v1", api_key="none",
+                                 max_retries=0)
 
 
 def watch_submit(engine, monkeypatch):
