@@ -1,15 +1,18 @@
 """train/optimizer.py against plain references; its state saved, loaded and divided over ranks."""
+import gc
 import math
+import weakref
 
 import pytest
 import torch
 
 from machine import Env
-from toy import tiny_model
-from train.optimizer import Optimizer, orthogonalize
+from toy import random_ids, tiny_model
+from train.optimizer import LossScale, Optimizer, orthogonalize
 
 torch.set_num_threads(1)
 ENV = Env(torch.device("cpu"), torch.float32)
+HALF = Env(torch.device("cpu"), torch.float16)
 
 
 def polynomial(g):
@@ -26,7 +29,7 @@ def polynomial(g):
     return u @ torch.diag(s) @ vh
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("shape", [(64, 64), (128, 32), (32, 128)])
 def test_orthogonalize_keeps_the_subspace_and_sets_singular_values_near_1(shape, dtype):
     g = torch.randn(3, *shape, generator=torch.Generator().manual_seed(0))
@@ -108,6 +111,26 @@ def test_a_matrix_without_gradients_stays_where_it_is():
     assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
 
 
+def test_the_gradients_of_the_matrices_are_freed_before_the_first_update():
+    """At depth 20 they take 1.6 GB, at the moment when a step needs the most memory."""
+    model = tiny_model()
+    optimizer = new_optimizer(model)
+    gradients = []
+    for p in model.parameters():
+        p.grad = torch.randn(p.shape)
+        gradients.append(weakref.ref(p.grad))
+    alive = []
+
+    def count_and_orthogonalize(g, dtype):
+        gc.collect()
+        alive.append(sum(gradient() is not None for gradient in gradients))
+        return orthogonalize(g, dtype)
+    optimizer.orthogonalize = count_and_orthogonalize
+    optimizer.step(1.0, 0.95)
+    # The embedding's and the head's are not copied: their updates read them.
+    assert len(alive) > 1 and max(alive) <= 2
+
+
 def take_steps(model, optimizer, n, seed):
     rng = torch.Generator().manual_seed(seed)
     for _ in range(n):
@@ -148,3 +171,111 @@ def test_the_shares_of_any_number_of_ranks_add_up_to_the_whole_state(world_size)
             pieces = torch.cat([rank.groups[name]["state"][i] for rank in ranks])
             assert torch.equal(pieces[:len(state)], state)
             assert len(pieces) < len(state) + world_size and not pieces[len(state):].any()
+
+
+# ---- float16: the scale of the loss ----
+
+def test_the_scale_halves_at_each_overflow_and_doubles_after_2000_good_steps():
+    scale = LossScale(torch.float16)
+    assert scale.factor == 65536
+    for _ in range(1999):
+        scale.update(True)
+    assert scale.factor == 65536
+    scale.update(True)
+    assert scale.factor == 131072
+    scale.update(False)
+    scale.update(False)
+    assert scale.factor == 32768 and scale.skipped == 2
+    # The 2,000 begin anew.
+    for _ in range(2000):
+        scale.update(True)
+    assert scale.factor == 65536 and scale.skipped == 2
+    with pytest.raises(ValueError, match="do not fit float16.*--dtype float32"):
+        for _ in range(100):
+            scale.update(False)
+    for dtype in torch.float32, torch.bfloat16:
+        assert LossScale(dtype).factor == 1
+
+
+def test_the_scale_is_taken_out_of_the_gradients_without_rounding():
+    """The same gradients, times the scale: norm and weights are the same to the bit."""
+    one = tiny_model()
+    other = tiny_model()
+    optimizers = [new_optimizer(one, HALF), new_optimizer(other, HALF)]
+    optimizers[1].loss_scale.factor = 2.0 ** 20
+    for step in range(3):
+        norms = []
+        for model, optimizer in zip((one, other), optimizers):
+            rng = torch.Generator().manual_seed(step)
+            for p in model.parameters():
+                p.grad = torch.randn(p.shape, generator=rng) * optimizer.loss_scale.factor
+            norms.append(optimizer.step(0.5, 0.95))
+        assert torch.equal(*norms)
+    assert all(torch.equal(p, q) for p, q in zip(one.parameters(), other.parameters()))
+
+
+@pytest.mark.parametrize("bad", [math.inf, math.nan])
+def test_a_step_whose_gradients_overflow_is_skipped_and_counted(bad):
+    model = tiny_model()
+    optimizer = new_optimizer(model, HALF)
+    take_steps(model, optimizer, 2, seed=1)
+    weights = [p.detach().clone() for p in model.parameters()]
+    state = [t.clone() for g in optimizer.groups.values() for t in g["state"]]
+    for p in model.parameters():
+        p.grad = torch.ones_like(p)
+    model.blocks[0].mlp.up.grad[0, 0] = bad
+    assert optimizer.step(0.5, 0.95) == 0
+    assert all(p.grad is None for p in model.parameters())
+    assert all(map(torch.equal, weights, model.parameters()))
+    assert all(map(torch.equal, state, [t for g in optimizer.groups.values() for t in g["state"]]))
+    assert optimizer.count == 2
+    assert optimizer.loss_scale.skipped == 1 and optimizer.loss_scale.factor == 32768
+
+
+def test_the_scale_is_saved_with_the_state_in_float16_alone():
+    model = tiny_model()
+    optimizer = new_optimizer(model, HALF)
+    optimizer.loss_scale.update(False)
+    optimizer.loss_scale.update(True)
+    resumed = new_optimizer(model, HALF)
+    resumed.load_state_dict(optimizer.state_dict())
+    assert vars(resumed.loss_scale) == vars(optimizer.loss_scale)
+    assert resumed.loss_scale.factor == 32768 and resumed.loss_scale.good_steps == 1
+    assert new_optimizer(model).state_dict().keys() == {"count", "state"}
+
+
+def train(dtype, factor=None, n_target=2 ** 22):
+    """Twenty steps of one batch, its loss divided as in steps of n_target tokens.
+
+    -> the loss of each step, the optimizer.
+    """
+    model = tiny_model()
+    model.compute_dtype = dtype
+    optimizer = new_optimizer(model, Env(ENV.device, dtype))
+    if factor:
+        optimizer.loss_scale.factor = factor
+    ids = random_ids(8, 33)
+    losses = []
+    for _ in range(20):
+        loss = model(ids[:, :-1], ids[:, 1:])
+        losses.append(loss.item() / 256)
+        (loss / n_target * optimizer.loss_scale.factor).backward()
+        optimizer.step(0.1, 0.95)
+    return losses, optimizer
+
+
+def test_training_in_float16_learns_what_float32_learns():
+    expected, _ = train(torch.float32)
+    losses, optimizer = train(torch.float16)
+    assert losses == pytest.approx(expected, rel=0.02) and expected[-1] < 0.8 * expected[0]
+    assert optimizer.loss_scale.skipped == 0
+    # Without the scale the gradients of so large a step are 0 in float16.
+    unscaled, _ = train(torch.float16, factor=1.0)
+    assert unscaled[-1] > 1.1 * losses[-1]
+
+
+def test_a_scale_that_is_too_large_is_found_and_training_goes_on():
+    losses, optimizer = train(torch.float16, factor=2.0 ** 40)
+    assert 0 < optimizer.loss_scale.skipped < 20
+    assert optimizer.loss_scale.factor == 2.0 ** (40 - optimizer.loss_scale.skipped)
+    assert optimizer.count == 20 - optimizer.loss_scale.skipped and losses[-1] < losses[0]

@@ -1,7 +1,9 @@
 """Two processes under torchrun give what one process gives. This file is also what they run."""
 import copy
+import dataclasses
 import functools
 import json
+import math
 import os
 import signal
 import socket
@@ -101,7 +103,9 @@ def main(folder):
     optimizer = new_optimizer(model, env)
     result["logged"] = train(model, optimizer, rows, range(3), 2, env)
     result["weights"] = {name: p.detach().clone() for name, p in model.named_parameters()}
+    # Only the rank that saves the state copies it to the host.
     result["state"] = copy.deepcopy(optimizer.state_dict())
+    assert (result["state"] is None) == (env.rank == 1)
     save_checkpoint(folder / "two.part", model, dict(step=3, settings={}), [], optimizer, env)
 
     # Two more steps, from the checkpoint of the single process.
@@ -116,6 +120,14 @@ def main(folder):
         torch.distributed.broadcast(p, 0)
     is_equal = torch.tensor(int(all(map(torch.equal, same, model.parameters()))))
     result["equal_on_all_ranks"] = int(env.all_sum(is_equal))
+
+    # A gradient that is too large on one rank alone: all ranks skip the step.
+    model = tiny_model()
+    optimizer = new_optimizer(model, dataclasses.replace(env, dtype=torch.float16))
+    for p in model.parameters():
+        p.grad = torch.full_like(p, math.inf if env.rank == 1 else 1.0)
+    assert optimizer.step(1.0, 0.95) == 0
+    result["skipped"] = int(env.all_sum(torch.tensor(optimizer.loss_scale.skipped)))
     if env.rank == 0:
         torch.save(result, folder / "result.pt")
     torch.distributed.destroy_process_group()
@@ -296,6 +308,10 @@ def test_the_optimizers_state_is_cut_anew_for_another_number_of_ranks(two):
     train(model, optimizer, rows, range(3, 5), 8, ENV)
     for name, p in model.named_parameters():
         close(p, one["after_weights"][name], 1e-5)
+
+
+def test_all_ranks_skip_a_step_that_overflows_on_one_of_them(two):
+    assert two[3]["skipped"] == 2
 
 
 def test_ranks_with_unequal_shares_of_the_evaluation_agree_and_do_not_wait_forever(two):

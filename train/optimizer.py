@@ -2,9 +2,12 @@
 The optimizer: Muon for the matrices of the blocks, AdamW for the embedding and the head.
 
 It also sums the gradients over the ranks, and each rank keeps a share of the optimizer's state.
+In float16 it takes the scale of the loss out of them.
 """
 import torch
 import torch.distributed as dist
+
+from machine import compiled
 
 # The coefficients (a, b, c) of five odd polynomials a x + b x^3 + c x^5, to be applied in turn.
 POLAR_EXPRESS = [(8.28721, -23.59589, 17.30039),
@@ -25,6 +28,9 @@ def orthogonalize(g, dtype):
     dtype is that of the matrix products. It must be the run's: a CPU without an instruction for
     bfloat16 takes 45 times as long or more for them as in float32 (pytorch#146508).
     """
+    if dtype == torch.float16:
+        # It holds numbers from 6e-8 to 65504 alone: first bring those of g into the middle.
+        g = g / (g.norm(dim=(-2, -1), keepdim=True) + 1e-30)
     x = g.to(dtype)
     # For a tall matrix, x^T x is smaller than x x^T: work on the transpose.
     tall = x.size(-2) > x.size(-1)
@@ -63,6 +69,47 @@ def neuron_dim(x):
     return -1 if x.size(-2) >= x.size(-1) else -2
 
 
+class LossScale:
+    """The factor that keeps gradients within the range of float16; 1 in every other dtype.
+
+    Gradients under 6e-8 would be 0. So the loss is multiplied by as large a factor as fits, and
+    the optimizer divides the sums of the gradients, in float32, by the same. If one was too large
+    after all, the step is skipped and the factor halved; after 2,000 steps without that it is
+    doubled. Micikevicius et al. 2018, arXiv:1710.03740, sec. 3.2. As it is a power of two, the
+    division does not round.
+    """
+    def __init__(self, dtype):
+        self.is_used = dtype == torch.float16
+        self.factor = 2.0 ** 16 if self.is_used else 1.0
+        # Since the factor was changed, and in the whole run.
+        self.good_steps = 0
+        self.skipped = 0
+
+    def update(self, is_finite):
+        """After each step: were its gradients finite? ValueError if no factor makes them so."""
+        if is_finite:
+            self.good_steps += 1
+            if self.good_steps == 2000:
+                self.factor *= 2
+                self.good_steps = 0
+            return
+        self.factor /= 2
+        self.good_steps = 0
+        self.skipped += 1
+        if self.factor < 2.0 ** -10:
+            raise ValueError("the gradients do not fit float16, however small the loss's factor: "
+                             "go on from the last checkpoint with --resume, or start afresh with "
+                             "smaller learning rates or with --dtype float32")
+
+    def state_dict(self):
+        return dict(factor=self.factor, good_steps=self.good_steps, skipped=self.skipped)
+
+    def load_state_dict(self, saved):
+        self.factor = saved["factor"]
+        self.good_steps = saved["good_steps"]
+        self.skipped = saved["skipped"]
+
+
 class Optimizer:
     """Muon (Jordan et al. 2024) and AdamW (Loshchilov and Hutter 2019, alg. 2) over all ranks.
 
@@ -73,6 +120,7 @@ class Optimizer:
 
     DistributedDataParallel is not needed, as gradients are summed here, once a step. They are not
     averaged: divide the loss by the count of the whole step. All parameters must be float32.
+    Multiply the loss by loss_scale.factor before backward(): the optimizer divides by it.
     """
     def __init__(self, model, env, matrix_lr, embed_lr, head_lr, weight_decay, betas=(0.8, 0.95),
                  compile=False):
@@ -81,6 +129,7 @@ class Optimizer:
         self.betas = betas
         # How many steps were taken.
         self.count = 0
+        self.loss_scale = LossScale(env.dtype)
         self.groups = {}
         for p in model.blocks.parameters():
             rows, cols = p.shape
@@ -94,7 +143,7 @@ class Optimizer:
             second = like.mean(neuron_dim(like), keepdim=True) if g["muon"] else like
             # Muon: momentum, and the mean square of each neuron. AdamW: the averages m and v.
             g["state"] = [torch.zeros_like(like), torch.zeros_like(second)]
-        self.orthogonalize = torch.compile(orthogonalize) if compile else orthogonalize
+        self.orthogonalize = compiled(orthogonalize) if compile else orthogonalize
 
     def units(self, g, tensors):
         """Tensors of a group -> one tensor that the ranks can divide along its first dimension.
@@ -127,26 +176,28 @@ class Optimizer:
         """Update the parameters and clear their gradients.
 
         Returns the l2 norm () of all gradients, still on the device: reading it waits for the step.
+        In float16, 0 says that the step was skipped, as a gradient was not finite.
         """
         # 1) This rank's share of the gradients, summed over all ranks.
-        shares = []
-        for g in self.groups.values():
-            units = self.units(g, [p.grad for p in g["params"]])
-            if self.env.world_size > 1:
-                share = torch.empty_like(self.my_share(units))
-                dist.reduce_scatter_tensor(share, units)
-                units = share
-            shares.append(units)
+        shares = [self.take_gradients(g) for g in self.groups.values()]
         square = torch.stack([share.norm() for share in shares]).square().sum()
         norm = self.env.all_sum(square).sqrt()
+        if self.loss_scale.is_used:
+            # All ranks have the same norm, so they agree on it.
+            is_finite = bool(norm.isfinite())
+            self.loss_scale.update(is_finite)
+            if not is_finite:
+                return torch.zeros_like(norm)
 
         self.count += 1
-        for g, grad in zip(self.groups.values(), shares):
+        for g in self.groups.values():
             # 2) The update of this share.
+            grad = shares.pop(0)
             if g["muon"]:
                 update = self.muon_update(grad, *g["state"], momentum)
             else:
                 update = self.adamw_update(grad, *g["state"])
+            del grad
 
             # 3) Every rank gets all updates and applies them.
             lr = g["lr"] * lr_scale
@@ -154,9 +205,24 @@ class Optimizer:
             if g["muon"]:
                 torch._foreach_mul_(g["params"], 1 - lr * self.weight_decay)
             torch._foreach_add_(g["params"], updates, alpha=-lr)
-            for p in g["params"]:
-                p.grad = None
+            del update, updates
         return norm
+
+    def take_gradients(self, g):
+        """-> this rank's share of a group's gradients, summed over all ranks; clears p.grad.
+
+        The matrices are copied for that, so their gradients would only take memory from here on.
+        """
+        units = self.units(g, [p.grad for p in g["params"]])
+        for p in g["params"]:
+            p.grad = None
+        share = units
+        if self.env.world_size > 1:
+            share = torch.empty_like(self.my_share(units))
+            dist.reduce_scatter_tensor(share, units)
+        if self.loss_scale.is_used:
+            share.div_(self.loss_scale.factor)
+        return share
 
     def muon_update(self, grad, buffer, mean_square, momentum):
         """-> the update (n, rows, cols) for the learning rate 1; changes all three tensors."""
@@ -179,14 +245,26 @@ class Optimizer:
         return m / denominator.mul_(1 - b1 ** self.count)
 
     def state_dict(self):
-        """Whole tensors, gathered from all ranks, so that any number of ranks can load them."""
+        """Whole tensors, gathered from all ranks, so that any number of ranks can load them.
+
+        All ranks must call this; rank 0 alone copies them to the host and returns them.
+        """
         state = {}
         for name, g in self.groups.items():
-            state[name] = [[t.cpu() for t in self.gather(g, share)] for share in g["state"]]
-        return {"count": self.count, "state": state}
+            state[name] = []
+            for share in g["state"]:
+                whole = self.gather(g, share)
+                if self.env.rank == 0:
+                    state[name].append([t.cpu() for t in whole])
+        saved = {"count": self.count, "state": state}
+        if self.loss_scale.is_used:
+            saved["loss_scale"] = self.loss_scale.state_dict()
+        return saved if self.env.rank == 0 else None
 
     def load_state_dict(self, saved):
         self.count = saved["count"]
+        if self.loss_scale.is_used and "loss_scale" in saved:
+            self.loss_scale.load_state_dict(saved["loss_scale"])
         for name, g in self.groups.items():
             for share, tensors in zip(g["state"], saved["state"][name], strict=True):
                 share.copy_(self.my_share(self.units(g, tensors)))
