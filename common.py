@@ -30,6 +30,7 @@ import tiktoken
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 
 from machine import finish_replace, new_folder, versions, write_synced
@@ -269,6 +270,10 @@ def document_mask(ids, bos, dtype):
     return mask[:, None]
 
 
+SDPA_KERNELS = [SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION,
+                SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+
+
 def attend(q, k, v, attn_mask):
     """softmax(q k^T / sqrt(D) + attn_mask) v; q, k, v (B, H, T, D).
 
@@ -281,6 +286,10 @@ def attend(q, k, v, attn_mask):
             attn_mask = torch.full((T, T), -math.inf).triu(1)
         scores = (q @ k.mT).float() * D ** -0.5 + attn_mask    # (B, H, T, T)
         return scores.softmax(-1).to(v.dtype) @ v
+    # setup() excludes cuDNN, whose gradients can be NaN with a mask; causal training may use it.
+    if q.is_cuda and attn_mask is None and torch.is_grad_enabled():
+        with sdpa_kernel(SDPA_KERNELS):
+            return F.scaled_dot_product_attention(q, k, v, is_causal=True)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=attn_mask, is_causal=attn_mask is None)
 
 

@@ -13,6 +13,7 @@ import pytest
 import tiktoken.load
 import torch
 import torch.nn.functional as F
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 import common
 from common import (
@@ -26,7 +27,7 @@ from common import (
     save_checkpoint,
     token_losses,
 )
-from machine import Env, can_compile, setup
+from machine import Env, can_compile, set_up_gpu, setup
 from toy import chat, merged_tokenizer, random_ids, read_folder, tiny_model, write_tokenizer
 from train.optimizer import Optimizer
 
@@ -403,6 +404,34 @@ def test_the_compiled_attention_equals_sdpa_and_keeps_what_is_masked_out_to_the_
     after = compiled(q, k, v, attn_mask)
     rest = [*range(20), *range(40, 48)]
     assert torch.equal(after[:, :, rest], before[:, :, rest]) and not torch.equal(after, before)
+
+
+def test_cudnn_attends_in_causal_training_alone(monkeypatch):
+    """With a mask its gradients can be NaN, and for every length of a prompt it makes a plan."""
+    allowed = []
+
+    def sdpa(q, k, v, attn_mask=None, is_causal=False):
+        allowed.append(torch.backends.cuda.cudnn_sdp_enabled())
+        return q
+    monkeypatch.setattr(common.F, "scaled_dot_product_attention", sdpa)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    before = torch.backends.cuda.cudnn_sdp_enabled()
+    try:
+        set_up_gpu(torch.device("cuda", 0))
+        with FakeTensorMode():
+            q = torch.empty(1, 2, 64, 16, device="cuda")
+            mask = torch.empty(1, 1, 64, 64, device="cuda")
+            common.attend(q, q, q, None)
+            common.attend(q, q, q, mask)
+            with torch.no_grad():
+                common.attend(q, q, q, None)
+        # What decoding calls comes next.
+        allowed.append(torch.backends.cuda.cudnn_sdp_enabled())
+    finally:
+        torch.backends.cuda.enable_cudnn_sdp(before)
+    assert allowed == [True, False, False, False]
 
 
 # ---- the loss ----
