@@ -112,7 +112,8 @@ def read_request(body, chat, tok, max_len, max_tokens, settings):
            "response_format: only text is supported", "response_format", "unsupported_parameter")
     n = read_number(body, "n", 1)
     expect(1 <= n <= 16, f"n is {n}, expected 1 to 16", "n")
-    echo = not chat and read_flag(body, "echo")
+    echo = read_flag(body, "echo")
+    expect(not (chat and echo), "echo: only in completions", "echo", "unsupported_parameter")
     options = body.get("stream_options") or {}
     expect(isinstance(options, dict), "stream_options: expected an object", "stream_options")
     for name in options:

@@ -272,6 +272,12 @@ class Handler(BaseHTTPRequestHandler):
             traceback.print_exc()
             self.send_failure(ApiError(500, "the server failed; its message is in the server's log",
                                        "server_error"))
+        except BaseException as e:
+            # What tiktoken raises where its regular expressions run out of stack is no Exception.
+            if type(e).__name__ != "PanicException":
+                raise
+            self.send_failure(ApiError(400, "the tokenizer can't read this text: it may have a "
+                                            "million spaces in a row", "bad_text"))
         finally:
             self.server.count_requests(-1)
 

@@ -354,6 +354,7 @@ def test_what_a_user_types_is_text(client, monkeypatch):
     (dict(messages=USER, **{"top-p": 0.5}), 400, "did you mean top_p"),
     (dict(messages=USER, **{"x" * 100000: 0.5}), 400, "no such option"),
     (dict(messages=USER, best_of=3), 400, "best_of"),
+    (dict(messages=USER, echo=True), 400, "echo"),
     (dict(messages=USER, mirostat=2), 400, "mirostat"),
     (dict(messages=USER, n=0), 400, "n is 0"),
     (dict(messages=USER, n=1000), 400, "n is 1000"),
@@ -406,6 +407,19 @@ def test_surrogates_and_control_characters_pass(client):
     body = (b'{"max_tokens": 2, "messages": '
             b'[{"role": "user", "content": "\\ud800 \\u0000 \\u202e"}]}')
     assert client.ask("/v1/chat/completions", body)[0] == 200
+
+
+def test_a_text_that_the_tokenizer_panics_at(client, monkeypatch):
+    """A million spaces in a row: what tiktoken raises then is no Exception."""
+    class PanicException(BaseException):
+        pass
+
+    def panic(text):
+        raise PanicException("StackOverflow")
+
+    monkeypatch.setattr(client.tok, "encode", panic)
+    status, reply = client.chat()
+    assert status == 400 and reply["error"]["code"] == "bad_text"
 
 
 # ---- many at once ----
