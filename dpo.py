@@ -24,12 +24,12 @@ from machine import StopSignal, can_compile, parse_config, run, setup
 from train.optimizer import make_optimizer
 from train.rows import describe_sources, my_share, pack_conversations, read_ahead, step_indices
 from train.run import (
+    SaveClock,
     banner,
     check_finite,
     decisive_settings,
     finish_run,
     lr_scale,
-    micro_batch_rows,
     plan_steps,
     progress_line,
     start_or_resume,
@@ -42,9 +42,10 @@ DEMO_MIXTURE = "spelling_bee:1000,simple_spelling:1000,arithmetic:1000,identity:
 @dataclass
 class Config:
     out: str = "out"                  # folder in which the stages find each other
-    data: tuple = ()                  # .jsonl or .json files of preference pairs; none: the mixture
+    data: tuple = ()                  # files of preference pairs, or folders; none: the mixture
     mixture: str = DEMO_MIXTURE       # name:size*times, ... or downloads or demo
     skip_bad_rows: bool = False       # leave out and name bad rows of --data; else they are errors
+    reasoning: bool = False           # learn reasoning_content in front of answers, as <think>
     beta: float = 0.1                 # larger holds the policy closer to the reference
     tokens_per_step: int = 0          # tokens per step, all ranks; 0: 8192 to 524288, by horizon
     batch_size: int = 0               # rows per micro-batch and rank; 0: what fits into memory
@@ -58,7 +59,7 @@ class Config:
     warmdown: float = 0.9             # share of the steps in which it falls to 0 again
     eval_every: int = 20              # steps between evaluations on held-out pairs
     eval_rows: int = 64               # held-out rows an evaluation reads
-    save_every: int = 100             # steps between checkpoints to resume from
+    save_every: int = None            # steps between checkpoints; GPU: 10 minutes, CPU: 100
     resume: bool = False              # go on from the last checkpoint of an interrupted run
     seed: int = 0                     # of the order of the rows
     device: str = "auto"              # auto, cpu, cuda or mps
@@ -184,10 +185,12 @@ def main():
     # ---- data: pairs -> rows on disk, once ----
     seq_len = model.config.seq_len
     mixture = choose_mixture(STAGE, cfg.mixture, Config.mixture, cfg.data, env)
-    made_from = describe_sources(cfg.data, mixture=mixture, skip_bad_rows=cfg.skip_bad_rows)
+    made_from = describe_sources(cfg.data, mixture=mixture, skip_bad_rows=cfg.skip_bad_rows,
+                                 reasoning=cfg.reasoning)
 
     def pack(spec, split, name):
-        read = lambda: preferences(spec, split, cfg.data, cfg.skip_bad_rows)
+        read = lambda: preferences(spec, split, cfg.data, cfg.skip_bad_rows,
+                                   reasoning=cfg.reasoning)
         render = lambda pair: render_pair(pair, tok, seq_len + 1)
         path = out / f"rows/{STAGE}_{name}.rows"
         return pack_conversations(path, read, tok, seq_len, made_from, env, need_target=True,
@@ -201,8 +204,7 @@ def main():
     use_compile = cfg.compile and can_compile(env.device)
     compiled = torch.compile(model, dynamic=False) if use_compile else model
     horizon = math.ceil(cfg.epochs * len(train_rows) * seq_len)
-    steps, rows_per_step = plan_steps(cfg, horizon, seq_len, env, own_data=bool(cfg.data))
-    batch_size = micro_batch_rows(cfg.batch_size, model, rows_per_step, env)
+    steps, rows_per_step, batch_size = plan_steps(cfg, horizon, model, env, own_data=bool(cfg.data))
 
     # The reference is the SFT model before it changes.
     train_reference = reference_logps(compiled, train_rows, batch_size, env)
@@ -217,6 +219,7 @@ def main():
 
     # ---- loop: evaluate, save, stop, then train ----
     stop = StopSignal()
+    save_clock = SaveClock(cfg.save_every, env)
     log = {}
     batches_of = lambda step: pair_batches(train_rows, train_reference, step, rows_per_step,
                                            batch_size, env, cfg.seed)
@@ -230,7 +233,7 @@ def main():
             metrics.append(dict(step=step, **{"val_" + key: value for key, value in log.items()}))
             env.print(f"step {step:5d} | val {show(log)}")
         stopping = stop.requested(env)
-        if done or stopping or (step > first and step % cfg.save_every == 0):
+        if done or stopping or save_clock.is_due(step, first):
             meta = dict(stage=STAGE, step=step, steps=steps, settings=settings, config=asdict(cfg),
                         tokenizer=tok.fingerprint, metrics=log)
             save_checkpoint(out / f"{STAGE}.part", model, meta, metrics, optimizer, env)

@@ -21,13 +21,13 @@ from machine import StopSignal, can_compile, parse_config, run, setup
 from train.optimizer import make_optimizer
 from train.rows import describe_sources, micro_batches, pack_conversations, read_ahead
 from train.run import (
+    SaveClock,
     banner,
     check_finite,
     decisive_settings,
     evaluate_loss,
     finish_run,
     lr_scale,
-    micro_batch_rows,
     own_passes,
     plan_steps,
     progress_line,
@@ -42,9 +42,10 @@ DEMO_MIXTURE = ("spelling_bee:7000,simple_spelling:28000,arithmetic:6000,python_
 @dataclass
 class Config:
     out: str = "out"                  # folder in which the stages find each other
-    data: tuple = ()                  # .jsonl or .json files of conversations; none: the mixture
+    data: tuple = ()                  # files of conversations, or folders; none: the mixture
     mixture: str = DEMO_MIXTURE       # name:size*times, ... or downloads or demo
     skip_bad_rows: bool = False       # leave out and name bad rows of --data; else they are errors
+    reasoning: bool = False           # learn reasoning_content in front of answers, as <think>
     tokens_per_step: int = 0          # tokens per step, all ranks; 0: 8192 to 524288, by horizon
     batch_size: int = 0               # rows per micro-batch and rank; 0: what fits into memory
     epochs: float = 0.0               # passes; 0: 1 to 10 for --data, else 1 (0.4 on float32 CPUs)
@@ -57,7 +58,7 @@ class Config:
     warmdown: float = 0.9             # share of the steps in which it falls to 0 again
     eval_every: int = 100             # steps between evaluations on held-out conversations
     eval_rows: int = 64               # held-out rows an evaluation reads
-    save_every: int = 100             # steps between checkpoints to resume from
+    save_every: int = None            # steps between checkpoints; GPU: 10 minutes, CPU: 100
     resume: bool = False              # go on from the last checkpoint of an interrupted run
     seed: int = 0                     # of the order of the rows
     device: str = "auto"              # auto, cpu, cuda or mps
@@ -75,10 +76,12 @@ def main():
     # ---- data: conversations -> rows on disk, once ----
     seq_len = model.config.seq_len
     mixture = choose_mixture(STAGE, cfg.mixture, Config.mixture, cfg.data, env)
-    made_from = describe_sources(cfg.data, mixture=mixture, skip_bad_rows=cfg.skip_bad_rows)
+    made_from = describe_sources(cfg.data, mixture=mixture, skip_bad_rows=cfg.skip_bad_rows,
+                                 reasoning=cfg.reasoning)
 
     def pack(spec, split, name):
-        read = lambda: conversations(spec, split, cfg.data, cfg.skip_bad_rows)
+        read = lambda: conversations(spec, split, cfg.data, cfg.skip_bad_rows,
+                                     reasoning=cfg.reasoning)
         path = out / f"rows/{STAGE}_{name}.rows"
         return pack_conversations(path, read, tok, seq_len, made_from, env)
 
@@ -96,8 +99,7 @@ def main():
         # The demo. A CPU that computes in float32 is slower, so it reads 0.4 of the tokens.
         epochs = 0.4 if env.device.type == "cpu" and env.dtype == torch.float32 else 1.0
     horizon = math.ceil(epochs * len(train_rows) * seq_len)
-    steps, rows_per_step = plan_steps(cfg, horizon, seq_len, env, own_data=bool(cfg.data))
-    batch_size = micro_batch_rows(cfg.batch_size, model, rows_per_step, env)
+    steps, rows_per_step, batch_size = plan_steps(cfg, horizon, model, env, own_data=bool(cfg.data))
     optimizer = make_optimizer(cfg, model, env, use_compile)
     settings = decisive_settings(cfg, model, env, start=digest(previous), data=made_from,
                                  steps=steps, rows_per_step=rows_per_step)
@@ -107,6 +109,7 @@ def main():
 
     # ---- loop: evaluate, save, stop, then train ----
     stop = StopSignal()
+    save_clock = SaveClock(cfg.save_every, env)
     log = {}
     batches_of = lambda step: micro_batches(train_rows, step, rows_per_step, batch_size, env,
                                             cfg.seed)
@@ -120,7 +123,7 @@ def main():
             env.print(f"step {step:5d} | val loss {log['loss']:.4f} | "
                       f"val bits per byte {log['bpb']:.4f}")
         stopping = stop.requested(env)
-        if done or stopping or (step > first and step % cfg.save_every == 0):
+        if done or stopping or save_clock.is_due(step, first):
             meta = dict(stage=STAGE, step=step, steps=steps, settings=settings, config=asdict(cfg),
                         tokenizer=tok.fingerprint, metrics=log)
             save_checkpoint(out / f"{STAGE}.part", model, meta, metrics, optimizer, env)

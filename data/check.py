@@ -24,9 +24,18 @@ import numpy as np
 # So that it runs as `python data/check.py`.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from common import Tokenizer, read_meta, render_pair
-from data.conversations import read_row, scan
-from data.documents import check_text, list_files
-from data.formats import is_spoken, to_conversation, to_preference
+from data.conversations import plain_file, read_row, say_ignored, scan
+from data.documents import check_text
+from data.files import ROW_SUFFIXES, describe, find_files
+from data.formats import (
+    ANSWERS,
+    PROMPTS,
+    first_of,
+    is_spoken,
+    pair_fields,
+    to_conversation,
+    to_preference,
+)
 from machine import fail, run
 
 # A field that only this kind of record has -> what the record is, and which scripts it is for.
@@ -40,7 +49,7 @@ GREEN, GREY, PLAIN = "\033[32m", "\033[90m", "\033[0m"
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
-def recognise(row, purpose=None):
+def recognise(row, purpose=None, reasoning=False):
     """A parsed row -> (name of its format, record); ValueError with the reason.
 
     The record is a conversation, a preference pair, a prompt or a document.
@@ -48,17 +57,18 @@ def recognise(row, purpose=None):
     one, too.
     """
     fields = row if isinstance(row, dict) else {}
-    if "chosen" in fields and "rejected" in fields:
-        return to_preference(row)
+    if pair_fields(row):
+        return to_preference(row, reasoning)
     spoken = is_spoken(row)
     if isinstance(fields.get("text"), str) and "prompt" not in fields and not spoken:
         if not row["text"].strip():
             raise ValueError("the text is empty")
         return "text", {"text": check_text(row["text"])}
-    if purpose == "prompt" or ("prompt" in fields and not spoken):
-        kind, record = to_conversation(row, need_answer=False)
+    asks_only = first_of(PROMPTS, fields) and not first_of(ANSWERS, fields)
+    if purpose == "prompt" or (asks_only and not spoken):
+        kind, record = to_conversation(row, need_answer=False, reasoning=reasoning)
         return kind, {"prompt": record["messages"]}
-    return to_conversation(row)
+    return to_conversation(row, reasoning=reasoning)
 
 
 def stage_of(record):
@@ -113,7 +123,7 @@ def escaped(match):
     return repr(match[0])[1:-1]
 
 
-def check(path, tok, unit, seq_len, n_samples, n_bad_shown, color):
+def check(path, tok, unit, seq_len, n_samples, n_bad_shown, color, reasoning=False):
     """Print the report of one file; return the number of its good rows and of its bad ones.
 
     unit: "tokens", or "bytes" where no tokenizer is trained yet.
@@ -122,16 +132,23 @@ def check(path, tok, unit, seq_len, n_samples, n_bad_shown, color):
     purpose = None
     kinds = Counter()
     places, lengths, supervised = (array.array("q") for _ in range(3))
-    n_cut = n_skipped = n_bad = 0
+    n_cut = n_skipped = n_bad = n_unwanted = n_ignoring = 0
+    ignored = Counter()
     bad = []
+    plain = plain_file(path)
     # A token is about four bytes.
     row_len = (seq_len if unit == "tokens" else 4 * seq_len) + 1
     shown_at = time.time()
 
     def convert(row):
-        return recognise(row, purpose)
+        return recognise(row, purpose, reasoning)
 
-    for line, place, kind, record, reason in scan(path, convert):
+    for line, place, kind, record, reason, unwanted, not_read in scan(plain, convert):
+        n_unwanted += unwanted
+        if unwanted:
+            continue
+        ignored.update(not_read)
+        n_ignoring += bool(not_read)
         if record:
             purpose = purpose or stage_of(record)
             if stage_of(record) != purpose:
@@ -157,6 +174,10 @@ def check(path, tok, unit, seq_len, n_samples, n_bad_shown, color):
     # 2) What was found, and how it fits.
     n_good = len(lengths)
     print(path)
+    if n_unwanted:
+        print(f"  left out    {n_unwanted:,} rows with an answer that nobody wants (KTO)")
+    if ignored:
+        print(f"  {say_ignored(ignored, n_ignoring)}")
     if not n_good and not n_bad:
         print("  rows        no rows: there is nothing to train on")
     else:
@@ -187,7 +208,7 @@ def check(path, tok, unit, seq_len, n_samples, n_bad_shown, color):
     # 3) Samples from all over the file, then the bad rows.
     n_samples = min(n_samples, n_good)
     for i in np.unique(np.linspace(0, n_good - 1, n_samples).astype(int)):
-        _, record = recognise(read_row(path, places[2 * i:2 * i + 2]), purpose)
+        _, record = recognise(read_row(plain, places[2 * i:2 * i + 2]), purpose, reasoning)
         ids, mask, _, _ = render(record, tok, row_len)
         mark = "green" if color else "in [[ ]]"
         print(f"\n  ---- good row {i + 1}: {len(ids):,} {unit}, "
@@ -216,7 +237,7 @@ def main():
                                   formatter_class=argparse.RawDescriptionHelpFormatter)
     cli.error = lambda message: fail(f"{message} (see python data/check.py --help)")
     cli.add_argument("files", nargs="+", metavar="FILE",
-                     help=".jsonl or .json files, or folders of them")
+                     help="files of rows (.jsonl, .json, .csv, .tsv, .parquet), or folders")
     cli.add_argument("--out", default="out",
                      help="folder with the tokenizer and the models (default: out)")
     cli.add_argument("--seq_len", type=int, default=0,
@@ -226,6 +247,9 @@ def main():
     cli.add_argument(
         "--color", action=argparse.BooleanOptionalAction, default=sys.stdout.isatty(),
         help="colour, or [[ ]] around what is supervised (default: colour on a terminal)")
+    cli.add_argument("--reasoning", action="store_true",
+                     help="learn reasoning_content in front of the answers, as the stages do with "
+                          "the same flag")
     args = cli.parse_args()
     # Behind `... | head` end quietly.
     if hasattr(signal, "SIGPIPE"):
@@ -233,7 +257,9 @@ def main():
     if args.seq_len < 0 or args.samples < 0 or args.bad < 0:
         raise ValueError(f"--seq_len, --samples and --bad must be at least 0, not "
                          f"{args.seq_len}, {args.samples} and {args.bad}")
-    files = list_files(args.files, (".jsonl", ".json"))
+    found = find_files(args.files, ROW_SUFFIXES)
+    if found.left_out:
+        print(describe(found) + "\n")
     out = Path(args.out)
     tok, unit = find_tokenizer(out)
     if args.seq_len:
@@ -245,13 +271,14 @@ def main():
 
     good = []
     bad = []
-    for path in files:
-        n_good, n_bad = check(path, tok, unit, seq_len, args.samples, args.bad, args.color)
+    for path in found.files:
+        n_good, n_bad = check(path, tok, unit, seq_len, args.samples, args.bad, args.color,
+                              args.reasoning)
         good.append(n_good)
         bad.append(n_bad)
     if any(bad):
         or_else = ", or train without them: --skip_bad_rows" if any(good) else ": no row is good"
-        print(f"{sum(bad):,} bad rows in {sum(map(bool, bad))} of {len(files)} files. "
+        print(f"{sum(bad):,} bad rows in {sum(map(bool, bad))} of {len(found.files)} files. "
               f"Repair them{or_else}")
     if any(bad) or not all(good):
         sys.exit(1)

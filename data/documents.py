@@ -1,66 +1,82 @@
 """
-Documents: .txt, .jsonl, .jsonl.gz, .jsonl.xz and .parquet files, or folders of them, as one stream
-of strings.
+Documents: text files and files of rows, or folders of them, as one stream of strings.
 
     from data.documents import read_documents
     for text in read_documents(["books/", "wiki.jsonl.xz"], "train"): ...
 
-Files are read in the order given, those of a folder sorted by path. They are read piece by piece,
-so memory stays flat however large the corpus is. Documents of nothing but whitespace are left out.
-Anything else that cannot be used is an error that names file and line: broken JSON, a missing
-field, bytes that are not UTF-8, lone surrogates (JSON's \\ud800, which has no UTF-8) and NUL
-characters (a sign of a binary or UTF-16 file). Parquet files are the exception: their unusable rows
-are counted and left out.
+Files are read in the order given, those of a folder sorted by path; data/files.py says which. They
+are read piece by piece, so memory stays flat however large the corpus is. Documents of nothing but
+whitespace are left out. Anything else that cannot be used is an error that names file and line:
+broken JSON, a missing field, bytes that are not UTF-8, lone surrogates (JSON's \\ud800, which has
+no UTF-8) and NUL characters (a sign of a binary or UTF-16 file). With skip_bad_rows such rows and
+lines are counted and left out. Parquet files are the exception: theirs are always left out.
 
 How the text is cut into documents
-  .jsonl    One document a line, its field "text".
-  .parquet  One document a row, its column "text". Needs the extra: pip install -e '.[data]'
-  .txt      One document a file up to 64 KiB. A line that is just <|endoftext|>, as in TinyStories,
-            also ends a document. A longer file is cut at blank lines into pieces of at least 1/256
-            of its size, but no less than 4 and no more than 64 KiB, so that even a single book
-            leaves something for validation.
+  .jsonl, .json   One document a line, its field "text" (or `field`); .json may be one array, too.
+  .parquet        One document a row, its column of that name. Needs: pip install -e '.[data]'
+  .csv, .tsv      The same; the first line names the columns.
+  .txt, .md, .rst, .py, .html
+                  One document a file up to 64 KiB. A line that is just <|endoftext|>, as in
+                  TinyStories, also ends a document. A longer file is cut into pieces of at least
+                  1/256 of its size, but no less than 4 and no more than 64 KiB: at a blank line,
+                  else, at 1.5 times that, where a line ends, else, at twice that, anywhere. So
+                  even a single book, or a chat log, leaves something for validation.
+Where 100,000 characters of white space follow each other, a document is cut, too: the tokenizer's
+regular expression cannot take a million of them.
 
 How the text is split
-  By name, if some files have the word val, valid or validation in their name, or in that of a
-  folder they lie in, and others have not: TinyStoriesV2-GPT4-valid.txt is for validation.
+  By name, if some files are named val, valid or validation, or a folder they lie in is, and others
+  are not: TinyStoriesV2-GPT4-valid.txt is for validation. Files named test are left out.
   Otherwise by the hash of the document's text: a document is for validation if its hash falls under
   `val_share`. Since nothing else decides, two equal documents are always on the same side.
+  A text that fits into memory gets the threshold that gives validation the nearest to `val_share`
+  of its characters. Documents of more than 4 % of the text are cut for that.
   A share of a small text is too little to validate with. So the threshold rises until validation
   has 3,072 characters (600 tokens or more), but not beyond a third of the text. And a text of less
   than 262,144 characters is cut into pieces of 512 to 1,024, at line ends where it has any. So 6 KB
   are enough for training and validation.
 """
 import codecs
-import gzip
 import hashlib
 import json
-import lzma
-import os
 import re
 import sys
 from itertools import chain
 from pathlib import Path
 
-SUFFIXES = (".txt", ".jsonl", ".jsonl.gz", ".jsonl.xz", ".parquet")
+from data.files import (
+    TEXT_SUFFIXES,
+    TEXTS,
+    describe,
+    find_files,
+    lines_of,
+    list_files,
+    plain_name,
+    read_parquet,
+    read_table,
+    split_by_name,
+)
+
+__all__ = ["list_files", "read_parquet"]
 
 
-def read_documents(paths, split, val_share=0.02):
+def read_documents(paths, split, val_share=0.02, field="text", skip_bad_rows=False):
     """The documents of files and folders `paths` in order: an iterator of str, "train" or "val".
 
+    field: the name of the field or column that holds the text.
     FileNotFoundError for a missing path at once; ValueError with file:line for bad data when the
-    reading comes to it, or at the end if the split has no document.
+    reading comes to it, unless skip_bad_rows, or at the end if the split has no document.
     """
     if split not in ("train", "val"):
         raise ValueError(f"split must be 'train' or 'val', not {split!r}")
     if not 0 <= val_share < 1:
         raise ValueError(f"val_share must be at least 0 and less than 1, not {val_share}")
-    files = list_files(paths)
-    is_val = named_validation(files)
-    if any(is_val) and not all(is_val):
-        wanted = [file for file, val in zip(files, is_val) if val == (split == "val")]
-        documents = documents_in(wanted)
+    train, val, _ = split_by_name(find_files(paths, TEXT_SUFFIXES))
+    if val:
+        wanted = val if split == "val" else train
+        documents = documents_in(wanted, field, skip_bad_rows)
     else:
-        documents = split_by_hash(documents_in(files), split, val_share)
+        documents = split_by_hash(documents_in(train, field, skip_bad_rows), split, val_share)
     return not_empty(documents, split, paths)
 
 
@@ -77,165 +93,163 @@ def choose_documents(paths, on_gpu, say=print, dest=DOWNLOADS):
 
     The demo text is the Python corpus that every machine has. Without the flag a GPU reads what was
     downloaded, if anything was, and a CPU the demo text; "demo" asks for the latter on any machine.
-    choose_mixture does the same for conversations.
+    choose_mixture does the same for conversations. Says which files are read, held out, left out.
     """
     if list(paths) == ["demo"]:
         return ()
     if paths or not on_gpu:
+        # What is missing becomes an error when it is read.
+        if paths and all(Path(path).exists() for path in paths):
+            say(describe(find_files(paths, TEXT_SUFFIXES)))
         return tuple(paths)
     for name in PRETRAINING:
         folder = Path(dest, name)
-        if any(file.name.endswith(SUFFIXES) for file in folder.rglob("*")):
+        if any(file.name.endswith(TEXT_SUFFIXES) for file in folder.rglob("*")):
             say(f"text       {folder}, as this is a GPU and it is on disk "
                 f"(--data demo: the text that is on every machine)")
             return (str(folder),)
     return ()
 
 
-def list_files(paths, suffixes=SUFFIXES):
-    """Files and folders -> list of Path; a folder gives its files that end in `suffixes`, sorted.
-
-    Hidden files and folders are left out. FileNotFoundError for a missing path; ValueError for a
-    file of another type, a folder without any file to read, or no paths at all.
-    """
-    if isinstance(paths, (str, Path)):
-        paths = [paths]
-    files = []
-    for path in map(Path, paths):
-        if path.is_dir():
-            found = files_in(path, suffixes)
-            if not found:
-                raise ValueError(f"{path}: no file in this folder ends in {', '.join(suffixes)}. "
-                                 f"Name another folder")
-            files += found
-        elif not path.exists():
-            raise FileNotFoundError(f"{path}: no such file or folder. Check the name, or download "
-                                    f"data first: python data/download.py --list")
-        elif not path.name.endswith(suffixes):
-            raise ValueError(f"{path}: do not know how to read this file; expected a name that "
-                             f"ends in {', '.join(suffixes)}. Convert or rename it")
-        else:
-            files.append(path)
-    if not files:
-        raise ValueError("no data: the list of files and folders is empty. Name at least one")
-    return files
-
-
-def files_in(folder, suffixes):
-    found = []
-    for path in folder.rglob("*"):
-        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        if path.name.endswith(suffixes) and path.is_file() and not hidden:
-            found.append(path)
-    return sorted(found)
-
-
-def named_validation(files):
-    """For each file: is it, or a folder that it lies in, called val, valid or validation?"""
-    # A folder that holds all of the files says nothing about any one of them.
-    shared = os.path.commonpath([file.absolute().parent for file in files])
-    names = [os.path.relpath(file.absolute(), shared).lower() for file in files]
-    return [bool(re.search(r"(?<![a-z])val(id|idation)?(?![a-z])", name)) for name in names]
-
-
 # --------------------------------------------------------------------------------------------------
 # The documents of each file type
 
-# A .txt file without any line break is read, and cut, in pieces of this size.
-READ_CHARS = 1 << 20
+# White space in a row from which on a document is cut. tiktoken fails between 300,000 and 1,000,000
+# (measured with 0.14.0).
+RUN = 100_000
+LONG_RUN = re.compile(r"\s{%d}" % RUN)
 
 
-def documents_in(files):
+def documents_in(files, field="text", skip_bad_rows=False):
     for path in files:
-        if path.suffix == ".txt":
-            documents = txt_documents(path)
-        elif path.suffix == ".parquet":
-            documents = parquet_documents(path)
+        bad = []
+        name = plain_name(path)
+        if name.endswith(TEXTS):
+            documents = txt_documents(path, bad if skip_bad_rows else None)
         else:
-            documents = jsonl_documents(path)
+            documents = row_documents(path, field, bad, skip_bad_rows)
         for text in documents:
-            if text and not text.isspace():
-                yield text
+            for piece in cut_runs(text):
+                if piece and not piece.isspace():
+                    yield piece
+        if bad:
+            print(f"{path}: left out {len(bad)} unusable rows; the first is {bad[0]}",
+                  file=sys.stderr)
 
 
-def jsonl_documents(path):
-    for number, row in read_json_lines(path):
+def cut_runs(text):
+    """A document -> itself; or its pieces, cut in the middle of very long white space."""
+    if len(text) < RUN:
+        return [text]
+    ends = [match.end() for match in LONG_RUN.finditer(text)]
+    return [text[start:end] for start, end in zip([0, *ends], [*ends, len(text)])]
+
+
+def row_documents(path, field, bad, skip_bad_rows):
+    """The texts of a file of rows. What is wrong with unusable ones goes into the list `bad`.
+
+    Nobody can edit a published corpus in .parquet by hand: there they are always left out.
+    """
+    name = plain_name(path)
+    if name.endswith(".parquet"):
+        rows = enumerate(read_parquet(path, [field]))
+        kind = "row {}"
+    elif name.endswith((".csv", ".tsv")):
+        rows = table_rows(path, field)
+        kind = "row {}"
+    else:
+        rows = json_values(path)
+        kind = f"{path}:{{}}"
+    for number, row in rows:
         try:
-            yield text_of(row)
+            if isinstance(row, ValueError):
+                raise row
+            yield text_of(row, field)
         except ValueError as e:
-            raise ValueError(f"{path}:{number}: {e}") from None
+            where = kind.format(number)
+            if not skip_bad_rows and not name.endswith(".parquet"):
+                where = where if str(path) in where else f"{path}: {where}"
+                raise ValueError(f"{where}: {e}") from None
+            bad.append(f"{where}: {e}")
 
 
-def text_of(row):
-    """A parsed line of a .jsonl file -> its text; ValueError if it has none, or a bad one."""
-    if not isinstance(row, dict) or "text" not in row:
+def table_rows(path, field):
+    for number, row in enumerate(read_table(path), 1):
+        if number == 1 and field not in row:
+            raise ValueError(f"{path}: no column {field!r}; it has {', '.join(row)}. "
+                             f"Name the one that holds the text: --field NAME")
+        yield number, row
+
+
+def text_of(row, field="text"):
+    """A parsed row -> its text; ValueError if it has none, or a bad one."""
+    if not isinstance(row, dict) or field not in row:
         if isinstance(row, dict):
             got = f"an object with {', '.join(row) or 'no field'}"
         else:
             got = f"a {type(row).__name__}"
-        raise ValueError(f'expected an object with a field "text", got {got}. Documents look like '
-                         f'{{"text": "..."}}; conversations belong to midtrain.py and sft.py')
-    if not isinstance(row["text"], str):
-        raise ValueError(f'field "text" must be a string, got {type(row["text"]).__name__}')
-    return check_text(row["text"])
+        raise ValueError(f'expected an object with a field "{field}", got {got}. Documents look '
+                         f'like {{"{field}": "..."}} (another field: --field NAME); conversations '
+                         f'belong to midtrain.py and sft.py')
+    if not isinstance(row[field], str):
+        raise ValueError(f'field "{field}" must be a string, got {type(row[field]).__name__}')
+    return check_text(row[field])
 
 
-def txt_documents(path):
-    # A blank line ends a document once it has this many characters: never in a short file.
+def txt_documents(path, bad=None):
+    """The documents of a text file. Lines that cannot be used go into the list `bad`, if there."""
+    # A file is cut where it has this many characters and a blank line, which is never in a short
+    # one; where it has half as many more and a line ends; where it has twice as many.
     size = path.stat().st_size
+    if plain_name(path) != path.name.lower():
+        # A guess of how much there is when it is unpacked.
+        size *= 4
     if size <= 65_536:
         min_chars = size + 1
     else:
         min_chars = min(max(size // 256, 4_096), 65_536)
-    # readline may cut a long line inside a character: an incremental decoder keeps the first half.
+    # A long line may be cut inside a character: an incremental decoder keeps the first half.
     decoder = codecs.getincrementaldecoder("utf-8-sig")()
     lines = []
     n_chars = 0
     number = 1
     begins_line = True
-    with open(path, "rb") as file:
-        while raw := file.readline(READ_CHARS):
-            try:
-                line = check_text(decoder.decode(raw)).replace("\r\n", "\n")
-            except UnicodeDecodeError as e:
-                raise ValueError(f"{path}:{number}: byte 0x{e.object[e.start]:02x} is not UTF-8. "
-                                 f"Convert the file to UTF-8") from None
-            except ValueError as e:
-                raise ValueError(f"{path}:{number}: {e}") from None
-            separator = begins_line and line.strip() == "<|endoftext|>"
-            blank = begins_line and line.isspace()
-            if not separator:
-                lines.append(line)
-                n_chars += len(line)
-            if separator or n_chars >= READ_CHARS or (blank and n_chars >= min_chars):
-                yield "".join(lines)
-                lines = []
-                n_chars = 0
-            begins_line = raw.endswith(b"\n")
-            if begins_line:
-                number += 1
+    for raw in lines_of(path, 2 * min_chars):
+        ends_line = raw.endswith(b"\n")
+        try:
+            line = read_line(path, number, raw, decoder)
+        except ValueError as e:
+            if bad is None:
+                raise
+            bad.append(str(e))
+            decoder.reset()
+            line = ""
+        separator = begins_line and line.strip() == "<|endoftext|>"
+        blank = begins_line and line.isspace()
+        if not separator:
+            lines.append(line)
+            n_chars += len(line)
+        if (separator or (blank and n_chars >= min_chars)
+                or (ends_line and n_chars >= 1.5 * min_chars) or n_chars >= 2 * min_chars):
+            yield "".join(lines)
+            lines = []
+            n_chars = 0
+        begins_line = ends_line
+        number += ends_line
     if decoder.getstate()[0]:
         raise ValueError(f"{path}:{number}: the file ends inside a UTF-8 character. Was it cut "
                          f"off? Copy it again")
     yield "".join(lines)
 
 
-def parquet_documents(path):
-    """The column "text", without unusable rows: nobody can edit a published corpus by hand.
-
-    How many were left out, and the first of them, is said on stderr.
-    """
-    bad = []
-    for number, row in enumerate(read_parquet(path, ["text"])):
-        text = row["text"]
-        try:
-            if not isinstance(text, str):
-                raise ValueError(f'"text" is {type(text).__name__}, not a string')
-            yield check_text(text)
-        except ValueError as e:
-            bad.append(f"row {number}: {e}")
-    if bad:
-        print(f"{path}: left out {len(bad)} unusable rows; the first is {bad[0]}", file=sys.stderr)
+def read_line(path, number, raw, decoder):
+    try:
+        return check_text(decoder.decode(raw)).replace("\r\n", "\n")
+    except UnicodeDecodeError as e:
+        raise ValueError(f"{path}:{number}: byte 0x{e.object[e.start]:02x} is not UTF-8. "
+                         f"Convert the file to UTF-8") from None
+    except ValueError as e:
+        raise ValueError(f"{path}:{number}: {e}") from None
 
 
 # --------------------------------------------------------------------------------------------------
@@ -257,25 +271,34 @@ def check_text(text):
 
 def read_json_lines(path):
     """Yield (line number, parsed value) of each non-blank line of .jsonl, .jsonl.gz, .jsonl.xz."""
-    if path.name.endswith(".gz"):
-        opener = gzip.open
-    elif path.name.endswith(".xz"):
-        opener = lzma.open
-    else:
-        opener = open
-    number = 0
-    try:
-        with opener(path, "rb") as file:
-            for number, raw in enumerate(file, 1):
-                if not raw.strip():
-                    continue
-                try:
-                    yield number, parse_json_line(raw)
-                except ValueError as e:
-                    raise ValueError(f"{path}:{number}: {e}") from None
-    except (EOFError, lzma.LZMAError, gzip.BadGzipFile) as e:
-        raise ValueError(f"{path}: broken compressed file after line {number} ({e}). "
-                         f"Fetch it again") from None
+    for number, value in json_values(path):
+        if isinstance(value, ValueError):
+            raise ValueError(f"{path}:{number}: {value}")
+        yield number, value
+
+
+def json_values(path):
+    """Yield (line number, value) of each non-blank line; for a broken line the ValueError of it.
+
+    A file that is one array has its elements read at once, and they all have the array's line.
+    """
+    is_json = plain_name(path).endswith(".json")
+    for number, raw in enumerate(lines_of(path), 1):
+        if not raw.strip():
+            continue
+        if is_json and raw.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"["):
+            yield from array_values(path)
+            return
+        is_json = False
+        try:
+            yield number, parse_json_line(raw)
+        except ValueError as e:
+            yield number, e
+
+
+def array_values(path):
+    values = parse_json_line(b"".join(lines_of(path)))
+    yield from enumerate(values, 1)
 
 
 def parse_json_line(raw):
@@ -301,31 +324,6 @@ def parse_json_line(raw):
         raise ValueError(f"unreadable JSON ({e}). Repair or delete the line") from None
 
 
-def read_parquet(path, columns=None):
-    """Yield the rows of a .parquet file as dicts, one row group in memory at a time.
-
-    columns: the names of those to read, None for all. ValueError if the file lacks one of them, is
-    broken, or pyarrow is not installed.
-    """
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError:
-        raise ValueError(f"{path}: reading .parquet needs pyarrow. "
-                         f"Install it: pip install -e '.[data]'") from None
-    try:
-        with pyarrow.parquet.ParquetFile(path) as file:
-            missing = [name for name in columns or [] if name not in file.schema_arrow.names]
-            if missing:
-                raise ValueError(f"{path}: no column {missing[0]!r}; "
-                                 f"it has {', '.join(file.schema_arrow.names)}")
-            for batch in file.iter_batches(batch_size=1024, columns=columns):
-                yield from batch.to_pylist()
-    except (pyarrow.ArrowException, UnicodeDecodeError) as e:
-        raise ValueError(f"{path}: not a readable parquet file ({str(e).splitlines()[0]}). "
-                         f"Download it again") from None
-
-
 # --------------------------------------------------------------------------------------------------
 # The split
 
@@ -336,33 +334,61 @@ VAL_CHARS = 3072
 
 
 def split_by_hash(documents, split, val_share):
-    # Read ahead, far enough to see whether validation will have VAL_CHARS.
+    # Read ahead: the whole text, or as much of it as the law of large numbers needs.
     first = []
     n_chars = 0
-    enough = val_share == 0
-    while not enough and (text := next(documents, None)) is not None:
+    whole = False
+    while n_chars < SMALL or (len(first) < 4096 and n_chars < 1 << 26):
+        text = next(documents, None) if val_share else None
+        if text is None:
+            whole = val_share > 0
+            break
         first.append(text)
         n_chars += len(text)
-        enough = n_chars >= SMALL and (len(first) >= 1000 or n_chars >= 1 << 24)
-    if n_chars < SMALL:
-        piece = re.compile(r".{512}.{0,511}?\n|.{1,1024}", re.DOTALL)
-        first = [part for text in first for part in piece.findall(text)]
-
-    # A document is validation if its hash is at most the threshold. The threshold rises, from hash
-    # to hash, until validation is large enough; one document is always left for training.
     threshold = int(val_share * 2**64) - 1
-    n_val = 0
-    hashes = sorted((document_hash(text), len(text)) for text in first)
-    for number, size in hashes[:-1]:
-        if n_val >= min(VAL_CHARS, n_chars // 3):
-            break
-        threshold = max(threshold, number)
-        n_val += size
+    if whole:
+        first = cut_for_split(first, n_chars)
+        threshold = best_threshold(first, val_share, n_chars)
 
     for text in chain(first, documents):
         is_val = document_hash(text) <= threshold
         if is_val == (split == "val"):
             yield text
+
+
+def cut_for_split(texts, n_chars):
+    """Cut what is too long for a share of 2 %, at line ends if there are any."""
+    if n_chars < SMALL:
+        longest = 0
+        size = 512
+    else:
+        longest = n_chars // 25
+        size = n_chars // 512
+    piece = re.compile(rf".{{{size}}}.{{0,{size - 1}}}?\n|.{{1,{2 * size}}}", re.DOTALL)
+    return [part for text in texts
+            for part in (piece.findall(text) if len(text) > longest else [text])]
+
+
+def best_threshold(texts, val_share, n_chars):
+    """The threshold at which the share of validation is nearest to val_share, or large enough.
+
+    Documents are for validation if their hash is at most the threshold. One is always left for
+    training.
+    """
+    sizes = {}
+    for text in texts:
+        number = document_hash(text)
+        sizes[number] = sizes.get(number, 0) + len(text)
+    threshold = -1
+    n_val = 0
+    for number in sorted(sizes)[:-1]:
+        too_little = n_val < min(VAL_CHARS, n_chars // 3)
+        # With this document, would the share be further from the right one than without it?
+        if not too_little and n_val + sizes[number] / 2 > val_share * n_chars:
+            break
+        threshold = number
+        n_val += sizes[number]
+    return threshold
 
 
 def document_hash(text):

@@ -25,7 +25,9 @@ from data.demo.arithmetic import Arithmetic
 from data.demo.identity import Identity
 from data.demo.python_questions import PythonQuestions
 from data.demo.spelling import SimpleSpelling, SpellingBee
-from data.documents import DOWNLOADS, list_files
+from data.documents import DOWNLOADS
+from data.files import ROW_SUFFIXES as OWN
+from data.files import list_files
 from data.formats import to_conversation
 from data.grading import final_number
 from data.lazy import Lazy, Mixture, View
@@ -65,8 +67,6 @@ PROMPTS = {
     "arc_challenge": "validation",
 }
 NAMES = [*MADE_HERE, *DOWNLOADED]
-# How the name of a user's own file ends.
-OWN = (".jsonl", ".json")
 
 # The split that a stage trains on.
 SPLITS = {"midtrain": "train", "sft": "train", "dpo": "pairs", "distill": "prompts", "rl": "rl"}
@@ -154,7 +154,8 @@ def choose_mixture(stage, wanted, demo, paths, env, dest=DOWNLOADS):
 
 def parse_mixture(spec):
     """"identity*2,my.jsonl:9" -> [("identity", None), ("identity", None), ("my.jsonl", 9)]."""
-    known = f"names are {', '.join(NAMES)} and files that end in .jsonl or .json"
+    known = (f"names are {', '.join(NAMES)} and files that end in .jsonl, .json, .parquet or "
+             f".csv")
     entries = []
     for entry in spec.split(","):
         entry = entry.strip()
@@ -219,14 +220,15 @@ def describe_files(spec, dest=DOWNLOADS):
 # --------------------------------------------------------------------------------------------------
 # The rows of a mixture
 
-def conversations(spec, split, paths=(), skip_bad_rows=False, dest=DOWNLOADS):
+def conversations(spec, split, paths=(), skip_bad_rows=False, dest=DOWNLOADS, reasoning=False):
     """Conversation records, lazily: of the files `paths` in order, else of the mixture, shuffled.
 
+    reasoning: learn reasoning_content in front of the answers; otherwise rows with it are bad.
     ValueError with file:line for the first bad row of a file, unless skip_bad_rows.
     """
     def own(files):
         rows = read_once(read_conversations, tuple(files), skip_bad_rows,
-                         need_answer=split != "prompts")
+                         need_answer=split != "prompts", reasoning=reasoning)
         return held_out(rows, split)
 
     def named(name, size):
@@ -235,10 +237,11 @@ def conversations(spec, split, paths=(), skip_bad_rows=False, dest=DOWNLOADS):
     return own(paths) if paths else mix(spec, own, named)
 
 
-def preferences(spec, split, paths=(), skip_bad_rows=False, dest=DOWNLOADS):
+def preferences(spec, split, paths=(), skip_bad_rows=False, dest=DOWNLOADS, reasoning=False):
     """Preference pairs, chosen and read in the same way as conversations."""
     def own(files):
-        return held_out(read_once(read_preferences, tuple(files), skip_bad_rows), split)
+        rows = read_once(read_preferences, tuple(files), skip_bad_rows, reasoning=reasoning)
+        return held_out(rows, split)
 
     def named(name, size):
         return Pairs(open_source(name, split, size, dest))
@@ -344,10 +347,14 @@ def read_once(read, paths, skip_bad_rows, **options):
 def held_out(rows, split):
     """A user's own rows of a split: every 50th, or at least the last, is held out for "test".
 
+    If some of the files are named as validation, theirs are the rows for "test".
     Prompts are all of the rows. A single row is for training and for the test.
     """
     if len(rows) < 2 or split == "prompts":
         return rows
+    is_val = rows.named_validation() if isinstance(rows, FileRows) else None
+    if is_val is not None and 0 < is_val.sum() < len(rows):
+        return View(rows, np.flatnonzero(is_val == (split == "test")))
     return every_nth(rows, min(50, len(rows)), taken=split == "test")
 
 

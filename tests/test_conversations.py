@@ -1,13 +1,21 @@
 """data/conversations.py: files of lines and files that are one array, read lazily, row by row."""
+import csv
+import gzip
 import json
+import lzma
 import pickle
 import time
 import tracemalloc
 from random import Random
 
 import pytest
+import torch
 
+from common import SPECIAL_TOKENS
 from data.conversations import read_conversations, read_preferences
+from machine import Env
+from toy import write_tokenizer
+from train.rows import pack_conversations
 
 U = {"role": "user", "content": "Hi"}
 A = {"role": "assistant", "content": "Hello"}
@@ -58,7 +66,8 @@ def test_a_bad_row_stops_or_is_counted_and_named(tmp_path, capsys):
 def test_files_without_a_good_row_are_errors(tmp_path):
     for content, reason in [("", "no conversation in here"),
                             ("[\n[],\n]", "x.json:2: expected a non-empty list"),
-                            ('{\n"a": 1}', "one complete value on each line")]:
+                            ('{\n"a": 1}', "x.json:1: not recognised: the row has the fields a"),
+                            ('{\n"a": 1', "x.json:1: broken JSON")]:
         (tmp_path / "x.json").write_text(content)
         with pytest.raises(ValueError, match=reason):
             read_conversations(tmp_path / "x.json")
@@ -161,3 +170,97 @@ def test_the_index_is_small(tmp_path):
     tracemalloc.stop()
     assert len(rows) == 5000
     assert held < 30 * 5000
+
+
+# --------------------------------------------------------------------------------------------------
+# Other kinds of files
+
+def test_files_that_are_no_plain_json_give_the_same_rows(tmp_path):
+    pa = pytest.importorskip("pyarrow")
+    pq = pytest.importorskip("pyarrow.parquet")
+    rows = [{"messages": [U | {"content": f"{i}é"}, A], "system": "Be kind"} for i in range(3000)]
+    # pyarrow gives every message all fields, most of them null.
+    rows[7]["messages"][1] = A | {"weight": 1}
+    plain = write(tmp_path / "a.jsonl", *rows)
+    expected = list(read_conversations(plain))
+    data = plain.read_bytes()
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(data))
+    (tmp_path / "a.json.xz").write_bytes(lzma.compress(json.dumps(rows).encode()))
+    with pa.CompressedOutputStream(str(tmp_path / "A.JSONL.zst"), "zstd") as file:
+        file.write(data)
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
+    for name, delimiter, dump in ("a.csv", ",", json.dumps), ("a.tsv", "\t", repr):
+        with open(tmp_path / name, "w", newline="") as file:
+            writer = csv.writer(file, delimiter=delimiter)
+            writer.writerow(["messages", "system"])
+            writer.writerows([dump(row["messages"]), row["system"]] for row in rows)
+    for name in ("a.jsonl.gz", "a.json.xz", "A.JSONL.zst", "a.parquet", "a.csv", "a.tsv"):
+        read = read_conversations(tmp_path / name)
+        assert list(read) == expected, name
+        assert read[2999] == expected[2999] and read.ignored == {}
+
+
+def test_a_bad_row_of_a_table_is_named_by_its_number(tmp_path):
+    (tmp_path / "a.csv").write_text('prompt,completion\nHi,"Hel\nlo"\nHi,\n')
+    with pytest.raises(ValueError, match="a.csv:2: not recognised: the row has the fields prompt"):
+        read_conversations(tmp_path / "a.csv")
+    assert len(read_conversations(tmp_path / "a.csv", skip_bad_rows=True)) == 1
+    (tmp_path / "a.csv").write_text("prompt,completion\nHi\n")
+    with pytest.raises(ValueError, match="a.csv: row 1: 1 cells, and the header has 2"):
+        read_conversations(tmp_path / "a.csv")
+
+
+def test_one_object_is_a_row_or_all_rows(tmp_path):
+    path = tmp_path / "a.json"
+    row = {"messages": [U, A], "tools": [{"name": "f"}]}
+    rows = [{"instruction": "Hi", "output": "Hello"}, {"instruction": "Hi", "output": "Go"}]
+    columns = {"instruction": ["Hi", "Hi"], "output": ["Hello", "Go"]}
+    by_index = {name: dict(zip("01", column)) for name, column in columns.items()}
+    for layout in {}, {"indent": 2}:
+        path.write_text(json.dumps(row, **layout))
+        assert list(read_conversations(path))[0]["messages"][1:] == [U, A]
+        path.write_text("\n".join([json.dumps(row, **layout)] * 3) + "\n")
+        assert len(read_conversations(path)) == 3
+        for value in columns, by_index, {"version": 1, "data": rows}:
+            path.write_text(json.dumps(value, **layout))
+            assert [r["messages"][1]["content"] for r in read_conversations(path)] == \
+                ["Hello", "Go"]
+
+
+def test_unwanted_answers_and_ignored_fields_are_counted_and_named(tmp_path, capsys):
+    row = {"messages": [U, A], "kto_tag": True, "source": "x"}
+    path = write(tmp_path / "x.jsonl", row, row | {"kto_tag": False}, row | {"kto_tag": "false"})
+    rows = read_conversations(path)
+    assert list(rows) == [{"messages": [U, A]}]
+    err = capsys.readouterr().err
+    assert "left out 2 of 3 rows: unwanted answers (KTO)" in err
+    assert "ignored: field source in 1 rows" in err
+    with pytest.raises(ValueError, match="no conversation in here"):
+        read_conversations(write(tmp_path / "y.jsonl", row | {"kto_tag": False}))
+
+
+def test_files_named_valid_and_test_are_not_trained_on(tmp_path, capsys):
+    for name in "train", "chats.valid", "test":
+        write(tmp_path / f"{name}.jsonl", {"prompt": name, "completion": "x"})
+    rows = read_conversations(tmp_path)
+    assert first_words(rows) == ["chats.valid", "train"]
+    assert list(rows.named_validation()) == [True, False]
+    assert "test: test.jsonl" in capsys.readouterr().err
+    # What a user names by itself is read, whatever its name.
+    assert first_words(read_conversations(tmp_path / "test.jsonl")) == ["test"]
+
+
+def test_what_is_not_to_be_learned_is_no_target_of_any_stage(tmp_path):
+    tok = write_tokenizer(tmp_path)
+    bad = A | {"content": "BAD", "weight": 0}
+    rows = read_conversations(write(tmp_path / "x.jsonl", [U, bad, U, A], [U, A]))
+    env = Env(torch.device("cpu"), torch.float32)
+    packed = pack_conversations(tmp_path / "x.rows", lambda: iter(rows), tok, 127, {}, env,
+                                need_target=True)
+    # In midtraining all but the padding and that answer are targets, in SFT the answers alone.
+    for only_learned, expected in (True, "Hello" * 2), (False, "HiHiHello" + "HiHello"):
+        targets = packed.batch([0], only_learned)[1]
+        said = tok.decode(targets[targets >= 0].tolist())
+        for special in SPECIAL_TOKENS:
+            said = said.replace(special, "")
+        assert said == expected

@@ -1,9 +1,18 @@
 """data/formats.py: every known format becomes the one record; every bad row gives its reason."""
+import json
 import re
+from pathlib import Path
 
 import pytest
 
-from data.formats import to_conversation, to_preference, validate_conversation
+from data.check import find_tokenizer
+from data.formats import (
+    Unwanted,
+    ignored_fields,
+    to_conversation,
+    to_preference,
+    validate_conversation,
+)
 
 U = {"role": "user", "content": "Hi"}
 A = {"role": "assistant", "content": "Hello"}
@@ -99,14 +108,27 @@ def test_preference_formats(row, before):
     ({"messages": []}, "expected a non-empty list of messages"),
     ({"messages": "Hi"}, "expected a list of messages, got str"),
     ({"messages": ["Hi"]}, "message 1 is a str"),
-    ({"messages": [A, U]}, "message 1 has role 'assistant', expected 'user'"),
-    ({"messages": [U, U]}, "message 2 has role 'user', expected 'assistant'"),
-    ({"messages": [U, A, S]}, "message 3 has role 'system', expected 'user'"),
+    ({"messages": [A]}, "message 1 has role 'assistant', expected 'user': the answer to nothing"),
+    ({"messages": [A, U]}, "no answer is to be learned"),
+    ({"messages": [U, U]}, "no assistant message"),
+    ({"messages": [U, A | {"weight": 0}]}, "no answer is to be learned"),
+    ({"messages": [U, A | {"weight": 0.5}]}, "has weight 0.5"),
+    ({"messages": [U, A], "loss_weight": 2}, "has loss_weight 2"),
+    ({"messages": [U, A | {"reasoning_content": "Hm"}]},
+     "message 2 (assistant) has reasoning_content, which would be lost"),
+    ({"question": "Which?", "choices": ["a", "b"], "answer": "A"}, "the row has choices"),
+    ({"messages": [U, A | {"tool_calls": [{"name": "f", "arguments": "{"}]}]},
+     "message 2 the arguments of the tool call f are neither JSON nor Python"),
+    ({"messages": [U, {"role": "assistant", "tool_calls": [{"id": 1}]}]},
+     "message 2 a tool call without a name"),
+    ({"messages": [U, A], "image": "cat.jpg"}, "the row has image: a model here reads text only"),
+    ({"messages": [U | {"image_url": "cat.jpg"}, A]}, "the row has image_url"),
     ({"messages": [U]}, "no assistant message"),
     ({"messages": [S]}, "a system message and nothing else"),
-    ({"messages": [S, A]}, "message 2 has role 'assistant', expected 'user'"),
     ({"messages": [U, {"role": "tool", "content": "x"}]},
-     "message 2 has role 'tool', expected one of"),
+     "message 2 (tool): a tool's result without a call before it"),
+    ({"messages": [U, {"role": "narrator", "content": "x"}]},
+     "message 2 has role 'narrator', expected one of"),
     ({"messages": [U, {"role": ["a"], "content": "x"}]}, "message 2 has role"),
     ({"messages": [U, {"role": "assistant"}]},
      "message 2 (assistant): content is NoneType, expected a string or a list"),
@@ -117,13 +139,13 @@ def test_preference_formats(row, before):
     ({"messages": [U, {"role": "assistant", "content": []}]},
      "message 2 (assistant): the content is empty"),
     ({"messages": [U, {"role": "assistant", "content": [{"type": "image", "text": ""}]}]},
-     "expected {\"type\": \"text\""),
+     "message 2 has a part of type image: a model here reads text only"),
     ({"messages": [U, {"role": "assistant", "content": [{"type": "text", "text": 3}]}]},
      "expected {\"type\": \"text\""),
     ({"messages": [U, {"role": "assistant", "content": [{"type": "python_output", "text": "3"}]}]},
      "does not follow a python"),
     ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}, A]},
-     "message 1 (user) has parts other than text"),
+     "message 1 has a part of type image_url: a model here reads text only"),
     ({"messages": [U, {"role": "assistant", "content": "a\ud800"}]},
      "message 2 (assistant): lone surrogate \\ud800"),
     ({"messages": [{"role": "user", "content": "a\x00"}, A]},
@@ -134,7 +156,7 @@ def test_preference_formats(row, before):
      "history must be a list of [user, assistant] pairs"),
     ({"instruction": "Hi", "output": "x", "history": 5},
      "history must be a list of [user, assistant] pairs"),
-    ({"prompt": None, "completion": "x"}, "message 1 (user): content is NoneType"),
+    ({"prompt": None, "completion": "x"}, "not recognised: the row has the fields prompt, comp"),
 ])
 def test_bad_conversations(row, reason):
     with pytest.raises(ValueError, match=re.escape(reason)):
@@ -173,3 +195,191 @@ def test_prompts_alone_are_taken_only_when_asked_for():
     assert to_conversation({"prompt": "Hi"}, need_answer=False)[1] == {"messages": [U]}
     with pytest.raises(ValueError, match="no assistant message"):
         validate_conversation({"messages": [U]})
+
+
+# --------------------------------------------------------------------------------------------------
+# Fields that carry meaning
+
+def turns(*messages, **fields):
+    return to_conversation({"messages": list(messages), **fields})[1]["messages"]
+
+
+@pytest.mark.parametrize("mark", [
+    {"weight": 0}, {"train": False}, {"loss_weight": 0.0}, {"mask": "0"}, {"training": "False"},
+    {"loss": False}, {"learn": False}])
+def test_a_turn_with_weight_0_is_context(mark):
+    on = {name: not value if value in (0, False) else 1 for name, value in mark.items()}
+    messages = turns(U, A | mark, U, GO | on)
+    assert messages == [U, A | {"learn": False}, U, GO]
+    # It stays so when the record is read again.
+    assert turns(*messages) == messages
+    tok, _ = find_tokenizer(Path("no-such"))
+    ids, mask = tok.render_conversation({"messages": messages})
+    assert tok.decode([id for id, learn in zip(ids, mask) if learn]) == "Go<|assistant_end|>"
+    with pytest.raises(ValueError, match="no answer is to be learned"):
+        turns(U, A | mark)
+    with pytest.raises(ValueError, match="no answer is to be learned"):
+        turns(U, A, **mark)
+
+
+def test_a_turn_of_two_messages_is_learned_where_it_is_marked():
+    call = {"role": "assistant", "weight": 0, "tool_calls": [{"name": "f", "id": "a"}]}
+    messages = turns(U, call, {"role": "tool", "content": "3"}, A)
+    assert messages[1]["content"] == [{"type": "python", "text": "f()", "learn": False},
+                                      {"type": "python_output", "text": "3"},
+                                      {"type": "text", "text": "Hello"}]
+    tok, _ = find_tokenizer(Path("no-such"))
+    ids, mask = tok.render_conversation({"messages": messages})
+    assert tok.decode([id for id, learn in zip(ids, mask) if learn]) == "Hello<|assistant_end|>"
+    assert turns(*messages) == messages
+
+
+def test_reasoning_is_learned_or_refused_but_never_lost():
+    for field in "reasoning_content", "reasoning", "thinking":
+        row = {"messages": [U, A | {field: "He greets.\n"}]}
+        assert to_conversation(row, reasoning=True)[1]["messages"][1]["content"] == \
+            "<think>\nHe greets.\n</think>\n\nHello"
+        with pytest.raises(ValueError, match="has reasoning_content, which would be lost"):
+            to_conversation(row)
+        assert turns(U, A | {field: ""}) == turns(U, A | {field: None}) == [U, A]
+    pair = {"prompt": "Hi", "chosen": [A | {"reasoning_content": "good"}],
+            "rejected": [A | {"reasoning_content": "bad"}]}
+    with pytest.raises(ValueError, match="equal but for their reasoning_content"):
+        to_preference(pair)
+    _, record = to_preference(pair, reasoning=True)
+    assert record["chosen"] != record["rejected"]
+
+
+def test_tool_calls_and_results_become_parts():
+    weather = {"name": "weather", "arguments": '{"city": "Paris"}'}
+    openai = [U, {"role": "assistant", "content": None,
+                  "tool_calls": [{"id": "a", "function": weather},
+                                 {"id": "b", "function": {"name": "now", "arguments": ""}}]},
+              {"role": "tool", "tool_call_id": "b", "content": "noon"},
+              {"role": "tool", "tool_call_id": "a", "content": "18 C"}, A]
+    expected = [U, {"role": "assistant", "content": [
+        {"type": "python", "text": "weather(city='Paris')"},
+        {"type": "python_output", "text": "18 C"},
+        {"type": "python", "text": "now()"},
+        {"type": "python_output", "text": "noon"},
+        {"type": "text", "text": "Hello"}]}]
+    assert turns(*openai) == expected
+    anthropic = [U, {"role": "assistant", "content": [
+                     {"type": "tool_use", "id": "a", "name": "weather", "input": {"city": "Paris"}},
+                     {"type": "tool_use", "id": "b", "name": "now", "input": {}}]},
+                 {"role": "user", "content": [
+                     {"type": "tool_result", "tool_use_id": "a", "content": "18 C"},
+                     {"type": "tool_result", "tool_use_id": "b", "content": "noon"}]}, A]
+    assert turns(*anthropic) == expected
+    hermes = [U, {"role": "assistant", "content": "<tool_call>" + json.dumps(
+                      {"name": "weather", "arguments": {"city": "Paris"}})
+                  + "</tool_call><tool_call>{'name': 'now'}</tool_call>"},
+              {"role": "tool", "content": "<tool_response>18 C</tool_response>"},
+              {"role": "user", "content": "<tool_response>noon</tool_response>"}, A]
+    assert turns(*hermes) == expected
+    assert turns(*expected) == expected
+
+
+def test_tools_join_the_system_message():
+    tools = [{"name": "f"}]
+    text = 'Tools:\n{"name": "f"}'
+    assert turns(U, A, tools=tools) == [{"role": "system", "content": text}, U, A]
+    for messages in turns(S, U, A, tools=json.dumps(tools)), turns(S | {"tools": tools}, U, A):
+        assert messages == [S | {"content": "Be kind\n\n" + text}, U, A]
+    said = S | {"content": "<tools>[{}]</tools>"}
+    assert turns(said, U, A, tools=tools) == [said, U, A]
+    assert turns(U, A, tools="[]") == turns(U, A, tools=None) == [U, A]
+
+
+@pytest.mark.parametrize("mark", [{"label": False}, {"kto_tag": 0}, {"label": "False"},
+                                  {"kto_tag": "false"}, {"desirable": False}])
+def test_unwanted_answers_are_told_apart_from_bad_rows(mark):
+    with pytest.raises(Unwanted):
+        turns(U, A, **mark)
+    assert turns(U, A, **{name: 1 for name in mark}) == [U, A]
+    # The prompt is as good as any other.
+    assert to_conversation({"prompt": "Hi", **mark}, need_answer=False)[1] == {"messages": [U]}
+
+
+def test_ignored_fields_are_named():
+    assert ignored_fields({"messages": [U | {"name": "x", "time": 3}, A], "tools": [], "id": 7,
+                           "empty": "", "null": None}) == {"time", "id"}
+    assert ignored_fields({"query": "Hi", "response": "x", "original_question": "y"}) == \
+        {"original_question"}
+    assert ignored_fields({"prompt": "Hi", "chosen": "a", "rejected": "b", "rating": [1, 2]}) == \
+        {"rating"}
+    assert ignored_fields([U, A]) == ignored_fields({"messages": [U, A], "label": True}) == set()
+    assert ignored_fields({"instruction": "a", "context": "b", "response": "c"}) == set()
+
+
+# --------------------------------------------------------------------------------------------------
+# Whose turn it is
+
+def test_roles_in_any_order():
+    more = {"role": "user", "content": "More"}
+    assert turns(U, more, A) == [{"role": "user", "content": "Hi\n\nMore"}, A]
+    assert turns(U, A, GO) == [U, {"role": "assistant", "content": "Hello\n\nGo"}]
+    assert turns(U, A, U, more) == [U, A, {"role": "user", "content": "Hi\n\nMore"}]
+    assert turns(S, S, U, A) == [S | {"content": "Be kind\n\nBe kind"}, U, A]
+    assert turns(U, A, S, U, A)[2] == {"role": "user", "content": "Be kind\n\nHi"}
+    # The opening of the assistant is context.
+    nothing = {"role": "user", "content": ""}
+    assert turns(GO, U, A) == [nothing, GO | {"learn": False}, U, A]
+    assert turns(S, GO, U, A) == [{"role": "user", "content": "Be kind"}, GO | {"learn": False},
+                                  U, A]
+    # A system message is as good as a user's.
+    assert turns(S, A) == [{"role": "user", "content": "Be kind"}, A]
+    tok, _ = find_tokenizer(Path("no-such"))
+    assert tok.render_conversation({"messages": turns(GO, U, A)})[0]
+
+
+@pytest.mark.parametrize("row", [
+    {"instruction": "Hi", "context": "", "response": "Hello", "category": "qa"},
+    {"question": "Hi", "response": "Hello", "id": "1"},
+    {"query": "Hi", "response": "Hello", "type": "x", "original_question": "Hi"},
+    {"question": "Hi", "answer": "Hello"},
+    {"problem": "Hi", "solution": "Hello"},
+    {"input": "Hi", "output": "Hello"},
+    {"inputs": "Hi", "targets": "Hello"},
+    {"instruction": "Hi", "generation": "Hello"},
+    {"conversation": [U, A], "turn": 1},
+    {"conversation": [{"input": "Hi", "output": "Hello"}]},
+    {"conversation": [{"human": "Hi", "assistant": "Hello"}]},
+    {"conversations": ["Hi", "Hello"]},
+    {"conversations": [["Hi", "Hello"]]},
+    {"conversations": {"from": ["human", "gpt"], "value": ["Hi", "Hello"]}},
+    {"conversations": json.dumps([U, A])},
+    {"conversations": repr([U, A])},
+    {"dialog": ["Hi", "Hello"]},
+    {"chat": "USER: Hi\n\n\nASSISTANT: Hello <|endoftext|>"},
+    {"text": "### Human: Hi### Assistant: Hello"},
+    {"contents": [{"role": "user", "parts": [{"text": "Hi"}]},
+                  {"role": "model", "parts": [{"text": "Hello"}]}]},
+    {"messages": [{"role": "prompter", "text": "Hi"}, {"role": "Assistant", "text": "Hello"}]},
+    {"messages": None, "prompt": "Hi", "completion": "Hello", "chosen": None, "rejected": None},
+])
+def test_other_names_of_fields(row):
+    _, record = to_conversation(row)
+    messages = [message if isinstance(message["content"], str)
+                else message | {"content": message["content"][0]["text"]}
+                for message in record["messages"]]
+    assert messages == [U, A]
+
+
+@pytest.mark.parametrize("row", [
+    {"question": "Hi", "chosen": "Hello", "rejected": "Go", "system": ""},
+    {"input": "Hi", "chosen": "Hello", "rejected": "Go", "system": "", "rating": [9, 2]},
+    {"prompt": "Hi", "chosen_response": "Hello", "rejected_response": "Go"},
+    {"question": "Hi", "response_j": "Hello", "response_k": "Go"},
+    {"prompt": "Hi", "response_0": "Go", "response_1": "Hello", "better_response_id": 1},
+    {"conversation_a": [U, GO], "conversation_b": [U, A], "winner": "model_b"},
+    {"input": {"messages": [U], "tools": []}, "preferred_output": [A],
+     "non_preferred_output": [GO]},
+    {"prompt": None, "chosen": [U, A], "rejected": [U, GO]},
+    {"chosen": "### Human: Hi### Assistant: Hello", "rejected": "### Human: Hi### Assistant: Go"},
+])
+def test_other_names_of_pairs(row):
+    assert to_preference(row)[1] == {"chosen": {"messages": [U, A]},
+                                     "rejected": {"messages": [U, GO]}}
+    with pytest.raises(ValueError, match="belongs to dpo.py"):
+        to_conversation(row)

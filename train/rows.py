@@ -6,6 +6,9 @@ memory-mapped file. The batch of a step is then a pure function of (seed, step, 
 So a run resumes exactly, no step waits for tokenisation, and any number of ranks or micro-batches
 sees the same data in the same order.
 
+With several ranks, rank 0 packs while the others wait. Several nodes need a folder that they share,
+or the same file of rows on each of them.
+
 file    magic, version, header length, JSON header (what made the rows), padding to 4096 bytes,
         then one record a row: ids uint16 or uint32 (seq_len + 1), and for conversations also
         mask uint8 (seq_len + 1)
@@ -31,7 +34,8 @@ DATA = Path(__file__).resolve().parent.parent / "data"
 MAGIC = b"T2CROWS\0"
 VERSION = 1
 HEADER_BYTES = 4096
-# What the mask of a token can be.
+# What the mask of a token can be. What is no target in any stage is PAD: padding, and the answers
+# that are marked as not to be learned.
 CONTEXT, LEARN, PAD = 0, 1, 2
 
 
@@ -262,7 +266,7 @@ def pack_conversations(path, conversations, tok, seq_len, made_from, env, need_t
     By default it is Tokenizer.render_conversation, and the end is cropped.
     """
     def whole_or_cut(conversation):
-        ids, mask = tok.render_conversation(conversation)
+        ids, mask = tok.render_conversation(conversation, unlearned=PAD)
         return ids[:seq_len + 1], mask[:seq_len + 1], max(0, len(ids) - seq_len - 1)
 
     render = render or whole_or_cut
@@ -277,11 +281,12 @@ def pack_conversations(path, conversations, tok, seq_len, made_from, env, need_t
             stats["conversations"] += 1
             stats["cut"] += cropped > 0
             stats["cropped"] += cropped
-            if need_target and not mask.any():
+            learned = mask == LEARN
+            if need_target and not learned.any():
                 stats["without_target"] += 1
                 continue
             stats["tokens"] += len(ids)
-            stats["supervised"] += int(mask.sum())
+            stats["supervised"] += int(learned.sum())
             yield ids, mask
 
     def make_rows(stats):
@@ -306,7 +311,40 @@ def pack(path, make_rows, tok, seq_len, made_from, env):
     elif env.rank == 0:
         write_rows(path, make_rows, tok.vocab_size, seq_len, made_from)
     env.barrier()
+    if env.world_size > 1:
+        check_all_ranks_see(path, env)
     return Rows(path)
+
+
+# How long a network file system may take to show a file of another node, in seconds (a guess).
+PATIENCE = 60
+
+
+def check_all_ranks_see(path, env):
+    """ValueError on all ranks if one of them does not find the file that rank 0 has.
+
+    Several nodes need a folder that they share, or the same files on each of them.
+    """
+    ours = header_digest(path)
+    expected = env.all_max(torch.tensor(ours if env.rank == 0 else 0, device=env.device)).item()
+    for _ in range(PATIENCE):
+        if ours == expected:
+            break
+        time.sleep(1)
+        ours = header_digest(path)
+    if env.all_max(torch.tensor(int(ours != expected), device=env.device)).item():
+        raise ValueError(f"{path}: not all nodes see the rows that rank 0 packed. Give an --out "
+                         f"that all nodes share, or copy {path.parent.parent} from the node of "
+                         f"rank 0 to the others and start again")
+
+
+def header_digest(path):
+    """A number that identifies a finished file of rows, by all that made it; 0 for no such file."""
+    # Listing the folder makes a network file system look again.
+    if path.name not in os.listdir(path.parent) or read_header(path) is None:
+        return 0
+    with open(path, "rb") as f:
+        return int.from_bytes(hashlib.sha256(f.read(HEADER_BYTES)).digest()[:6])
 
 
 def write_rows(path, make_rows, vocab_size, seq_len, made_from):
