@@ -11,12 +11,14 @@ import socketserver
 import subprocess
 import sys
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 
 import talk.engine
+import talk.openai_protocol
 import talk.server
 from talk.engine import Engine, add_text, parse_answer
 from talk.openai_protocol import content_of
@@ -393,6 +395,48 @@ def test_an_address_with_and_without_v1(client, path):
 def test_chat_without_v1(client):
     assert client.ask("/chat/completions", dict(messages=USER, max_tokens=1))[0] == 200
     assert client.ask("/completions", dict(prompt="x", max_tokens=1))[0] == 200
+
+
+def strange_value(rng, depth=0):
+    """A JSON value of any shape, often one of the words that the protocol knows."""
+    words = ["user", "assistant", "system", "tool", "text", "function", "python", "none", "auto",
+             "required", "add", "{}", "[1", "\ud800", "", "x" * 300, "input_text", "message",
+             "function_call", "function_call_output", "python_output", "1"]
+    keys = ["role", "content", "type", "text", "parts", "tool_calls", "function", "name",
+            "arguments", "parameters", "properties", "tool_call_id", "id", "function_call",
+            "call_id", "output", "refusal", "format", "include_usage"]
+    kind = rng.random()
+    if depth < 4 and kind < 0.3:
+        return [strange_value(rng, depth + 1) for _ in range(rng.randrange(4))]
+    if depth < 4 and kind < 0.7:
+        return {key: strange_value(rng, depth + 1) for key in rng.sample(keys, rng.randrange(5))}
+    return rng.choice([None, True, False, 0, 1, -1, 1.5, 2.0, 10 ** 30, *words])
+
+
+@pytest.mark.parametrize("path, honest", [
+    ("chat/completions", dict(messages=USER)), ("completions", dict(prompt="x")),
+    ("responses", dict(input="x"))])
+def test_no_body_is_too_strange_for_an_answer(client, path, honest):
+    """Whatever the types are, the status is 200 or says what is wrong."""
+    rng = random.Random(path)
+    names = sorted(talk.openai_protocol.READ - {"model", "stream"}) + ["instructions", "input",
+                                                                       "text", "temperature"]
+    statuses = Counter()
+    for _ in range(300):
+        body = dict(honest, max_tokens=1)
+        for name in rng.sample(names, rng.randint(1, 2)):
+            body[name] = strange_value(rng)
+        if path == "responses":
+            del body["max_tokens"]
+            body["max_output_tokens"] = 1
+        elif path == "chat/completions" and rng.random() < 0.5:
+            message = dict(role=rng.choice(["user", "assistant", "tool", "system"]))
+            message |= {rng.choice(["content", "parts", "tool_calls"]): strange_value(rng)}
+            body["messages"] = [*USER, message, *USER]
+        status, reply = client.ask("/v1/" + path, body)
+        statuses[status] += 1
+        assert status in (200, 400), (body, reply)
+    assert statuses[200] > 10 and statuses[400] > 100
 
 
 def test_addresses_and_methods(client):
