@@ -56,9 +56,9 @@ class Config:
     max_tokens: int = 200             # tokens per answer; one that has not ended then is wrong
     batch_size: int = 0               # packed rows per micro-batch and rank; 0: 8192 tokens
     steps: int = 60                   # horizon in optimizer steps
-    matrix_lr: float = 0.0003         # peak learning rate of Muon, for the matrices of the blocks
-    embed_lr: float = 0.003           # peak rate of AdamW for the embedding, x sqrt(256 / width)
-    head_lr: float = 0.0001           # the same for the head
+    matrix_lr: float = 0.0001         # peak learning rate of Muon, for the matrices of the blocks
+    embed_lr: float = 0.001           # peak rate of AdamW for the embedding, x sqrt(256 / width)
+    head_lr: float = 0.00003          # the same for the head
     weight_decay: float = 0.0         # of the matrices, decoupled, times the learning rate
     warmup: float = 0.02              # share of the steps in which the learning rate climbs from 0
     warmdown: float = 0.9             # share of the steps in which it falls to 0 again
