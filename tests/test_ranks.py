@@ -5,6 +5,7 @@ import functools
 import json
 import math
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -170,6 +171,15 @@ def pack_slowly(folder):
     print(f"rank {env.rank} has {len(rows)} rows")
 
 
+def pack_on_nodes(folder):
+    """Each rank has its own folder, as on nodes without a shared one, or they share one."""
+    rows_file.PATIENCE = 1
+    env = setup("cpu", "float32")
+    tok = write_tokenizer(Path(folder, f"tokenizer-{env.rank}"))
+    rows = pack_conversations(Path(folder, "rows/x.rows"), ragged_chats, tok, 63, {}, env)
+    print(f"{len(rows)} rows")
+
+
 def fail_on_rank_1(how):
     """Rank 1 ends in the middle of the run; rank 0 waits for it, as in a step of training."""
     env = setup("cpu", "float32")
@@ -190,7 +200,8 @@ def fail_on_rank_1(how):
     env.all_sum(torch.zeros(1)).item()
 
 
-RANK_MAINS = dict(pack_slowly=pack_slowly, fail_on_rank_1=fail_on_rank_1)
+RANK_MAINS = dict(pack_slowly=pack_slowly, pack_on_nodes=pack_on_nodes,
+                  fail_on_rank_1=fail_on_rank_1)
 
 
 def set_variables(variables):
@@ -362,6 +373,31 @@ def test_the_others_wait_for_the_rows_that_rank_0_packs(tmp_path):
     ranks = run_ranks(tmp_path, "pack_slowly", [tmp_path, tmp_path])
     assert [rank.status for rank in ranks] == [0, 0], ranks[1].stderr
     assert ranks[0].stdout.splitlines()[-1][7:] == ranks[1].stdout.splitlines()[-1][7:]
+
+
+def test_two_nodes_share_a_folder_or_have_the_same_rows_or_are_told_so(tmp_path):
+    tok = write_tokenizer(tmp_path)
+    nodes = [tmp_path / "node-0", tmp_path / "node-1"]
+    ranks = run_ranks(tmp_path, "pack_on_nodes", [tmp_path, tmp_path])
+    assert [rank.status for rank in ranks] == [0, 0], ranks[1].stderr
+
+    def expect_an_error():
+        for rank in run_ranks(tmp_path, "pack_on_nodes", nodes):
+            lines = [line for line in rank.stderr.splitlines() if "Warning" not in line]
+            assert rank.status == 2, rank.stderr
+            assert "not all nodes see the rows that rank 0 packed" in lines[-1]
+            assert "--out that all nodes share" in lines[-1] and "Traceback" not in rank.stderr
+
+    # The second node has no rows, then older ones.
+    for node in nodes:
+        node.mkdir()
+    expect_an_error()
+    pack_conversations(nodes[1] / "rows/x.rows", lambda: ragged_chats()[:9], tok, 63, {"old": 1},
+                       ENV)
+    expect_an_error()
+    shutil.copy(nodes[0] / "rows/x.rows", nodes[1] / "rows")
+    ranks = run_ranks(tmp_path, "pack_on_nodes", nodes)
+    assert [rank.status for rank in ranks] == [0, 0], ranks[1].stderr
 
 
 @pytest.mark.parametrize("how, status, word", [("error", 2, "error: no more data\n"),

@@ -341,7 +341,8 @@ def check_all_ranks_see(path, env):
 def header_digest(path):
     """A number that identifies a finished file of rows, by all that made it; 0 for no such file."""
     # Listing the folder makes a network file system look again.
-    if path.name not in os.listdir(path.parent) or read_header(path) is None:
+    names = os.listdir(path.parent) if path.parent.is_dir() else []
+    if path.name not in names or read_header(path) is None:
         return 0
     with open(path, "rb") as f:
         return int.from_bytes(hashlib.sha256(f.read(HEADER_BYTES)).digest()[:6])
