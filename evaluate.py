@@ -2,6 +2,7 @@
 Evaluate any checkpoint: bits per byte on held-out text, and accuracy on items no stage trained on.
 
 python evaluate.py                                 the newest stage in out/, on the demo's skills
+python evaluate.py --tasks other                   the same skills, in other people's words
 python evaluate.py --stage dpo --tasks mmlu,arc_easy,arc_challenge --items 0 --json
 python evaluate.py --tasks gsm8k,humaneval --num_samples 10 --temperature 0.8  for pass@10
 python evaluate.py --stage pretrain --tasks core   a base model on the 22 tasks of CORE
@@ -27,6 +28,7 @@ import torch.distributed as dist
 
 from common import find_checkpoint, load_checkpoint, read_meta, trained_anew
 from data.demo.identity import Identity
+from data.demo.other_tasks import OTHER_TASKS, refuses
 from data.documents import list_files, read_documents
 from data.mixtures import open_source
 from data.published.core_tasks import TASKS as CORE_TASKS
@@ -39,11 +41,30 @@ from train.run import evaluate_loss
 
 # Task -> the group of wordings that it asks.
 IDENTITY = {"identity": "identity", "small_talk": "small talk", "unknown": "unknown"}
-ANSWERED = ["spelling_bee", "simple_spelling", "arithmetic", *IDENTITY, "gsm8k", "humaneval"]
+ANSWERED = ["spelling_bee", "simple_spelling", "arithmetic", *IDENTITY, "gsm8k", "humaneval",
+            *OTHER_TASKS]
 MULTIPLE_CHOICE = ["mmlu", "arc_easy", "arc_challenge"]
 CORE = [f"core:{name}" for name in CORE_TASKS]
 REPORTED = ["sft", "dpo", "distill"]
 DEMO_TASKS = "spelling_bee,arithmetic,simple_spelling,identity,small_talk,unknown"
+# Skill -> its task with known wordings, which share their sentences with the training data, and
+# its task with other wordings, which share none. None stands for no such task.
+SKILLS = {
+    "counting": ("spelling_bee", "other_counting"),
+    "spelling": ("simple_spelling", "other_spelling"),
+    "arithmetic": ("arithmetic", "other_arithmetic"),
+    "word problems, 1 step": (None, "other_word_problems_1"),
+    "word problems, 2 steps": (None, "other_word_problems_2"),
+    "word problems, 3 steps": (None, "other_word_problems_3"),
+    "multiple choice": (None, "other_choices"),
+}
+# Here "I don't know" may be the right answer.
+TALK = {
+    "identity": ("identity", "other_identity"),
+    "small talk": ("small_talk", "other_small_talk"),
+    "unknown": ("unknown", "other_unknown"),
+    "other requests": (None, "other_refuse"),
+}
 
 
 @dataclass
@@ -51,7 +72,7 @@ class Config:
     out: str = "out"                  # folder in which the stages find each other
     stage: str = ""                   # name of a stage, or path of a checkpoint; none: the newest
     data: tuple = ()                  # text for bits per byte; none: what pretrain.py held out
-    tasks: str = DEMO_TASKS           # comma-separated; also gsm8k, humaneval, mmlu, core, ...
+    tasks: str = DEMO_TASKS           # comma-separated; also other, gsm8k, mmlu, core, ...
     items: int = 200                  # test items per task; 0: all
     num_samples: int = 1              # answers to each item, for pass@k
     max_tokens: int = 200             # tokens per answer, tool outputs included
@@ -127,18 +148,21 @@ def open_task(name, size):
         group = IDENTITY[name]
         n = len(Identity("test", group=group))
         return Identity("test", min(size or n, n), group)
+    if name in OTHER_TASKS:
+        return OTHER_TASKS[name](size)
     return open_source(name, "test", size)
 
 
 def task_names(spec):
     """"mmlu, core" -> ["mmlu", "core:hellaswag_zeroshot", ...]."""
+    groups = {"core": CORE, "other": OTHER_TASKS}
     names = []
     for name in filter(None, map(str.strip, spec.split(","))):
-        names += CORE if name == "core" else [name]
+        names += groups.get(name, [name])
     unknown = set(names) - {*ANSWERED, *MULTIPLE_CHOICE, *CORE}
     if unknown:
         raise ValueError(f"--tasks {min(unknown)}: expected "
-                         f"{', '.join(ANSWERED + MULTIPLE_CHOICE)}, core or core:NAME")
+                         f"{', '.join(ANSWERED + MULTIPLE_CHOICE)}, other, core or core:NAME")
     return list(dict.fromkeys(names))
 
 
@@ -235,19 +259,28 @@ def evaluate_answers(engine, tok, task, cfg, env, name):
         right = list(pool.map(grade, items, parts))
     end = tok.special("<|assistant_end|>")
     ended = [sum(answer[-1:] == [end] for answer in of_item) / k for of_item in answers]
+    refused = [sum(not ok and refuses(answer) for answer, ok in zip(of_item, oks)) / k
+               for of_item, oks in zip(parts, right)]
+    chances = [1 / len(item["letters"]) if "letters" in item else 0.0 for item in items]
     transcripts = [(item, p[0], oks[0]) for item, p, oks in zip(items, parts, right)]
 
     right = gather(right, n, env)
     ended = gather(ended, n, env)
     fits = gather(fits, n, env)
+    refused = gather(refused, n, env)
+    chances = gather(chances, n, env)
     transcripts = gather(transcripts, n, env)
     more = dict(ended=sum(ended) / n)
+    # A skill is refused wrongly.
+    if any(name in tasks for tasks in SKILLS.values()):
+        more["refused"] = sum(refused) / n
     if k > 1:
         more["pass_at"] = {j: sum(pass_at_k(k, sum(oks), j) for oks in right) / n
                            for j in sorted({1, 10, 100, k}) if j <= k}
     if not all(fits):
         more["too_long"] = n - sum(fits)
-    return task_result([sum(oks) / k for oks in right], 0.0, start, **more), transcripts
+    shares = [sum(oks) / k for oks in right]
+    return task_result(shares, sum(chances) / n, start, **more), transcripts
 
 
 def gather(mine, n, env):
@@ -352,11 +385,13 @@ def describe(name, r):
         more += f", chance {percent(r['chance'])}, centred {percent(r['centred'])}"
     if "ended" in r:
         more += f", {percent(r['ended'])} ended by themselves"
+    if r.get("refused"):
+        more += f", {percent(r['refused'])} refused"
     if "cut" in r:
         more += f", {r['cut']:,} prompts lost their beginning to fit into the model's row"
     if "too_long" in r:
         more += f", {r['too_long']} did not fit into the model's row: wrong"
-    width = 37 if name in CORE else 16
+    width = 37 if name in CORE else 21
     return (f"{name:{width}} {100 * r['accuracy']:5.1f} % right "
             f"[{100 * r['low']:.1f}, {100 * r['high']:.1f}]{more}, "
             f"{r['items']:,} items, {r['seconds']} s")
@@ -421,19 +456,8 @@ def report_text(out, reports, transcripts, env):
         core = with_interval(reports["pretrain"]["core"])
         lines.append(f"CORE of the pretrained model: {core}.")
 
-    rows = []
-    for name, result in reports[stages[0]]["tasks"].items():
-        results = [reports[stage]["tasks"][name] for stage in stages]
-        rows.append([f"{name} ({result['items']})", *(percent(r["accuracy"]) for r in results)])
-    ended = []
-    for stage in stages:
-        answered = [r for r in reports[stage]["tasks"].values() if "ended" in r]
-        if answered:
-            n_ended = sum(r["ended"] * r["items"] for r in answered)
-            ended.append(percent(n_ended / sum(r["items"] for r in answered)))
-    if ended:
-        rows.append(["answers that ended by themselves", *ended])
-    lines += ["", *table(["held-out items, answered for real", *stages], rows)]
+    rows = report_rows([reports[stage]["tasks"] for stage in stages])
+    lines += ["", *table(["held-out items, answered for real", "wordings", "items", *stages], rows)]
 
     if (out / "times.txt").exists():
         # A stage that was interrupted has several lines.
@@ -446,10 +470,41 @@ def report_text(out, reports, transcripts, env):
     lines += ["", f"{env.device}, {os.cpu_count()} cores, {str(env.dtype).removeprefix('torch.')}, "
               f"torch {torch.__version__}. Conversations with {out}/{stages[-1]}:", "", "```"]
     for asked in transcripts.values():
-        for item, parts, _ in asked[:2]:
-            answer = written(parts).replace("\n", "\n     ")
-            lines += [f"you  {question(item)}", f"bot  {answer}", ""]
+        for item, parts, _ in asked[:1]:
+            for who, said in ("you", question(item)), ("bot", written(parts)):
+                lines.append(f"{who}  {said}".replace("\n", "\n     "))
+            lines.append("")
     return "\n".join([*lines, "```", ""])
+
+
+def report_rows(columns):
+    """The rows of the report's table: each skill with known wordings, then with other wordings.
+
+    columns: for each stage {task: result}, all of the same tasks.
+    """
+    tasks = columns[0]
+    order = []
+    for label, (known, other) in (SKILLS | TALK).items():
+        order += [(label, "known", known), (label, "other", other)]
+    paired = {name for _, _, name in order}
+    order += [(name, "", name) for name in tasks if name not in paired]
+    rows = []
+    for label, wordings, name in order:
+        if name in tasks:
+            accuracies = [percent(results[name]["accuracy"]) for results in columns]
+            rows.append([label, wordings, tasks[name]["items"], *accuracies])
+
+    # Shares of all items of all tasks that have them.
+    for label, key in ("skills refused", "refused"), ("answers that ended by themselves", "ended"):
+        for wordings, others in ("known", False), ("other", True):
+            names = [name for name, result in tasks.items()
+                     if key in result and (name in OTHER_TASKS) == others]
+            n = sum(tasks[name]["items"] for name in names)
+            if n:
+                shares = [sum(results[name][key] * results[name]["items"] for name in names) / n
+                          for results in columns]
+                rows.append([label, wordings, n, *map(percent, shares)])
+    return rows
 
 
 def logged_values(folder, name):
@@ -479,6 +534,8 @@ def main():
             own_data = read_meta(path).get("config", {}).get("data")
             if own_data or path.name == "pretrain":
                 names = []
+    elif cfg.tasks == Config.tasks:
+        names += OTHER_TASKS
     # Open all tasks first, so that a missing download fails before any work.
     tasks = {name: open_task(name, cfg.items or None) for name in names}
 

@@ -249,6 +249,27 @@ def test_samples_count_by_item_and_a_prompt_that_does_not_fit_is_wrong(tok):
     assert "pass@4 66.7 %" in line and "pass@1 " not in line
 
 
+def test_a_refusal_of_a_skill_counts_only_where_it_is_wrong(tok):
+    def result_of(name, answers):
+        engine = Script(tok, answers)
+        engine.max_len = 1000
+        task = open_task(name, len(answers))
+        result, _ = evaluate_answers(engine, tok, task, evaluate.Config(), ENV, name)
+        return result
+
+    right = open_task("other_word_problems_2", 1)[0]["answer"]
+    result = result_of("other_word_problems_2", [
+        f"I can't tell why, but: #### {right}!", "I don't know!", "#### -1!", "I am unable to!"])
+    assert result["accuracy"] == 1 / 4 and result["refused"] == 2 / 4
+    assert "50.0 % refused" in describe("other_word_problems_2", result)
+    assert "refused" not in result_of("other_refuse", ["I don't know!", "Paris!"])
+
+    letters = [item["letters"] for item in open_task("other_choices", 20)]
+    result = result_of("other_choices", ["I cannot say!"] * 20)
+    assert result["refused"] == 1 and result["accuracy"] == 0
+    assert result["chance"] == pytest.approx(sum(1 / len(of_item) for of_item in letters) / 20)
+
+
 def test_humaneval_is_run_and_gsm8k_read(tok, disk):
     def accuracy(name, task, answers):
         engine = Script(tok, [answer + "!" for answer in answers])
@@ -288,6 +309,38 @@ def test_tasks_by_name(disk, monkeypatch):
     assert n_identity >= 50 and len(open_task("identity", 10 ** 6)) == n_identity
     assert len(open_task("identity", 5)) == 5
     assert len(open_task("arithmetic", 7)) == 7
+
+    others = task_names("other")
+    assert len(others) == 11 and set(others) < set(evaluate.ANSWERED)
+    assert len(open_task("other_spelling", 500)) == 500 > len(open_task("other_spelling", None))
+    assert len(open_task("other_identity", 500)) == len(open_task("other_identity", None))
+    # Every task of the report's pairs has a name, and every task of the demo is in a pair.
+    paired = {name for pair in (evaluate.SKILLS | evaluate.TALK).values() for name in pair}
+    assert paired - {None} == {*others, *evaluate.DEMO_TASKS.split(",")}
+
+
+# ---- the table of the report ----
+
+def test_the_report_gives_each_skill_with_known_and_with_other_wordings():
+    def result(items, accuracy, refused):
+        return dict(items=items, accuracy=accuracy, refused=refused, ended=1.0)
+
+    sft = {"mmlu": dict(items=9, accuracy=0.25), "arithmetic": result(100, 0.9, 0.0),
+           "spelling_bee": result(50, 0.8, 0.1), "other_arithmetic": result(60, 0.5, 0.2),
+           "identity": dict(items=10, accuracy=0.7, ended=0.5),
+           "other_choices": result(20, 0.4, 0.0)}
+    dpo = {name: dict(r, accuracy=1.0) for name, r in sft.items()}
+    assert evaluate.report_rows([sft, dpo]) == [
+        ["counting", "known", 50, "80.0 %", "100.0 %"],
+        ["arithmetic", "known", 100, "90.0 %", "100.0 %"],
+        ["arithmetic", "other", 60, "50.0 %", "100.0 %"],
+        ["multiple choice", "other", 20, "40.0 %", "100.0 %"],
+        ["identity", "known", 10, "70.0 %", "100.0 %"],
+        ["mmlu", "", 9, "25.0 %", "100.0 %"],
+        ["skills refused", "known", 150, "3.3 %", "3.3 %"],
+        ["skills refused", "other", 80, "15.0 %", "15.0 %"],
+        ["answers that ended by themselves", "known", 160, "96.9 %", "96.9 %"],
+        ["answers that ended by themselves", "other", 80, "100.0 %", "100.0 %"]]
 
 
 # ---- checkpoints ----
@@ -424,13 +477,16 @@ def test_the_report_of_run_sh(chain, tmp_path):
     text = (chain / "report.md").read_text()
     assert "8.000 before pretraining, 7.500 after" in text
     assert "ranked rightly after DPO: 75.0 %" in text
-    header = "| held-out items, answered for real | sft | dpo | distill |\n|---|---|---|---|\n"
+    header = "| held-out items, answered for real | wordings | items | sft | dpo | distill |\n|---|"
     assert header in text
-    for name in evaluate.DEMO_TASKS.split(","):
-        assert re.search(rf"\| {name} \(2\) \|( [\d.]+ % \|){{3}}", text), name
-    assert "| answers that ended by themselves |" in text
+    for skill, pair in (evaluate.SKILLS | evaluate.TALK).items():
+        for wordings, name in zip(["known", "other"], pair):
+            row = rf"^\| {skill} \| {wordings} \| 2 \|( [\d.]+ % \|){{3}}$"
+            assert bool(name) == bool(re.search(row, text, re.M)), name
+    assert "| skills refused | other | 14 |" in text
+    assert "| answers that ended by themselves | known | 12 |" in text
     assert "| stage | pretrain | sft |\n|---|---|---|\n| seconds | 61 | 12 |\n" in text
-    assert text.count("\nyou  ") == 12
+    assert text.count("\nyou  ") == text.count("\nbot  ") == 17
     assert list(json.loads((chain / "report.json").read_text())) == ["sft", "dpo", "distill"]
 
 
