@@ -177,6 +177,8 @@ DEMO_MIXTURE = "spelling_bee:3000,arithmetic:3000,python_questions,identity"
 @dataclass
 class Config:
     data: tuple = ()             # files or folders; none: downloads on a GPU, else Python's texts
+    field: str = "text"          # field or column of --data that holds the text
+    skip_bad_rows: bool = False  # leave out and count bad rows of --data; else they are errors
     mixture: str = DEMO_MIXTURE  # conversations to train on as well when --data is not given
     out: str = "out"             # the tokenizer goes to the folder OUT/tokenizer
     vocab_size: int = 0          # tokens, special ones too; 0: 1536 for the demo, else by size
@@ -203,7 +205,8 @@ def training_texts(cfg, seen):
     from data import documents, mixtures
     from data.demo import python_corpus
     if cfg.data:
-        texts = documents.read_documents(cfg.data, "train")
+        texts = documents.read_documents(cfg.data, "train", field=cfg.field,
+                                         skip_bad_rows=cfg.skip_bad_rows)
     else:
         # Open the conversations now, so that a wrong --mixture fails before any work.
         conversations = mixtures.conversations(cfg.mixture, "train") if cfg.mixture else ()
@@ -265,7 +268,9 @@ def report_samples(cfg):
     if cfg.data:
         from pydoc_data.topics import topics
         modules = (os, json, shutil, tempfile)
-        samples = {"your held-out text": documents.read_documents(cfg.data, "val"),
+        held_out = documents.read_documents(cfg.data, "val", field=cfg.field,
+                                            skip_bad_rows=cfg.skip_bad_rows)
+        samples = {"your held-out text": held_out,
                    "English prose": topics.values(),
                    "Python code": (Path(module.__file__).read_text("utf-8") for module in modules)}
     else:

@@ -1,15 +1,19 @@
 """data/documents.py: reading, cutting and splitting text, and every way a file can be bad."""
+import csv
 import gzip
 import json
 import lzma
 import re
 import sys
 import tracemalloc
+from random import Random
 
 import pytest
 
-from data.documents import PRETRAINING, choose_documents, read_documents
+from data.documents import PRETRAINING, RUN, choose_documents, read_documents, split_by_hash
 from data.download import SOURCES
+from tokenizer import PATTERNS
+from toy import write_tokenizer
 
 
 def write_texts(path, texts):
@@ -61,6 +65,19 @@ def test_without_a_flag_a_gpu_reads_the_downloaded_text_and_everyone_else_the_em
 # --------------------------------------------------------------------------------------------------
 # Reading
 
+def test_a_run_says_what_is_read_held_out_and_left_out(tmp_path):
+    lines = []
+    for name in "a.txt", "b.valid.txt", "test/c.txt", "d.jpg":
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(name)
+    choose_documents([tmp_path], False, lines.append)
+    assert "1 read: a.txt" in lines[0]
+    assert "1 held out for validation, by name: b.valid.txt" in lines[0]
+    assert "1 left out, as the name says test: c.txt" in lines[0]
+    assert "1 left out, ends in .jpg, which is not read: d.jpg" in lines[0]
+    assert both(tmp_path) == (["a.txt"], ["b.valid.txt"])
+
+
 def test_the_formats_give_the_same_documents(tmp_path):
     # U+2028, LINE SEPARATOR, does not end a line of JSON.
     texts = [f"document {i} é\u2028x" for i in range(300)]
@@ -85,6 +102,58 @@ def test_parquet_reads_the_column_text_and_names_what_it_leaves_out(tmp_path, ca
     with pytest.raises(ValueError, match="no column 'text'; it has body"):
         list(read_documents(tmp_path / "b.parquet", "train"))
     assert "not a readable parquet file" in error(tmp_path / "c.parquet", b"PAR1 no")
+
+
+def test_tables_and_other_fields(tmp_path):
+    rows = [{"content": f"document {i}, \"é\"", "id": str(i)} for i in range(200)]
+    (tmp_path / "a.json").write_text(json.dumps(rows, indent=1))
+    (tmp_path / "a.json.gz").write_bytes(gzip.compress("\n".join(map(json.dumps, rows)).encode()))
+    for name, delimiter in ("a.csv", ","), ("a.tsv", "\t"):
+        with open(tmp_path / name, "w", newline="") as file:
+            writer = csv.DictWriter(file, ["content", "id"], delimiter=delimiter)
+            writer.writeheader()
+            writer.writerows(rows)
+    for name in "a.json", "a.json.gz", "a.csv", "a.tsv":
+        path = tmp_path / name
+        assert list(read_documents(path, "train", 0, "content")) == [r["content"] for r in rows]
+        with pytest.raises(ValueError, match="--field NAME"):
+            list(read_documents(path, "train"))
+
+
+def test_other_texts_stand_as_they_are(tmp_path):
+    for name in "a.md", "b.RST", "c.py", "d.html", "e.txt.gz":
+        text = f"<b>{name}</b>\n"
+        data = gzip.compress(text.encode()) if name.endswith("gz") else text.encode()
+        (tmp_path / name).write_bytes(data)
+    assert list(read_documents(tmp_path, "train", 0)) == [
+        f"<b>{name}</b>\n" for name in ("a.md", "b.RST", "c.py", "d.html", "e.txt.gz")]
+
+
+def test_bad_rows_and_lines_of_text_are_left_out_only_when_asked(tmp_path, capsys):
+    path = tmp_path / "x.jsonl"
+    path.write_text('{"text": "good"}\n{"text": 5}\n{broken\n{"text": "fine"}\n')
+    with pytest.raises(ValueError, match="x.jsonl:2"):
+        list(read_documents(path, "train", 0))
+    assert list(read_documents(path, "train", 0, skip_bad_rows=True)) == ["good", "fine"]
+    assert "left out 2 unusable rows; the first is" in capsys.readouterr().err
+    path = tmp_path / "x.txt"
+    path.write_bytes(b"one\ncaf\xe9\ntwo\x00\nthree\n")
+    assert list(read_documents(path, "train", 0, skip_bad_rows=True)) == ["one\nthree\n"]
+    assert "x.txt:2: byte 0xe9" in capsys.readouterr().err
+
+
+def test_a_million_spaces_cut_a_document_and_the_tokenizer_takes_the_pieces(tmp_path):
+    tok = write_tokenizer(tmp_path, PATTERNS["gpt2"])
+    text = "before" + " " * 1_000_000 + "after"
+    for name, data in ("x.txt", text), ("x.jsonl", json.dumps({"text": text})):
+        (tmp_path / name).write_text(data)
+        pieces = list(read_documents(tmp_path / name, "train", 0))
+        assert [piece.strip() for piece in pieces] == ["before", "after"]
+        for piece in pieces:
+            assert len(piece) <= RUN + 6
+            tok.encode(piece)
+    assert list(read_documents(write_texts(tmp_path / "y.jsonl", ["a" + " " * 9999 + "b"]),
+                               "train", 0)) == ["a" + " " * 9999 + "b"]
 
 
 def test_parquet_without_pyarrow_names_the_extra(tmp_path, monkeypatch):
@@ -154,6 +223,48 @@ def test_small_corpora_still_have_both_splits(tmp_path, n):
     train, val = both(write_texts(tmp_path / "a.jsonl", [f"{n} text {i}" for i in range(n)]))
     assert train and val
     assert len(train) + len(val) == n
+
+
+def random_text(style, size):
+    """Words in lines without blank lines, in paragraphs, or in no lines at all."""
+    random = Random(size)
+    ends = {"lines": "\n", "paragraphs": "\n\n", "no lines": " "}
+    text = []
+    n = 0
+    while n < size:
+        line = " ".join(str(random.randrange(10**5)) for _ in range(random.randrange(3, 60)))
+        text.append(line + ends[style])
+        n += len(text[-1])
+    return "".join(text)[:size]
+
+
+@pytest.mark.parametrize("style", ["lines", "paragraphs", "no lines"])
+@pytest.mark.parametrize("size", [6144, 65_536, 65_537, 153_600, 262_143, 262_144, 262_145,
+                                  300_000, 1 << 20, (1 << 20) + 1, 2_000_000])
+def test_two_percent_of_one_file_are_held_out_at_every_size(tmp_path, style, size):
+    text = random_text(style, size)
+    (tmp_path / "x.txt").write_text(text)
+    train, val = both(tmp_path / "x.txt")
+    assert sum(map(len, train + val)) >= size - 1
+    # 2 %, but at least what fills a row.
+    wanted = max(0.02 * size, min(3072, size // 3))
+    assert 0.7 * wanted <= sum(map(len, val)) <= 1.5 * wanted + 1024
+
+
+@pytest.mark.parametrize("n, size", [(60, 5000), (60, 100_000), (4095, 100), (4097, 100),
+                                     (20_000, 100), (4090, 16_384), (4110, 16_384)])
+def test_two_percent_of_many_documents_are_held_out(n, size):
+    def documents():
+        return (f"{i:<{size}}" for i in range(n))
+
+    n_val = sum(len(text) for text in split_by_hash(documents(), "val", 0.02))
+    assert 0.015 < n_val / (n * size) < 0.025
+    assert sum(map(len, split_by_hash(documents(), "train", 0.02))) == n * size - n_val
+
+
+def test_equal_documents_alone_leave_something_to_train_on(tmp_path):
+    train, val = both(write_texts(tmp_path / "a.jsonl", ["same " * 100] * 2000 + ["other " * 100]))
+    assert train and val
 
 
 @pytest.mark.parametrize("kilobytes", [5, 10, 20, 60, 200])

@@ -1,0 +1,125 @@
+"""data/files.py: which files of a folder are read and which are not, and tables as rows."""
+import gzip
+import os
+from pathlib import Path
+
+import pytest
+
+from data.files import (
+    ROW_SUFFIXES,
+    TEXT_SUFFIXES,
+    describe,
+    find_files,
+    lines_of,
+    named_part,
+    read_table,
+    split_by_name,
+)
+
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
+
+
+def fill(folder, *names):
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("some text")
+
+
+def names(files, folder):
+    return [file.relative_to(folder).as_posix() for file in files]
+
+
+def test_a_folder_gives_all_that_can_be_read_and_names_the_rest(tmp_path):
+    fill(tmp_path, "a.txt", "B.TXT", "c.md", "d.json.gz", "e.jsonl.zst", "f/g.html", "f/README.md",
+         "README.md", "photo.jpg", "LICENSE", ".DS_Store", ".git/x.txt")
+    (tmp_path / "empty.txt").touch()
+    (tmp_path / "h.parquet").write_text(POINTER)
+    os.symlink("gone", tmp_path / "i.txt")
+    found = find_files(tmp_path, TEXT_SUFFIXES)
+    assert names(found.files, tmp_path) == ["B.TXT", "a.txt", "c.md", "d.json.gz", "e.jsonl.zst",
+                                            "f/README.md", "f/g.html"]
+    assert {path.name: reason for path, reason in found.left_out} == {
+        "photo.jpg": "ends in .jpg, which is not read", "LICENSE": "has no ending",
+        "README.md": "describes the folder", "empty.txt": "empty", "i.txt": "a link to nothing",
+        "h.parquet": "a pointer of Git LFS, not the file itself"}
+    for words in "7 read: B.TXT", "1 left out, empty: empty.txt", "Git LFS", "photo.jpg":
+        assert words in describe(found)
+    # A README alone is what there is; metadata of a data set is none of its rows.
+    fill(tmp_path, "alone/README.md", "set/data.json", "set/dataset_infos.json")
+    assert names(find_files(tmp_path / "alone", TEXT_SUFFIXES).files, tmp_path) == [
+        "alone/README.md"]
+    assert names(find_files(tmp_path / "set", ROW_SUFFIXES).files, tmp_path) == ["set/data.json"]
+
+
+def test_what_a_user_names_is_read_or_an_error(tmp_path):
+    fill(tmp_path, "README.md", "test.txt", "a.jpg")
+    (tmp_path / "a.txt").write_text(POINTER)
+    assert len(find_files([tmp_path / "README.md", tmp_path / "test.txt"],
+                          TEXT_SUFFIXES).files) == 2
+    for name, reason in ("a.txt", "pointer of Git LFS.*git lfs pull"), ("a.jpg", "do not know how"):
+        with pytest.raises(ValueError, match=reason):
+            find_files(tmp_path / name, TEXT_SUFFIXES)
+    with pytest.raises(ValueError, match="no file in this folder ends in .*a.txt: a pointer of"):
+        (tmp_path / "only").mkdir()
+        (tmp_path / "only/a.txt").write_text(POINTER)
+        find_files(tmp_path / "only", TEXT_SUFFIXES)
+
+
+def test_linked_folders_are_read_once_and_circles_end(tmp_path):
+    fill(tmp_path, "real/a.txt", "corpus/b.txt")
+    os.symlink(tmp_path / "real", tmp_path / "corpus/linked")
+    os.symlink(tmp_path / "real", tmp_path / "corpus/linked2")
+    os.symlink(tmp_path / "corpus", tmp_path / "real/circle")
+    found = find_files(tmp_path / "corpus", TEXT_SUFFIXES)
+    assert names(found.files, tmp_path / "corpus") == ["b.txt", "linked/a.txt"]
+
+
+@pytest.mark.parametrize("name, part", [
+    ("wiki.valid.txt", "val"), ("TinyStoriesV2-GPT4-valid.txt", "val"), ("test/x.txt", "test"),
+    ("validation/0.jsonl", "val"), ("validation-00000-of-00002.parquet", "val"),
+    ("c4-train.00000-of-01024.json.gz", "train"), ("my_test.JSONL.ZST", "test"), ("val.txt", "val"),
+    ("test/wiki.train.txt", "train"), ("data/test-00000-of-00001.parquet", "test"),
+    ("a/b test/c/d.txt", "test"), ("valid/val 12.txt", "val"),
+    ("Val d'Or.txt", ""), ("values.txt", ""), ("test-driven design.txt", ""), ("latest.txt", ""),
+    ("tests/x.py", ""), ("validation of models.md", ""), ("train of thought.txt", ""),
+    ("2.txt", ""),
+    ("valid.notes/x.txt", ""), ("attest.txt", ""),
+])
+def test_train_valid_and_test_count_as_the_last_word_of_a_name(name, part):
+    assert named_part(Path(name)) == part
+
+
+def test_names_split_files_only_if_some_are_for_training(tmp_path):
+    fill(tmp_path, "a.txt", "x.valid.txt", "test/b.txt", "test/c.txt")
+    train, val, test = split_by_name(find_files(tmp_path, TEXT_SUFFIXES))
+    assert [names(files, tmp_path) for files in (train, val, test)] == [
+        ["a.txt"], ["x.valid.txt"], ["test/b.txt", "test/c.txt"]]
+    # The folder that all of them lie in says nothing.
+    train, val, test = split_by_name(find_files(tmp_path / "test", TEXT_SUFFIXES))
+    assert len(train) == 2 and not val and not test
+    alone = find_files(tmp_path / "x.valid.txt", TEXT_SUFFIXES)
+    assert split_by_name(alone) == (alone.files, [], [])
+
+
+def test_tables_and_packed_lines(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text('\ufefftext,"n, m"\n"two\nlines",1\n\nlast,\n')
+    assert list(read_table(path)) == [{"text": "two\nlines", "n, m": "1"},
+                                      {"text": "last", "n, m": None}]
+    (tmp_path / "a.tsv.gz").write_bytes(gzip.compress(b"text\tn\na, b\t2\n"))
+    assert list(read_table(tmp_path / "a.tsv.gz")) == [{"text": "a, b", "n": "2"}]
+    path.write_bytes(b"text\ncaf\xe9\n")
+    with pytest.raises(ValueError, match="byte 0xe9 in line 2 is not UTF-8"):
+        list(read_table(path))
+    pa = pytest.importorskip("pyarrow")
+    text = b"".join(b"line %d \xc3\xa9\n" % i for i in range(300_000)) + b"no end"
+    with pa.CompressedOutputStream(str(tmp_path / "a.txt.zst"), "zstd") as file:
+        file.write(text)
+    for size in -1, 7:
+        lines = list(lines_of(tmp_path / "a.txt.zst", size))
+        assert b"".join(lines) == text
+        assert size < 0 or max(map(len, lines)) <= 1 << 20
+    packed = (tmp_path / "a.txt.zst").read_bytes()
+    (tmp_path / "a.txt.zst").write_bytes(packed[:len(packed) // 2])
+    with pytest.raises(ValueError, match="broken compressed file"):
+        list(lines_of(tmp_path / "a.txt.zst"))
