@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from chat import take_prompt
+from chat import main, take_prompt
 from toy import ROOT
 
 
@@ -31,9 +31,18 @@ def test_a_prompt_may_stand_alone_among_the_flags(argv, prompt, flags):
     assert take_prompt(argv) == (prompt, flags)
 
 
-def test_a_flag_without_its_prompt():
-    with pytest.raises(ValueError, match="-p: expected a prompt"):
-        take_prompt(["--base", "-p"])
+@pytest.mark.parametrize("argv, words", [
+    (["--base", "-p"], "-p: expected a prompt"),
+    (["--serve", "--port", "65536"], "--port 65536: expected 0 to 65535"),
+    (["-p", "a", "--max_rows", "0"], "--max_rows 0: expected 1 or more"),
+    (["--serve", "8080"], "'8080': --serve and --batch take no prompt"),
+    (["--batch", "x", "-p", ""], "'': --serve and --batch take no prompt")])
+def test_what_cannot_be_is_said_before_the_model_loads(argv, words, monkeypatch, capfd):
+    monkeypatch.setattr("sys.argv", ["chat.py", *argv])
+    monkeypatch.setattr("chat.find_checkpoint", lambda out, stage: None)
+    monkeypatch.setattr("sys.stdin", open(os.devnull))
+    with pytest.raises(ValueError, match=re.escape(words)):
+        main()
 
 
 def run_chat(out, *flags, stdin="", python_flags=()):
@@ -50,26 +59,12 @@ def test_one_prompt(out):
     assert first.stdout == second.stdout != ""
 
 
-def prompt_of(out, *flags, stdin=""):
-    """What --base repeats before it goes on: the prompt as chat.py understood it."""
-    result = run_chat(out, *flags, "--base", "--max_tokens", "1", stdin=stdin)
-    assert result.returncode == 0 and result.stderr == "", result.stderr
-    return result.stdout
-
-
 @pytest.mark.slow
-def test_standard_input_and_the_prompt_are_joined(out):
-    assert prompt_of(out, "-p", "-", stdin="a\nb").startswith("a\nb")
-    assert prompt_of(out, stdin="a\nb").startswith("a\nb")
-    assert prompt_of(out, "-p", "def ", stdin="import os\n").startswith("import os\ndef ")
+def test_a_pipe_is_one_prompt_and_not_a_conversation(out):
     flags = ("--max_tokens", "9")
-    joined = run_chat(out, "-p", "Who is it?", *flags, stdin="the text\n")
-    assert joined.stdout == run_chat(out, "the text\n\nWho is it?", *flags).stdout
-    assert joined.stdout != run_chat(out, "-p", "Who is it?", *flags).stdout
-    # A pipe is one prompt, and not what someone types into a conversation.
-    piped = run_chat(out, *flags, stdin="hello\n/seed 3\n")
-    assert piped.stdout == run_chat(out, "-p", "hello\n/seed 3", *flags).stdout
-    assert "you" not in piped.stdout.split() and "/help" not in piped.stdout
+    piped = run_chat(out, *flags, "Who is it?", stdin="/seed 3\nhello\n")
+    assert piped.returncode == 0 and piped.stderr == ""
+    assert piped.stdout == run_chat(out, "/seed 3\nhello\n\nWho is it?", *flags).stdout != ""
 
 
 @pytest.mark.slow
@@ -80,14 +75,6 @@ def test_an_open_pipe_delays_an_answer_and_does_not_prevent_it(out):
     os.close(read)
     os.close(write)
     assert result.returncode == 0 and result.stdout and "standard input" in result.stderr
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("flags", [("-p", ""), ("-p", "-"), ("-p", " "), ()])
-def test_an_empty_prompt_is_an_error_and_not_a_conversation(out, flags):
-    result = run_chat(out, *flags)
-    assert result.returncode == 2 and result.stdout == ""
-    assert result.stderr.startswith("error: the prompt is empty")
 
 
 @pytest.mark.slow
@@ -122,11 +109,9 @@ def test_errors_are_one_line(out, tmp_path):
                          (("--nonsense",), "--nonsense"),
                          (("-p", "x" * 300), "the message takes 304 tokens"),
                          (("-p", "a", "--temperature", "-1"), "temperature"),
+                         (("-p", ""), "the prompt is empty"),
                          (("--serve", "--port", "80800"), "--port 80800"),
-                         (("-p", "a", "--max_rows", "0"), "--max_rows 0"),
-                         (("--serve", "--host", "no such host"), "--host no such host"),
-                         (("--batch", str(tmp_path / "none"), "--output", "x"), "none: No such"),
-                         (("--prompt",), "--prompt: expected")]:
+                         (("--batch", str(tmp_path / "none"), "--output", "x"), "none: No such")]:
         result = run_chat(out, *flags)
         assert result.returncode == 2
         assert result.stderr.startswith("error: ") and result.stderr.count("\n") == 1

@@ -1,5 +1,7 @@
 """terminal.py: one answer, the conversation and its commands, Ctrl-C, files of prompts."""
 import json
+import os
+import pty
 import signal
 
 import pytest
@@ -7,10 +9,61 @@ import torch
 
 from chat import Config
 from talk.engine import Engine, Sampling
-from talk.terminal import COMMANDS, batch, completions, show, terminal
+from talk.terminal import COMMANDS, batch, completions, read_prompt, show, terminal
 from toy_chat import TEXTS, Scripted, byte_tokenizer, tiny_engine, tiny_model
 
 torch.set_num_threads(1)
+
+
+# ---- the prompt ----
+
+@pytest.mark.parametrize("prompt, piped, base, wanted", [
+    ("-", "a\nb\n", False, "a\nb"),
+    (None, "a\nb\n", False, "a\nb"),
+    ("Who?", "the text\n", False, "the text\n\nWho?"),
+    ("Who?", "", False, "Who?"),
+    ("", "a", False, "a"),
+    (None, "\ufeffa", False, "a"),
+    ("a\udcffb", "", False, "a\ufffdb"),
+    (None, "def \n", True, "def \n"),
+    ("def ", "import os\n", True, "import os\ndef "),
+    ("", "", True, ""),
+    (None, "", True, ""),
+    ("", "", False, None),
+    ("-", " \n", False, None),
+    (" ", "\n", False, None),
+    (None, "", False, None)])
+def test_standard_input_and_the_prompt_are_joined(prompt, piped, base, wanted, tmp_path,
+                                                  monkeypatch):
+    (tmp_path / "stdin").write_text(piped)
+    monkeypatch.setattr("sys.stdin", open(tmp_path / "stdin"))
+    if wanted is None:
+        with pytest.raises(ValueError, match="the prompt is empty"):
+            read_prompt(prompt, base)
+    else:
+        assert read_prompt(prompt, base) == wanted
+
+
+def test_a_pipe_that_says_nothing_is_not_waited_for_long(monkeypatch, capsys):
+    read, write = os.pipe()
+    monkeypatch.setattr("sys.stdin", os.fdopen(read))
+    monkeypatch.setattr("talk.terminal.PIPE_SECONDS", 0.01)
+    assert read_prompt("Hi", base=False) == "Hi"
+    assert "standard input is an open pipe" in capsys.readouterr().err
+    os.write(write, b"text")
+    os.close(write)
+    assert read_prompt("Hi", base=False) == "text\n\nHi" and capsys.readouterr().err == ""
+
+
+def test_someone_at_a_terminal_gets_a_conversation_unless_there_is_a_prompt(monkeypatch):
+    controller, terminal = pty.openpty()
+    monkeypatch.setattr("sys.stdin", os.fdopen(terminal))
+    assert read_prompt(None, base=False) is None
+    assert read_prompt(None, base=True) == ""
+    assert read_prompt("Hi", base=False) == "Hi"
+    with pytest.raises(ValueError, match="empty"):
+        read_prompt("", base=False)
+    os.close(controller)
 
 
 # ---- the conversation ----
