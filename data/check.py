@@ -25,7 +25,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from common import Tokenizer, read_meta, render_pair
 from data.conversations import plain_file, read_row, say_ignored, scan
-from data.documents import check_text
+from data.documents import check_text, cut_runs
 from data.files import ROW_SUFFIXES, describe, find_files
 from data.formats import (
     ANSWERS,
@@ -82,7 +82,9 @@ def render(record, tok, row_len):
     nothing to learn from is left of it then.
     """
     if "text" in record:
-        ids = [tok.special("<|bos|>")] + tok.encode(record["text"])
+        ids = []
+        for piece in cut_runs(record["text"]):
+            ids += [tok.special("<|bos|>")] + tok.encode(piece)
         # Documents are never cut: they go on in the next row.
         return ids, [1] * len(ids), False, False
     if "prompt" in record:

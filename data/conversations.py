@@ -37,6 +37,7 @@ from data.files import (
     describe,
     find_files,
     lines_of,
+    list_files,
     plain_name,
     read_parquet,
     read_table,
@@ -73,6 +74,30 @@ def read_preferences(paths, skip_bad_rows=False, reasoning=False):
     """The same for pairs of conversations that differ in their last answer: chosen and rejected."""
     convert = functools.partial(to_preference, reasoning=reasoning)
     return FileRows(paths, convert, "preference pair", skip_bad_rows)
+
+
+def read_prompts(path):
+    """Yield (where, messages, row) of each row of a file whose last question is to be answered.
+
+    path: a file of any kind that read_conversations takes, or "-" for lines on standard input.
+    where: file:line. row: as it was parsed, with fields such as "id".
+    ValueError names the first row that is no prompt and no conversation.
+    """
+    if str(path) == "-":
+        plain = Path(scratch_folder(), "stdin.jsonl")
+        with open(plain, "wb") as file:
+            shutil.copyfileobj(sys.stdin.buffer, file)
+        name = "standard input"
+    else:
+        (name,) = list_files([path], ROW_SUFFIXES)
+        plain = plain_file(name)
+    for line, _, raw in raw_rows(plain):
+        try:
+            row = parse_json_line(raw)
+            _, record = to_conversation(row, need_answer=False)
+        except ValueError as e:
+            raise ValueError(f"{name}:{line}: {e}") from None
+        yield f"{name}:{line}", record["messages"], row
 
 
 class FileRows(Lazy):

@@ -269,6 +269,13 @@ def check_text(text):
     return text
 
 
+def check_runs(text):
+    """ValueError where white space is so long that the tokenizer fails at it: see RUN."""
+    if len(text) >= RUN and (run := LONG_RUN.search(text)):
+        raise ValueError(f"more than {RUN:,} characters of white space in a row, from position "
+                         f"{run.start()} on: no tokenizer takes that. Shorten it")
+
+
 def read_json_lines(path):
     """Yield (line number, parsed value) of each non-blank line of .jsonl, .jsonl.gz, .jsonl.xz."""
     for number, value in json_values(path):

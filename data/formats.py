@@ -34,7 +34,7 @@ Fields that carry meaning
 import json
 import re
 
-from data.documents import check_text
+from data.documents import check_runs, check_text
 from data.tool_calls import describe_tools, read_calls, read_value, result_text, split_calls
 from data.transcripts import is_transcript, read_transcript
 
@@ -281,7 +281,7 @@ def validate_content(role, content):
     if isinstance(content, str):
         if not content.strip():
             raise ValueError("the content is empty")
-        check_text(content)
+        check_runs(check_text(content))
         return
     if role != "assistant" or not isinstance(content, list):
         expected = "a string or a list of parts" if role == "assistant" else "a string"
@@ -295,7 +295,7 @@ def validate_content(role, content):
         if part["type"] == "python_output" and before != "python":
             raise ValueError("a python_output part that does not follow a python part")
         before = part["type"]
-        check_text(part["text"])
+        check_runs(check_text(part["text"]))
     if not any(part["type"] != "python_output" and part["text"].strip() for part in content):
         raise ValueError("the content is empty")
 
@@ -621,7 +621,8 @@ def add_result(turns, message):
         raise ValueError("a tool's result without a call before it")
     asked = [i for i in waiting if message.get("id") and parts[i].get("id") == message["id"]]
     at = (asked or waiting)[0]
-    result = {"type": "python_output", "text": check_text(message["content"])}
+    check_runs(check_text(message["content"]))
+    result = {"type": "python_output", "text": message["content"]}
     turns[-1] = turns[-1] | {"content": [*parts[:at + 1], result, *parts[at + 1:]]}
 
 

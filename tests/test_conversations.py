@@ -1,18 +1,21 @@
 """data/conversations.py: files of lines and files that are one array, read lazily, row by row."""
 import csv
 import gzip
+import io
 import json
 import lzma
 import pickle
+import sys
 import time
 import tracemalloc
 from random import Random
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from common import SPECIAL_TOKENS
-from data.conversations import read_conversations, read_preferences
+from data.conversations import read_conversations, read_preferences, read_prompts
 from machine import Env
 from toy import write_tokenizer
 from train.rows import pack_conversations
@@ -264,3 +267,20 @@ def test_what_is_not_to_be_learned_is_no_target_of_any_stage(tmp_path):
         for special in SPECIAL_TOKENS:
             said = said.replace(special, "")
         assert said == expected
+
+
+def test_prompts_are_read_as_conversations_are(tmp_path, monkeypatch):
+    lines = [{"prompt": "Hi", "system": "Be kind", "id": 7}, {"question": "Hi"},
+             {"messages": [U, A, U]}]
+    path = write(tmp_path / "x.jsonl", *lines)
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    system = {"role": "system", "content": "Be kind"}
+    expected = [([system, U], 7), ([U], None), ([U, A, U], None)]
+    assert [(messages, row.get("id")) for _, messages, row in read_prompts(path)] == expected
+    data = SimpleNamespace(buffer=io.BytesIO(path.read_bytes()))
+    monkeypatch.setattr(sys, "stdin", data)
+    assert [where for where, _, _ in read_prompts("-")] == [
+        f"standard input:{line}" for line in (1, 2, 3)]
+    bad = write(tmp_path / "y.jsonl", {"prompt": "Hi"}, '{"prompt": "\\ud800"}')
+    with pytest.raises(ValueError, match="y.jsonl:2: message 1 .user.: lone surrogate"):
+        list(read_prompts(bad))

@@ -121,6 +121,8 @@ def test_preference_formats(row, before):
      "message 2 the arguments of the tool call f are neither JSON nor Python"),
     ({"messages": [U, {"role": "assistant", "tool_calls": [{"id": 1}]}]},
      "message 2 a tool call without a name"),
+    ({"messages": [U | {"content": "a" + " " * 200_000 + "b"}, A]},
+     "message 1 (user): more than 100,000 characters of white space in a row, from position 1 on"),
     ({"messages": [U, A], "image": "cat.jpg"}, "the row has image: a model here reads text only"),
     ({"messages": [U | {"image_url": "cat.jpg"}, A]}, "the row has image_url"),
     ({"messages": [U]}, "no assistant message"),
