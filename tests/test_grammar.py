@@ -1,0 +1,27 @@
+"""data/demo/grammar.py: sentences spelled out from a line."""
+import random
+
+from data.demo.grammar import alternatives, capital, sloppy, spell_one, spell_out
+
+
+def test_spell_out():
+    assert spell_out("[a/b] c[/ d]") == ["a c", "a c d", "b c", "b c d"]
+    assert spell_out("no choice") == ["no choice"]
+    assert spell_out("is [/it] [big/]?") == ["is big?", "is?", "is it big?", "is it?"]
+
+
+def test_spell_one_gives_all_sentences_of_the_line_and_no_other():
+    line = "[tell/show] me [the/] number[/ please]."
+    rng = random.Random(0)
+    assert {spell_one(line, rng) for _ in range(200)} == set(spell_out(line))
+
+
+def test_alternatives():
+    assert alternatives("a b | c\n\n d |\n e\n") == ["a b", "c", "d", "e"]
+    assert capital("it is") == "It is" and capital("") == ""
+
+
+def test_sloppy_keeps_the_numbers():
+    rng = random.Random(0)
+    texts = {sloppy("Tom has $4.50, Ann 1,200. How much?", rng) for _ in range(20)}
+    assert texts == {"tom has $4.50, ann 1,200. how much?", "tom has $4.50 ann 1,200 how much"}
