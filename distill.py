@@ -26,13 +26,13 @@ from talk.engine import Engine, parse_answer
 from train.optimizer import make_optimizer
 from train.rows import describe_sources, micro_batches, pack_conversations, read_ahead
 from train.run import (
+    SaveClock,
     banner,
     check_finite,
     decisive_settings,
     evaluate_loss,
     finish_run,
     lr_scale,
-    micro_batch_rows,
     own_passes,
     plan_steps,
     progress_line,
@@ -63,7 +63,7 @@ class Config:
     warmdown: float = 0.9             # share of the steps in which it falls to 0 again
     eval_every: int = 100             # steps between evaluations on held-out answers
     eval_rows: int = 64               # held-out rows an evaluation reads
-    save_every: int = 100             # steps between checkpoints to resume from
+    save_every: int = None            # steps between checkpoints; GPU: 10 minutes, CPU: 100
     resume: bool = False              # go on from the last checkpoint of an interrupted run
     seed: int = 0                     # of the order of the rows
     device: str = "auto"              # auto, cpu, cuda or mps
@@ -198,8 +198,7 @@ def main():
     elif not epochs:
         epochs = 1.0
     horizon = math.ceil(epochs * len(train_rows) * seq_len)
-    steps, rows_per_step = plan_steps(cfg, horizon, seq_len, env, own_data=bool(cfg.data))
-    batch_size = micro_batch_rows(cfg.batch_size, model, rows_per_step, env)
+    steps, rows_per_step, batch_size = plan_steps(cfg, horizon, model, env, own_data=bool(cfg.data))
     optimizer = make_optimizer(cfg, model, env, use_compile)
     settings = decisive_settings(cfg, model, env, start=digest(previous), data=made_from,
                                  steps=steps, rows_per_step=rows_per_step)
@@ -209,6 +208,7 @@ def main():
 
     # ---- loop: evaluate, save, stop, then train ----
     stop = StopSignal()
+    save_clock = SaveClock(cfg.save_every, env)
     log = {}
     batches_of = lambda step: micro_batches(train_rows, step, rows_per_step, batch_size, env,
                                             cfg.seed, only_learned=True)
@@ -223,7 +223,7 @@ def main():
             env.print(f"step {step:5d} | val loss {log['loss']:.4f} | "
                       f"val bits per byte {log['bpb']:.4f}")
         stopping = stop.requested(env)
-        if done or stopping or (step > first and step % cfg.save_every == 0):
+        if done or stopping or save_clock.is_due(step, first):
             meta = dict(stage=STAGE, step=step, steps=steps, settings=settings, config=asdict(cfg),
                         tokenizer=tok.fingerprint, metrics=log)
             save_checkpoint(out / f"{STAGE}.part", model, meta, metrics, optimizer, env)

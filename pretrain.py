@@ -4,8 +4,9 @@ Reads text and out/tokenizer, writes out/pretrain.
 
 laptop      python pretrain.py                    the demo's size and text, some 3 minutes
 your text   python pretrain.py --data books/ notes.jsonl
-one GPU     python pretrain.py --depth 12 --data data/downloads/climbmix
+one GPU     python pretrain.py --data data/downloads/climbmix --hours 8
 8 GPUs      torchrun --standalone --nproc_per_node 8 pretrain.py --depth 20
+which size  python pretrain.py --plan             what each depth takes; trains nothing
 """
 import math
 import time
@@ -19,33 +20,51 @@ from data.demo import python_corpus
 from data.documents import choose_documents, list_files, read_documents
 from machine import StopSignal, can_compile, parse_config, run, setup
 from train.optimizer import make_optimizer
+from train.plan import (
+    CARDS,
+    card_table,
+    choose_plan,
+    flops_per_token,
+    make_plan,
+    matrix_weights,
+    peak_flops,
+    plan_table,
+    this_chip,
+)
 from train.rows import describe_sources, micro_batches, pack_documents, read_ahead
 from train.run import (
+    SaveClock,
     banner,
     check_finite,
     decisive_settings,
     evaluate_loss,
     finish_run,
     lr_scale,
-    micro_batch_rows,
     plan_steps,
     progress_line,
+    saved_settings,
     start_or_resume,
 )
 
 STAGE, NEXT = "pretrain", "midtrain"
+# The size of the demo, and the largest that is chosen without --depth.
+DEMO_DEPTH, MAX_DEPTH = 4, 20
 
 
 @dataclass
 class Config:
     out: str = "out"                  # folder in which the stages find each other
     data: tuple = ()                  # files or folders, or demo; none: the downloads (GPU) or demo
-    depth: int = 0                    # layers; 0: 4 on a CPU, else what the text can feed (max 20)
+    field: str = "text"               # field or column of --data that holds the text
+    skip_bad_rows: bool = False       # leave out and count bad rows of --data; else they are errors
+    depth: int = 0                    # layers; 0: what text, memory, --hours feed; 4 for the demo
+    hours: float = 12.0               # the longest that the chosen depth may take on a GPU
+    plan: bool = False                # print what each depth takes, and train nothing
     n_kv_head: int = 0                # key/value heads (grouped queries); 0: one per query head
     seq_len: int = 0                  # tokens per row; 0: 2048 on a GPU from 1 MB of text, else 512
     tokens_per_step: int = 0          # tokens per step, all ranks; 0: 8192 to 524288, by horizon
     batch_size: int = 0               # rows per micro-batch and rank; 0: what fits into memory
-    tokens_per_param: float = 0.0     # horizon in tokens per matrix weight; 0: 12 on a GPU, else <1
+    tokens_per_param: float = 0.0     # tokens per matrix weight; 0: 12 on a GPU, <1 for the demo
     steps: int = 0                    # horizon in optimizer steps; 0: from tokens_per_param
     matrix_lr: float = 0.02           # peak learning rate of Muon, for the matrices of the blocks
     embed_lr: float = 0.3             # peak rate of AdamW for the embedding, x sqrt(256 / width)
@@ -56,30 +75,13 @@ class Config:
     eval_every: int = 100             # steps between evaluations on held-out text
     eval_rows: int = 128              # held-out rows an evaluation reads
     sample_every: int = 200           # steps between samples
-    save_every: int = 100             # steps between checkpoints to resume from
+    save_every: int = None            # steps between checkpoints; GPU: 10 minutes, CPU: 100
     resume: bool = False              # go on from the last checkpoint of an interrupted run
     seed: int = 0                     # of the weights and of the order of the rows
     device: str = "auto"              # auto, cpu, cuda or mps
     dtype: str = "auto"               # compute dtype: auto, float32 or bfloat16 (weights: float32)
     compile: bool = True              # torch.compile the model
     peak_tflops: float = 0.0          # the chip's peak for the MFU column; 0: from the chip's name
-
-
-# Dense bfloat16, from the makers' data sheets.
-PEAK_TFLOPS = {"H100": 989, "H200": 989, "GH200": 989, "B200": 2250,
-               "A100": 312, "A800": 312, "H800": 989, "A40": 150, "L40S": 362, "L4": 121,
-               "RTX 4090": 165, "RTX 3090": 71, "RTX 5090": 210}
-
-
-def peak_flops(device, tflops=0.0):
-    """Peak FLOP/s of one device: from tflops if given, else from the chip's name; 0 if unknown."""
-    if not tflops and device.type == "cuda":
-        name = torch.cuda.get_device_name(device)
-        known = [chip for chip in PEAK_TFLOPS if chip in name]
-        # "GH200" contains "H200": the longest name counts.
-        if known:
-            tflops = PEAK_TFLOPS[max(known, key=len)]
-    return 1e12 * tflops
 
 
 # --------------------------------------------------------------------------------------------------
@@ -103,37 +105,58 @@ def model_config(depth, vocab_size, seq_len, n_kv_head=0):
     return GPTConfig(vocab_size, seq_len, depth, n_head, n_kv_head, n_embd, n_ff)
 
 
-def matrix_weights(config):
-    """Number of weights that take part in a matrix product: all except the embedding's table."""
-    with torch.device("meta"):
-        model = GPT(config)
-    return model.num_params() - model.embed.numel()
-
-
-def flops_per_token(config):
-    """Training FLOPs per token: 6 per matrix weight, and 12 L C T for attention.
-
-    Chowdhery et al. 2022, arXiv:2204.02311, appendix B.
-    """
-    return 6 * matrix_weights(config) + 12 * config.n_layer * config.n_embd * config.seq_len
-
-
 def choose_seq_len(paths, on_gpu):
-    """Tokens per row: 2048 on a GPU if the held-out 2 % of the text fills some such rows."""
-    n_bytes = math.inf
-    if paths:
-        n_bytes = sum(file.stat().st_size for file in list_files(paths))
+    """Tokens per row: 2048 on a GPU if the held-out 2 % of the text fills some such rows.
+
+    paths: of the text; the embedded one of the demo has none.
+    """
+    n_bytes = sum(file.stat().st_size for file in list_files(paths)) if paths else 0
     return 2048 if on_gpu and n_bytes >= 1e6 else 512
 
 
-def choose_depth(n_tokens, tokens_per_param, vocab_size, seq_len):
-    """The deepest model, up to 20 layers, that gets its tokens_per_param from one epoch of text."""
-    deepest = 2
-    for depth in range(2, 21, 2):
-        n_weights = matrix_weights(model_config(depth, vocab_size, seq_len))
-        if tokens_per_param * n_weights <= n_tokens:
-            deepest = depth
-    return deepest
+def make_plans(cfg, depths, vocab_size, seq_len, tokens_per_param, chip):
+    """What the models of some depths take with such a chip -> a list of Plans."""
+    configs = [model_config(depth, vocab_size, seq_len, cfg.n_kv_head) for depth in depths]
+    return [make_plan(config, tokens_per_param, chip) for config in configs]
+
+
+def print_plans(cfg, env):
+    """Print what each depth takes: on this machine's GPUs; without one, on some cards."""
+    seq_len = cfg.seq_len or 2048
+    tokens_per_param = cfg.tokens_per_param or 12
+    depths = [cfg.depth] if cfg.depth else range(DEMO_DEPTH, MAX_DEPTH + 1, 2)
+    env.print(f"{tokens_per_param:g} tokens a matrix weight, rows of {seq_len}. Derived from sizes "
+              f"and data sheets, unmeasured")
+    if env.device.type == "cuda":
+        folder = Path(cfg.out, "tokenizer")
+        vocab_size = Tokenizer.load(folder).vocab_size if folder.exists() else 32768
+        chip = this_chip(env, cfg.peak_tflops)
+        env.print(f"{chip.count} x {chip.name}, {chip.memory / 1e9:.1f} GB to use on each, "
+                  f"{chip.peak / 1e12:.0f} TFLOP/s")
+        plans = make_plans(cfg, depths, vocab_size, seq_len, tokens_per_param, chip)
+        env.print("\n".join(plan_table(plans, cfg.hours)))
+    else:
+        env.print("No GPU here. In each cell: rows of a micro-batch, GB, hours")
+        plans_for = lambda chip: make_plans(cfg, depths, 32768, seq_len, tokens_per_param, chip)
+        env.print("\n".join(card_table(plans_for, CARDS, cfg.hours)))
+
+
+def estimate_tokens(paths, tok, field="text", n_sample=1_000_000):
+    """About how many tokens are in the text, before it is packed.
+
+    From the sizes of the files and the tokens of the first million bytes. Compressed, a text has
+    about a third of its size.
+    """
+    n_bytes = 0
+    for file in list_files(paths):
+        n_bytes += file.stat().st_size * (1 if file.suffix in (".txt", ".jsonl") else 3)
+    n_sampled = n_tokens = 0
+    for text in read_documents(paths, "train", 0, field, skip_bad_rows=True):
+        n_sampled += len(text.encode())
+        n_tokens += len(tok.encode(text))
+        if n_sampled > n_sample:
+            break
+    return n_bytes / n_sampled * n_tokens
 
 
 @torch.no_grad()
@@ -200,36 +223,65 @@ def main():
     env = setup(cfg.device, cfg.dtype)
     out = Path(cfg.out)
     on_gpu = env.device.type == "cuda"
+    if cfg.plan:
+        print_plans(cfg, env)
+        return
+
     tok = Tokenizer.load(out / "tokenizer")
 
-    # ---- data: text -> rows on disk, once ----
+    # ---- size: one dial, the rest follows ----
     paths = choose_documents(cfg.data, on_gpu, env.print)
     seq_len = cfg.seq_len or choose_seq_len(paths, on_gpu)
-    made_from = describe_sources(paths)
+    # The text of the demo gets the demo's size on every machine.
+    is_demo = not (on_gpu and paths)
+    tokens_per_param = cfg.tokens_per_param
+    if not tokens_per_param and not is_demo:
+        tokens_per_param = 12
+    elif not tokens_per_param:
+        # The demo. A CPU that computes in float32 is slower, so it reads 0.4 of the tokens.
+        tokens_per_param = 0.26 if env.dtype == torch.float32 else 0.65
+    depth, why = cfg.depth, "--depth"
+    if not depth and cfg.resume:
+        # What is free on the GPU, and so what is chosen, may have changed since then.
+        depth, why = saved_settings(out, STAGE).get("n_layer", 0), "as before"
+
+    def choose_depth(n_tokens):
+        """-> the Plan of the depth, and what the next depth lacks, or this one if it is given."""
+        depths = [depth] if depth else range(DEMO_DEPTH, MAX_DEPTH + 1, 2)
+        plans = make_plans(cfg, depths, tok.vocab_size, seq_len, tokens_per_param, chip)
+        return choose_plan(plans, n_tokens, cfg.hours)
+
+    if not is_demo:
+        chip = this_chip(env, cfg.peak_tflops)
+        about = estimate_tokens(paths, tok, cfg.field)
+        plan, limit = choose_depth(about)
+        env.print(f"plan       {plan}{limit and '; '}{limit}. The text has about "
+                  f"{about / 1e6:,.0f} M tokens. Derived, unmeasured")
+
+    # ---- data: text -> rows on disk, once ----
+    made_from = describe_sources(paths, field=cfg.field, skip_bad_rows=cfg.skip_bad_rows)
 
     def pack(split):
-        read = lambda: read_documents(paths, split) if paths else python_corpus.documents(split)
+        def read():
+            if not paths:
+                return python_corpus.documents(split)
+            return read_documents(paths, split, field=cfg.field, skip_bad_rows=cfg.skip_bad_rows)
+
         path = out / f"rows/{STAGE}_{split}.rows"
         return pack_documents(path, read, tok, seq_len, made_from, env)
 
     train_rows = pack("train")
     val_rows = pack("val")
-
-    # ---- model: one dial, the rest follows ----
     n_tokens = len(train_rows) * seq_len
-    tokens_per_param = cfg.tokens_per_param
-    if not tokens_per_param and on_gpu:
-        tokens_per_param = 12
-    elif not tokens_per_param:
-        # The demo. A CPU that computes in float32 is slower, so it reads 0.4 of the tokens.
-        tokens_per_param = 0.65 if env.dtype == torch.bfloat16 else 0.26
-    if cfg.depth:
-        depth, why = cfg.depth, "--depth"
-    elif on_gpu:
-        depth = choose_depth(n_tokens, tokens_per_param, tok.vocab_size, seq_len)
-        why = f"what {n_tokens:,} tokens feed"
-    else:
-        depth, why = 4, "the demo size, as there is no GPU"
+
+    # ---- model ----
+    if not is_demo:
+        # Now the tokens are counted.
+        plan, limit = choose_depth(n_tokens)
+    if not depth and not is_demo:
+        depth, why = plan.depth, limit or "the deepest that is chosen by itself"
+    elif not depth:
+        depth, why = DEMO_DEPTH, "the demo size"
     config = model_config(depth, tok.vocab_size, seq_len, cfg.n_kv_head)
     model = GPT(config)
     init_weights(model, cfg.seed)
@@ -239,8 +291,11 @@ def main():
 
     # ---- horizon, optimizer ----
     horizon = math.ceil(tokens_per_param * matrix_weights(config))
-    steps, rows_per_step = plan_steps(cfg, horizon, seq_len, env)
-    batch_size = micro_batch_rows(cfg.batch_size, model, rows_per_step, env)
+    if not cfg.tokens_per_param and not is_demo:
+        # Beyond four passes a text teaches little more: Muennighoff et al. 2023, arXiv:2305.16264.
+        # A small one is read as long as in the demo.
+        horizon = min(horizon, max(4 * n_tokens, math.ceil(0.65 * matrix_weights(config))))
+    steps, rows_per_step, batch_size = plan_steps(cfg, horizon, model, env)
     optimizer = make_optimizer(cfg, model, env, use_compile)
     settings = decisive_settings(cfg, model, env, data=made_from,
                                  steps=steps, rows_per_step=rows_per_step)
@@ -256,6 +311,7 @@ def main():
 
     # ---- loop: evaluate, save, stop, then train ----
     stop = StopSignal()
+    save_clock = SaveClock(cfg.save_every, env)
     log = {}
     batches_of = lambda step: micro_batches(train_rows, step, rows_per_step, batch_size, env,
                                             cfg.seed)
@@ -271,7 +327,7 @@ def main():
         if env.rank == 0 and (done or (step > 0 and step % cfg.sample_every == 0)):
             print_samples(model, tok, val_rows, seed=step)
         stopping = stop.requested(env)
-        if done or stopping or (step > first and step % cfg.save_every == 0):
+        if done or stopping or save_clock.is_due(step, first):
             meta = dict(stage=STAGE, step=step, steps=steps, settings=settings, config=asdict(cfg),
                         tokenizer=tok.fingerprint, metrics=log)
             save_checkpoint(out / f"{STAGE}.part", model, meta, metrics, optimizer, env)
@@ -300,6 +356,9 @@ def main():
             mfu = f"{100 * tok_per_sec * flops_per_token(config) / peak / env.world_size:.1f} %"
         env.print(progress_line(step, steps, f"loss {loss:.4f}", lr, dt, tok_per_sec,
                                 more=f" | MFU {mfu}"))
+        if not is_demo and step == first + 5:
+            env.print(f"plan       as measured now, {steps * dt / 3600:.1f} hours for all steps "
+                      f"instead of {plan.hours:.1f}")
         metrics.append(dict(step=step, loss=loss, lr=lr, grad_norm=norm, ms=dt * 1e3,
                             tok_per_sec=tok_per_sec))
 

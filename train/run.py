@@ -8,6 +8,7 @@ import json
 import math
 import signal
 import sys
+import time
 from dataclasses import asdict
 from pathlib import Path
 
@@ -30,21 +31,32 @@ def lr_scale(step, cfg, steps):
     return min(1.0, up, down)
 
 
-def plan_steps(cfg, horizon, seq_len, env, own_data=False):
-    """-> the number of steps, and the rows a step, for a run over `horizon` tokens.
+def plan_steps(cfg, horizon, model, env, own_data=False):
+    """-> the number of steps, the rows a step, and the rows of a micro-batch, for `horizon` tokens.
 
-    own_data: see rows_for_step.
+    own_data: see rows_for_step. ValueError if --tokens_per_step and --batch_size, or one of them
+    and the number of ranks, give no whole number of micro-batches.
     """
+    seq_len = model.config.seq_len
+    world_size = env.world_size
+    most = cfg.batch_size or rows_that_fit(model, env)
     if cfg.tokens_per_step:
         rows_per_step = max(1, cfg.tokens_per_step // seq_len)
+        batch_size = largest_divisor(rows_per_step // world_size, most)
     else:
-        rows_per_step = rows_for_step(horizon, seq_len, env, own_data)
+        rows_per_step = rows_for_step(horizon, seq_len, own_data)
+        rows_per_step, batch_size = cut_step(rows_per_step, most, world_size)
+    batch_size = cfg.batch_size or batch_size
+    if rows_per_step % (batch_size * world_size):
+        raise ValueError(f"{rows_per_step} rows a step cannot be cut into micro-batches of "
+                         f"--batch_size {batch_size} on {world_size} ranks: choose "
+                         f"--tokens_per_step as a multiple of {batch_size * world_size * seq_len}")
     steps = cfg.steps or math.ceil(horizon / (rows_per_step * seq_len))
-    return steps, rows_per_step
+    return steps, rows_per_step, batch_size
 
 
-def rows_for_step(horizon, seq_len, env, own_data=False):
-    """The rows of an optimizer step, for a run over `horizon` tokens; a multiple of the ranks.
+def rows_for_step(horizon, seq_len, own_data=False):
+    """The rows of an optimizer step, for a run over `horizon` tokens.
 
     A step has the largest power of two from 8,192 to 524,288 tokens that leaves 400 steps: a small
     run needs many steps, a large one gains from big batches. If 8,192 tokens leave fewer than 100
@@ -55,60 +67,105 @@ def rows_for_step(horizon, seq_len, env, own_data=False):
         tokens *= 2
     while own_data and tokens > 2048 and tokens * 100 > horizon:
         tokens //= 2
-    rows = max(1, tokens // seq_len)
-    return math.ceil(rows / env.world_size) * env.world_size
+    return max(1, tokens // seq_len)
+
+
+def cut_step(rows, most, world_size):
+    """-> the rows of a step, and of a micro-batch, which has at most `most` rows.
+
+    The step stays as it is if the ranks can share it: 256 rows on 8 ranks are 32 each. Else it is
+    rounded to equal micro-batches on each rank: where 32 rows fit, 256 rows on 3 ranks become 3
+    times 3 micro-batches of 29.
+    """
+    if rows % world_size == 0:
+        return rows, largest_divisor(rows // world_size, most)
+    share = rows / world_size
+    # A power of two, so that a little more or less free memory gives the same step.
+    fits = 2 ** int(math.log2(max(1, most)))
+    largest = min(fits, max(1, round(share)))
+    counts = {n: max(1, round(share / n)) for n in range(largest // 2 + 1, largest + 1)}
+    errors = {n: abs(count * n - share) for n, count in counts.items()}
+    # The largest that changes the step by no more than 3 %; without one, that which does least.
+    close = [n for n in errors if errors[n] <= share / 32]
+    batch_size = max(close) if close else min(errors, key=errors.get)
+    return world_size * counts[batch_size] * batch_size, batch_size
+
+
+def largest_divisor(rows, most):
+    """The largest divisor of `rows` that is at most `most`, and at least 1."""
+    return max([n for n in range(1, rows + 1) if rows % n == 0 and n <= most], default=1)
 
 
 def own_passes(n_tokens):
     """Passes over a user's own conversations: enough for 100 steps of 2,048 tokens, but 1 to 10."""
     return min(10.0, max(1.0, 100 * 2048 / n_tokens))
 
+# --------------------------------------------------------------------------------------------------
+# How many rows fit into the memory
 
-def micro_batch_rows(batch_size, model, rows_per_step, env):
-    """The rows of a micro-batch: --batch_size, or if that is 0, as many as fit into memory.
+def rows_that_fit(model, env):
+    """How many rows of a micro-batch fit into the memory of every rank.
 
-    ValueError if a step is not a whole number of such micro-batches on every rank.
+    On a CPU, 8192 tokens at a time keep the activations small. On a GPU it is tried out, before
+    there is an optimizer: its state is subtracted from nine tenths of what is free.
     """
-    if not batch_size:
-        batch_size = largest_batch(model, rows_per_step, env)
-    if rows_per_step % (batch_size * env.world_size):
-        unit = batch_size * env.world_size * model.config.seq_len
-        raise ValueError(f"{rows_per_step} rows a step cannot be cut into micro-batches of "
-                         f"--batch_size {batch_size} on {env.world_size} ranks: "
-                         f"choose --tokens_per_step as a multiple of {unit}")
-    return batch_size
-
-
-def largest_batch(model, rows_per_step, env):
-    """The largest divisor of a rank's share of a step that fits into its memory, in rows.
-
-    On a GPU we measure how much memory a few rows take, and twice as many. This is done uncompiled
-    and with the mask of SFT, since both need more. Nine tenths of what is free then are used.
-    On a CPU, 8192 tokens at a time keep the activations small.
-    """
-    rows = max(1, rows_per_step // env.world_size)
     seq_len = model.config.seq_len
-    most = max(1, 8192 // seq_len)
-    if env.device.type == "cuda":
-        # Start at one chunk of the loss: below it, the memory of the logits also grows with rows.
-        few = math.ceil(2 * CHUNK / seq_len)
-        peaks = []
-        for n in (few, 2 * few):
-            torch.cuda.reset_peak_memory_stats()
-            before = torch.cuda.memory_allocated()
-            ids = torch.zeros(n, seq_len, dtype=torch.int64, device=env.device)
-            model(ids, ids, isolate=True).backward()
-            peaks.append(torch.cuda.max_memory_allocated() - before)
-            model.zero_grad(set_to_none=True)
-        torch.cuda.empty_cache()
-        # The optimizer keeps two float32 numbers a parameter. The gradients are part of the peaks.
-        state = 2 * 4 * model.num_params() / env.world_size    # bytes
-        free, _ = torch.cuda.mem_get_info()
-        room = 0.9 * free - state - peaks[0]
-        most = max(1, few + few * room / max(1, peaks[1] - peaks[0]))
-        # The least over all ranks.
-        most = -env.all_max(torch.tensor(-most, device=env.device)).item()
-    return max(n for n in range(1, rows + 1) if rows % n == 0 and n <= most)
+    if env.device.type != "cuda":
+        return max(1, 8192 // seq_len)
+    before = torch.cuda.memory_allocated()
+    free, _ = torch.cuda.mem_get_info()
+
+    def peak_of(rows):
+        """The bytes that a micro-batch adds at its peak, inf if there are not so many."""
+        torch.cuda.reset_peak_memory_stats()
+        try:
+            try_rows(model, rows)
+        except torch.OutOfMemoryError:
+            return math.inf
+        return torch.cuda.max_memory_allocated() - before
+
+    room = 0.9 * free - optimizer_bytes(model, env.world_size)
+    most = largest_batch(peak_of, room, seq_len)
+    model.zero_grad(set_to_none=True)
+    torch.cuda.empty_cache()
+    # The least over all ranks, which must all send a number of the same type.
+    most = torch.tensor(-most, dtype=torch.float32, device=env.device)
+    return int(-env.all_max(most).item())
+
+
+def try_rows(model, rows):
+    """A micro-batch forward and backward, uncompiled and with SFT's mask: both take more memory."""
+    ids = torch.zeros(rows, model.config.seq_len, dtype=torch.int64, device=model.embed.device)
+    model(ids, ids, isolate=True).backward()
+
+
+def optimizer_bytes(model, world_size):
+    """The state of Optimizer on each rank: float32, one number a weight for Muon, two for AdamW."""
+    n_adamw = model.embed.numel() + model.head.numel()
+    return 4 * (model.num_params() + n_adamw) / world_size
+
+
+def largest_batch(peak_of, room, seq_len):
+    """The most rows whose micro-batch takes no more than `room` bytes, at least 1.
+
+    peak_of: rows -> bytes at the peak, inf if they were not to be had. The first micro-batch makes
+    the gradients, which are there at the peak of all later ones.
+    """
+    # From two chunks of the loss on, the memory of the logits no longer grows with the rows.
+    few = math.ceil(2 * 2 * CHUNK / seq_len)
+    peak_of(few)
+    peak = peak_of(few)
+    too_many = math.inf
+    while peak > room and few > 1:
+        too_many = few
+        few //= 2
+        peak = peak_of(few)
+    if peak > room:
+        return 1
+    more = few + math.ceil(few / 2)
+    # Infinite, and then nothing is added, where more rows were not to be had.
+    per_row = max(1, (peak_of(more) - peak) / (more - few))
+    return min(few + int((room - peak) / per_row), too_many - 1)
 
 # --------------------------------------------------------------------------------------------------
 # What a run prints
@@ -159,7 +216,7 @@ def evaluate_loss(model, rows, tok, env, batch_size, max_rows, only_learned=Fals
     return {"loss": nats / max(1, n_target), "bpb": text_nats / math.log(2) / max(1, n_bytes)}
 
 # --------------------------------------------------------------------------------------------------
-# How a run begins, resumes and ends
+# How a run begins, saves, resumes and ends
 
 # The fields of a Config that decide the numbers of a run.
 RECIPE = ("seed", "beta", "matrix_lr", "embed_lr", "head_lr", "weight_decay", "warmup", "warmdown")
@@ -187,6 +244,40 @@ def check_finite(step, loss, norm, part):
         go_on = "No checkpoint was saved yet:"
     raise ValueError(f"step {step}: loss {loss}, gradient norm {norm}. {go_on} start afresh "
                      f"with smaller learning rates")
+
+
+class SaveClock:
+    """Says when a checkpoint to resume from is due.
+
+    With --save_every after so many steps. Without it, on a CPU every 100 steps, and elsewhere every
+    ten minutes: many GPUs take 100 steps in less than a minute, and saving takes some seconds.
+    """
+    SECONDS = 600
+
+    def __init__(self, save_every, env):
+        self.env = env
+        self.every = save_every
+        if not save_every and env.device.type == "cpu":
+            self.every = 100
+        self.saved = time.monotonic()
+
+    def is_due(self, step, first):
+        """True on all ranks if it is on one, so all must ask, once a step. first: this run's."""
+        if self.every:
+            return step > first and step % self.every == 0
+        seconds = torch.tensor(time.monotonic() - self.saved, device=self.env.device)
+        due = self.env.all_max(seconds).item() > self.SECONDS
+        if due:
+            self.saved = time.monotonic()
+        return due
+
+
+def saved_settings(out, stage):
+    """The settings of the run that --resume would go on with, {} if there is none."""
+    part = Path(out, stage + ".part")
+    finish_replace(part)
+    path = part if part.exists() else Path(out, stage)
+    return read_meta(path)["settings"] if path.exists() else {}
 
 
 def start_or_resume(out, stage, settings, resume, model, optimizer, env):

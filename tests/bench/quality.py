@@ -35,7 +35,8 @@ from data.demo import python_corpus
 from data.documents import read_documents
 from machine import parse_config, run, setup, versions
 from pretrain import Config as Recipe
-from pretrain import matrix_weights, model_config
+from pretrain import model_config
+from train.plan import matrix_weights
 from train.rows import Rows, micro_batches
 from train.run import evaluate_loss
 

@@ -27,7 +27,7 @@ from machine import can_compile, parse_config, run, setup, versions
 from pretrain import init_weights, model_config
 from train.optimizer import Optimizer
 from train.rows import micro_batches, pack_documents, read_ahead
-from train.run import largest_batch
+from train.run import largest_divisor, rows_that_fit
 
 
 @dataclass
@@ -80,9 +80,9 @@ def main():
         model.to(env.device).compute_dtype = env.dtype
         use_compile = cfg.compile and can_compile(env.device)
         compiled = torch.compile(model, dynamic=False) if use_compile else model
-        optimizer = Optimizer(model, env, 0.02, 0.3, 0.008, 0.0, compile=on_gpu and use_compile)
         rows_per_step = (cfg.tokens_per_step or (524288 if on_gpu else 8192)) // seq_len
-        batch_size = largest_batch(model, rows_per_step, env)
+        batch_size = largest_divisor(rows_per_step // env.world_size, rows_that_fit(model, env))
+        optimizer = Optimizer(model, env, 0.02, 0.3, 0.008, 0.0, compile=on_gpu and use_compile)
         batches_of = lambda step: micro_batches(rows, step, rows_per_step, batch_size, env, 0)
         step_batches = read_ahead(batches_of, 0, env.device)
         waits = []

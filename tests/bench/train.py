@@ -19,9 +19,10 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from common import GPT
 from machine import can_compile, parse_config, run, setup, versions
-from pretrain import flops_per_token, init_weights, model_config, peak_flops
+from pretrain import init_weights, model_config
 from train.optimizer import Optimizer
-from train.run import largest_batch
+from train.plan import flops_per_token, peak_flops
+from train.run import largest_divisor, rows_that_fit
 
 
 @dataclass
@@ -66,10 +67,11 @@ def main():
     model.to(env.device).compute_dtype = env.dtype
     use_compile = cfg.compile and can_compile(env.device)
     compiled = torch.compile(model, dynamic=False) if use_compile else model
+    share = rows_per_step // env.world_size
+    batch_size = cfg.batch_size or largest_divisor(share, rows_that_fit(model, env))
     optimizer = Optimizer(model, env, 0.02, 0.3, 0.008, 0.0, compile=on_gpu and use_compile)
-    batch_size = cfg.batch_size or largest_batch(model, rows_per_step, env)
     rng = torch.Generator().manual_seed(env.rank)
-    shape = (rows_per_step // env.world_size, seq_len + 1)
+    shape = (share, seq_len + 1)
     ids = torch.randint(0, config.bos, shape, generator=rng)
     # Documents of 127 tokens.
     ids[:, ::128] = config.bos

@@ -1,0 +1,149 @@
+"""train/plan.py: real device names, the memory of fake tensors, and what cards are told."""
+import math
+
+import pytest
+import torch
+
+from fake_gpu import fake_gpu, fake_model, fake_tensors
+from machine import Env
+from pretrain import DEMO_DEPTH, MAX_DEPTH, model_config
+from train.optimizer import Optimizer
+from train.plan import (
+    CARDS,
+    Chip,
+    card,
+    card_table,
+    choose_plan,
+    expected_bits,
+    make_plan,
+    measured_flops,
+    peak_flops,
+    peak_tflops,
+    plan_table,
+    step_bytes,
+)
+
+CPU = torch.device("cpu")
+ENV = Env(CPU, torch.bfloat16)
+
+
+@pytest.mark.parametrize("name, tflops", [
+    # As torch.cuda.get_device_name gives them.
+    ("NVIDIA H100 80GB HBM3", 989), ("NVIDIA H100 PCIe", 756), ("NVIDIA H100 NVL", 835),
+    ("NVIDIA H200", 989), ("NVIDIA H200 NVL", 835), ("NVIDIA GH200 480GB", 989),
+    ("NVIDIA B200", 2250), ("NVIDIA GB200", 2500), ("NVIDIA H20", 148),
+    ("NVIDIA A100-SXM4-80GB", 312), ("NVIDIA A100-PCIE-40GB", 312), ("NVIDIA A100 80GB PCIe", 312),
+    ("NVIDIA A800-SXM4-80GB", 312), ("NVIDIA A40", 150), ("NVIDIA A10", 125), ("NVIDIA A10G", 70),
+    ("NVIDIA L4", 121), ("NVIDIA L40", 181), ("NVIDIA L40S", 362), ("Tesla T4", 65),
+    ("Tesla V100-SXM2-16GB", 125), ("Tesla V100-PCIE-32GB", 112), ("AMD Instinct MI300X", 1307),
+    ("NVIDIA RTX A4000", 77), ("NVIDIA RTX A6000", 155),
+    ("NVIDIA RTX 6000 Ada Generation", 364), ("NVIDIA TITAN RTX", 130),
+    ("NVIDIA GeForce RTX 5090", 210), ("NVIDIA GeForce RTX 5070 Ti", 88),
+    ("NVIDIA GeForce RTX 4090", 165), ("NVIDIA GeForce RTX 4070 Ti SUPER", 88),
+    ("NVIDIA GeForce RTX 4070 Ti", 80), ("NVIDIA GeForce RTX 4070 SUPER", 71),
+    ("NVIDIA GeForce RTX 4070", 58), ("NVIDIA GeForce RTX 4060 Ti", 44),
+    ("NVIDIA GeForce RTX 3090", 71), ("NVIDIA GeForce RTX 3060", 25),
+    ("GeForce RTX 2080 Ti", 54), ("NVIDIA GeForce RTX 2070 SUPER", 36),
+    # Slower than the chips whose names they begin with, or not in the table.
+    ("NVIDIA GeForce RTX 4090 Laptop GPU", 0), ("NVIDIA GeForce RTX 3060 Laptop GPU", 0),
+    ("NVIDIA GeForce RTX 2070 Super with Max-Q Design", 0), ("NVIDIA GeForce RTX 4090 D", 0),
+    ("NVIDIA A100-SXM4-40GB MIG 1g.5gb", 0), ("NVIDIA GeForce GTX 1080 Ti", 0),
+    ("Quadro RTX 6000", 0), ("NVIDIA RTX 4000 SFF Ada Generation", 0), ("NVIDIA A4000", 0),
+    ("AMD Radeon RX 7900 XTX", 0), ("", 0)])
+def test_a_chips_peak_by_the_whole_words_of_its_name(monkeypatch, name, tflops):
+    assert peak_tflops(name) == tflops
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: name)
+    assert peak_flops(torch.device("cuda", 0)) == 1e12 * tflops
+    assert peak_flops(torch.device("cuda", 0), 33.0) == 33e12
+    assert peak_flops(CPU) == 0
+
+
+def test_a_chip_without_a_name_is_measured():
+    # The smallest processor does 1e7 products a second, and none does 1e14.
+    assert 1e7 < measured_flops(CPU, torch.float32, n=64) < 1e14
+
+
+@pytest.mark.parametrize("depth, vocab_size, seq_len", [
+    (4, 32768, 2048), (12, 32768, 2048), (20, 32768, 2048), (8, 8192, 512), (16, 65536, 1024)])
+def test_the_memory_of_a_step_is_what_its_tensors_take(monkeypatch, depth, vocab_size, seq_len):
+    memory = fake_gpu(monkeypatch)
+    config = model_config(depth, vocab_size, seq_len)
+    rows = math.ceil(8192 / seq_len)
+    with fake_tensors(), memory:
+        model = fake_model(config, memory)
+        optimizer = Optimizer(model, ENV, 0.02, 0.3, 0.008, 0.2)
+        # The second micro-batch meets the gradients of the first.
+        for _ in range(2):
+            memory.peak = memory.now
+            ids = torch.zeros(rows, seq_len, dtype=torch.int64)
+            model(ids, ids).backward()
+        # Its state is counted, too.
+        assert optimizer.count == 0
+    assert step_bytes(config, rows) == pytest.approx(memory.peak, rel=0.05)
+
+
+def plans_for(chip, depths=range(DEMO_DEPTH, MAX_DEPTH + 1, 2)):
+    return [make_plan(model_config(depth, 32768, 2048), 12, chip) for depth in depths]
+
+
+@pytest.mark.parametrize("chip", CARDS, ids=lambda chip: f"{chip.count} {chip.name}")
+def test_what_a_card_is_told_fits_into_it_and_its_time(chip):
+    plans = plans_for(chip)
+    for hours in 0.5, 12, 200:
+        chosen, limit = choose_plan(plans, math.inf, hours)
+        assert chosen.rows >= 1 and chosen.hours <= hours
+        assert chosen.memory <= chip.memory
+        assert step_bytes(chosen.config, chosen.rows, chip.count) == chosen.memory
+        # The next depth lacks what is said, or there is none.
+        after = plans.index(chosen) + 1
+        if after == len(plans):
+            assert limit == ""
+        else:
+            assert f"depth {plans[after].depth} takes " in limit
+            assert not plans[after].rows or plans[after].hours > hours
+    for before, after in zip(plans, plans[1:]):
+        assert after.hours > before.hours and after.bits < before.bits
+        assert not (after.rows and not before.rows)
+
+
+def test_the_depth_of_known_cards():
+    # 12 hours and endless text; then a week.
+    assert [choose_plan(plans_for(chip), math.inf, 12)[0].depth for chip in CARDS] == [
+        10, 10, 12, 12, 12, 14, 16, 16, 20, 20]
+    small = choose_plan(plans_for(card("RTX 4060", 8)), math.inf, 170)
+    assert small[0].depth == 16 and small[1].startswith("depth 18 takes ")
+    assert "GB of memory" in small[1]
+    # A text of 300 million tokens feeds depth 6, whatever the card.
+    plan, limit = choose_plan(plans_for(card("H100", 80)), 3e8, 12)
+    assert plan.depth == 6 and limit == "depth 8 takes 510 M tokens of text"
+    # And one of nothing at all the demo's size.
+    assert choose_plan(plans_for(card("RTX 3060", 12)), 0, 12)[0].depth == DEMO_DEPTH
+
+
+def test_more_gpus_take_less_time_and_less_memory_each():
+    one = plans_for(card("H100", 80))[-1]
+    for count in 2, 3, 6, 7, 8:
+        many = plans_for(card("H100", 80, count))[-1]
+        assert many.hours == pytest.approx(one.hours / count)
+        assert step_bytes(many.config, 4, count) < step_bytes(one.config, 4)
+        assert many.rows >= 8
+
+
+def test_bits_per_byte_of_the_published_curve():
+    # Chinchilla: 70 billion weights, 1.4 trillion tokens.
+    nats = 1.8172 + 482.01 / 70e9 ** 0.3478 + 2085.43 / 1.4e12 ** 0.3658
+    assert 1.9 < nats < 2.0
+    assert expected_bits(70e9, 1.4e12) == pytest.approx(nats / math.log(2) / 4.6)
+
+
+def test_the_tables_of_plan():
+    chip = Chip("NVIDIA GeForce RTX 3060", 11e9, 25e12)
+    lines = plan_table(plans_for(chip), 12)
+    assert [int(line.split()[0]) for line in lines[1:]] == list(range(DEMO_DEPTH, MAX_DEPTH + 1, 2))
+    marked = [line for line in lines if "<-" in line]
+    assert len(marked) == 1 and marked[0].split()[0] == "10"
+    # Depth 20 does not fit into 8 GB.
+    table = card_table(plans_for, CARDS, 12)
+    small = next(line for line in table if "RTX 4060, 8 GB" in line)
+    assert small.split("|")[-3].strip() == "no" and "depth 10" in small.split("|")[-2]
+    assert len({line.count("|") for line in table}) == 1
