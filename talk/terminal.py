@@ -36,7 +36,7 @@ A line that ends with \\ goes on in the next one. \"\"\" begins a text of many l
 
 COMMANDS = sorted({"/quit", *re.findall(r"/[a-z]+", HELP)})
 # What was typed, in all sessions. Only its owner may read it.
-HISTORY = Path("~/.tok2chat_history")
+HISTORY = "~/.tok2chat_history"
 HISTORY_LINES = 1000
 # How long a prompt waits for the first byte of a pipe that may never say anything, in seconds.
 PIPE_SECONDS = 3
@@ -236,8 +236,8 @@ def open_readline():
     readline.set_history_length(HISTORY_LINES)
     # Without a home folder, the history ends with the session.
     with contextlib.suppress(OSError):
-        HISTORY.expanduser().touch(mode=0o600)
-        readline.read_history_file(HISTORY.expanduser())
+        Path(os.path.expanduser(HISTORY)).touch(mode=0o600)
+        readline.read_history_file(os.path.expanduser(HISTORY))
     return readline
 
 
@@ -248,7 +248,7 @@ def type_line(prompt, readline):
         readline.add_history(line)
         # Appending leaves the lines of other sessions alone. An old libedit can't.
         with contextlib.suppress(OSError, AttributeError):
-            readline.append_history_file(1, HISTORY.expanduser())
+            readline.append_history_file(1, os.path.expanduser(HISTORY))
     return line
 
 
@@ -261,7 +261,7 @@ def completions(line):
         return []
     folder, start = os.path.split(path)
     try:
-        found = sorted(Path(folder).expanduser().iterdir())
+        found = sorted(Path(os.path.expanduser(folder)).iterdir())
     except OSError:
         return []
     return [f"{word} {os.path.join(folder, entry.name)}{'/' if entry.is_dir() else ''}"
@@ -353,7 +353,7 @@ def read_number(kind, word, text):
 def save(record, name):
     """Write a conversation to a file. If that fails, an old file of this name stays whole."""
     # A link stays a link to the file.
-    path = Path(name).expanduser().resolve()
+    path = Path(os.path.expanduser(name)).resolve()
     text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
     new = path.with_name(path.name + ".tmp")
     try:
@@ -367,7 +367,7 @@ def save(record, name):
 
 def load(name, tok):
     """A file that /save wrote -> its messages. ValueError or OSError if it is something else."""
-    text = Path(name).expanduser().read_text(encoding="utf-8-sig", errors="replace")
+    text = Path(os.path.expanduser(name)).read_text(encoding="utf-8-sig", errors="replace")
     try:
         record = json.loads(text)
     except ValueError as e:

@@ -172,12 +172,12 @@ def test_errors_are_words(monkeypatch, capsys, tmp_path):
     file = tmp_path / "x.json"
     file.write_text("[" * 100_000)
     printed = talk(["/temperature x", "/seed", "/load", "/save", "/load /no/file", f"/load {file}",
-                    "/etc/hosts?"], monkeypatch, capsys)
+                    "/load ~nobody-here/x", "/etc/hosts?"], monkeypatch, capsys)
     for words in ("/temperature needs a number, not 'x'", "/seed needs a whole number",
                   "/load needs the name", "/save needs the name", "/no/file: No such file",
-                  "//etc/hosts? sends it"):
+                  "~nobody-here/x: No such file", "//etc/hosts? sends it"):
         assert words in printed
-    assert "Errno" not in printed and printed.count("error: ") == 6
+    assert "Errno" not in printed and printed.count("error: ") == 7
 
 
 def test_what_cannot_be_answered_changes_nothing(monkeypatch, capsys, tmp_path):
