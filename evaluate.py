@@ -432,8 +432,11 @@ def write_report(cfg, tasks, env):
     # rl.py is no part of run.sh, and what it made may be older than what it started from.
     if (out / "rl/meta.json").exists() and not trained_anew(out, "rl"):
         stages.append("rl")
+    # Other wordings take a minute or two a stage: only the last one is asked in them.
+    known = {name: task for name, task in tasks.items() if name not in OTHER_TASKS}
     for stage in stages:
-        reports[stage], transcripts = evaluate_stage(out / stage, tasks, cfg, env, env.print)
+        asked = tasks if stage == stages[-1] else known
+        reports[stage], transcripts = evaluate_stage(out / stage, asked, cfg, env, env.print)
     if env.rank == 0:
         text = report_text(out, reports, transcripts, env)
         write_synced(out / "report.md", lambda f: f.write(text.encode()))
@@ -480,9 +483,10 @@ def report_text(out, reports, transcripts, env):
 def report_rows(columns):
     """The rows of the report's table: each skill with known wordings, then with other wordings.
 
-    columns: for each stage {task: result}, all of the same tasks.
+    columns: for each stage {task: result}. The last one has all tasks; where another one was not
+    asked, its cell is empty.
     """
-    tasks = columns[0]
+    tasks = columns[-1]
     order = []
     for label, (known, other) in (SKILLS | TALK).items():
         order += [(label, "known", known), (label, "other", other)]
@@ -491,7 +495,8 @@ def report_rows(columns):
     rows = []
     for label, wordings, name in order:
         if name in tasks:
-            accuracies = [percent(results[name]["accuracy"]) for results in columns]
+            accuracies = [percent(results[name]["accuracy"]) if name in results else ""
+                          for results in columns]
             rows.append([label, wordings, tasks[name]["items"], *accuracies])
 
     # Shares of all items of all tasks that have them.
@@ -501,9 +506,12 @@ def report_rows(columns):
                      if key in result and (name in OTHER_TASKS) == others]
             n = sum(tasks[name]["items"] for name in names)
             if n:
-                shares = [sum(results[name][key] * results[name]["items"] for name in names) / n
-                          for results in columns]
-                rows.append([label, wordings, n, *map(percent, shares)])
+                cells = []
+                for results in columns:
+                    share = sum(results[name][key] * results[name]["items"]
+                                for name in names if name in results) / n
+                    cells.append(percent(share) if names[0] in results else "")
+                rows.append([label, wordings, n, *cells])
     return rows
 
 
