@@ -1,14 +1,17 @@
 """The size of a new model and the weights it starts with. Runs of pretrain.py: test_stages.py."""
+import json
 import math
 
 import pytest
 import torch
 import torch.nn.functional as F
 
+import pretrain
 from common import GPT, rms_norm, rotary_table, rotate
-from pretrain import choose_seq_len, init_weights, model_config
-from toy import random_ids
-from train.plan import flops_per_token
+from machine import Env
+from pretrain import DEMO_DEPTH, choose_seq_len, estimate_tokens, init_weights, model_config
+from toy import random_ids, succeed, write_tokenizer
+from train.plan import CARDS, card, flops_per_token
 
 
 def test_a_new_model_predicts_nothing_and_is_the_seeds_function():
@@ -97,3 +100,91 @@ def test_short_texts_and_cpus_get_short_rows(tmp_path):
     # The demo has the same size on every machine.
     assert choose_seq_len((), on_gpu=True) == 512
     assert choose_seq_len([tmp_path], on_gpu=False) == 512 == choose_seq_len((), on_gpu=False)
+
+
+class Stop(Exception):
+    """Ends main() of pretrain.py where the model would be made, which takes a GPU."""
+
+
+def decide(monkeypatch, capsys, tmp_path, chip, n_tokens, *argv):
+    """-> the shape that pretrain.py decides on with such a Chip, and what it prints."""
+    write_tokenizer(tmp_path)
+    device = "cuda" if chip else "cpu"
+    env = Env(torch.device(device), torch.bfloat16)
+
+    def pack(path, documents, tok, seq_len, made_from, env):
+        print("packing")
+        return range(int(n_tokens) // seq_len)
+
+    def stop(config):
+        raise Stop(config)
+
+    monkeypatch.setattr(pretrain, "setup", lambda *args: env)
+    monkeypatch.setattr(pretrain, "this_chip", lambda *args: chip)
+    monkeypatch.setattr(pretrain, "pack_documents", pack)
+    monkeypatch.setattr(pretrain, "GPT", stop)
+    monkeypatch.setattr("sys.argv", ["pretrain.py", "--out", str(tmp_path), *map(str, argv)])
+    with pytest.raises(Stop) as stopped:
+        pretrain.main()
+    return stopped.value.args[0], capsys.readouterr().out
+
+
+def test_the_text_of_the_demo_gets_the_same_model_on_every_machine(monkeypatch, capsys, tmp_path):
+    on_cpu, _ = decide(monkeypatch, capsys, tmp_path, None, 5e6, "--data", "demo")
+    for chip in CARDS:
+        on_gpu, out = decide(monkeypatch, capsys, tmp_path, chip, 5e6, "--data", "demo")
+        assert on_gpu == on_cpu and "plan " not in out
+    assert on_cpu.n_layer == DEMO_DEPTH and on_cpu.seq_len == 512
+
+
+def test_on_a_gpu_text_memory_and_hours_decide_and_say_so_before_packing(monkeypatch, capsys,
+                                                                         tmp_path):
+    text = tmp_path / "text.txt"
+    text.write_text("Some words, and more of them.\n\n" * 50_000)
+    small = card("RTX 3060", 12)
+
+    def depth_of(n_tokens, *argv):
+        shape, out = decide(monkeypatch, capsys, tmp_path, small, n_tokens, "--data", text, *argv)
+        plan, packing = out.index("plan "), out.index("packing")
+        assert plan < packing and " hours" in out[plan:packing]
+        return shape.n_layer, out
+
+    assert depth_of(1e6)[0] == DEMO_DEPTH
+    # The tokens that are packed count, and not the estimate of 1.6 million.
+    depth, out = depth_of(1e11)
+    assert "has about 2 M tokens" in out
+    slower, _ = depth_of(1e11, "--hours", 2)
+    longer, _ = depth_of(1e11, "--hours", 100)
+    assert DEMO_DEPTH < slower < depth < longer
+    # The one that was asked for, with a word about what it takes.
+    given, out = depth_of(1e6, "--depth", 20)
+    assert given == 20 and "depth 20 takes " in out and "tokens of text" in out
+
+
+def test_a_resumed_run_keeps_its_depth(monkeypatch, capsys, tmp_path):
+    text = tmp_path / "text.txt"
+    text.write_text("Some words, and more of them.\n\n" * 50_000)
+    (tmp_path / "pretrain.part").mkdir()
+    meta = dict(format=1, settings=dict(n_layer=14))
+    (tmp_path / "pretrain.part/meta.json").write_text(json.dumps(meta))
+    argv = ["--data", text]
+    chip = card("RTX 3060", 12)
+    assert decide(monkeypatch, capsys, tmp_path, chip, 1e11, *argv)[0].n_layer == 10
+    assert decide(monkeypatch, capsys, tmp_path, chip, 1e11, *argv, "--resume")[0].n_layer == 14
+
+
+def test_the_tokens_are_estimated_before_packing(tmp_path):
+    tok = write_tokenizer(tmp_path)
+    (tmp_path / "a").mkdir()
+    for i in range(4):
+        (tmp_path / f"a/{i}.txt").write_text(f"{i} words and more.\n\n" * 30_000)
+    n_bytes = sum(file.stat().st_size for file in (tmp_path / "a").glob("*.txt"))
+    # Each byte is a token of this tokenizer.
+    assert estimate_tokens([tmp_path / "a"], tok) == pytest.approx(n_bytes, rel=1e-3)
+
+
+def test_plan_needs_no_tokenizer_and_trains_nothing(tmp_path):
+    result = succeed("pretrain.py", "--plan", "--device", "cpu", "--out", tmp_path / "none",
+                     log=tmp_path / "log")
+    assert "unmeasured" in result.stdout and "RTX 3060, 12 GB" in result.stdout
+    assert not (tmp_path / "none").exists()
