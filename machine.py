@@ -144,6 +144,10 @@ def set_up_cpu():
 
 def set_up_gpu(device):
     """Make this process use that CUDA device; ValueError if the wheel of PyTorch cannot."""
+    # Without this, freed memory in pieces of many sizes cannot be used for a large tensor. It must
+    # be set before the first tensor is made; who has set it keeps his setting.
+    if sys.platform == "linux" and "PYTORCH_CUDA_ALLOC_CONF" not in os.environ:
+        os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
     n = torch.cuda.device_count()
     if device.index >= n:
         raise ValueError(f"torchrun started local rank {device.index}, but there are {n} GPUs "
@@ -410,7 +414,8 @@ def run(main):
         sys.exit(141)
     except (MemoryError, RuntimeError) as e:
         if lost_a_rank(e):
-            fail(f"rank {dist.get_rank()} lost another rank, whose own message says why: {e}")
+            fail(f"rank {os.environ['RANK']} lost another rank or cannot reach it; "
+                 f"what that one printed says why ({str(e).split('. ')[0]})")
         # A GPU, Python and PyTorch on a CPU say it in different ways.
         if not (isinstance(e, (MemoryError, torch.OutOfMemoryError))
                 or "can't allocate memory" in str(e)):

@@ -41,6 +41,29 @@ def test_a_gpu_computes_in_the_dtype_of_its_tensor_cores(capability, dtype, monk
     assert fastest_dtype(torch.device("cuda", 0)) == dtype
 
 
+def test_float16_can_be_asked_for_anywhere():
+    assert setup("cpu", "float16").dtype == torch.float16
+
+
+@pytest.mark.parametrize("before, after", [
+    ({}, "expandable_segments:True"),
+    ({"PYTORCH_ALLOC_CONF": "max_split_size_mb:99"}, "max_split_size_mb:99"),
+    ({"PYTORCH_CUDA_ALLOC_CONF": "max_split_size_mb:99"}, None)])
+def test_freed_gpu_memory_can_be_joined_unless_the_user_set_something_else(before, after,
+                                                                           monkeypatch):
+    monkeypatch.setattr("sys.platform", "linux")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    for name in "PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF":
+        # Set first, so that it is as before after the test.
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    for name, value in before.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match="there are 0 GPUs"):
+        set_up_gpu(torch.device("cuda", 0))
+    assert os.environ.get("PYTORCH_ALLOC_CONF") == after
+
+
 # ---- GPUs that PyTorch cannot use ----
 
 CU130 = ["sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120", "compute_120"]
