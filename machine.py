@@ -313,7 +313,7 @@ def missing_for_compile(device):
     return ""
 
 
-def compiled(function, **options):
+def try_to_compile(function, **options):
     """torch.compile(function), but where compiling raises, say why and go on with the function.
 
     A compiler can be there and fail all the same: a full /tmp, an old GPU, a bug.

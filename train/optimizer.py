@@ -7,7 +7,7 @@ In float16 it takes the scale of the loss out of them.
 import torch
 import torch.distributed as dist
 
-from machine import compiled
+from machine import try_to_compile
 
 # The coefficients (a, b, c) of five odd polynomials a x + b x^3 + c x^5, to be applied in turn.
 POLAR_EXPRESS = [(8.28721, -23.59589, 17.30039),
@@ -143,7 +143,7 @@ class Optimizer:
             second = like.mean(neuron_dim(like), keepdim=True) if g["muon"] else like
             # Muon: momentum, and the mean square of each neuron. AdamW: the averages m and v.
             g["state"] = [torch.zeros_like(like), torch.zeros_like(second)]
-        self.orthogonalize = compiled(orthogonalize) if compile else orthogonalize
+        self.orthogonalize = try_to_compile(orthogonalize) if compile else orthogonalize
 
     def units(self, g, tensors):
         """Tensors of a group -> one tensor that the ranks can divide along its first dimension.
