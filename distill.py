@@ -23,6 +23,7 @@ from common import digest, load_checkpoint, save_checkpoint, trained_anew
 from data.mixtures import choose_mixture, conversations
 from machine import StopSignal, can_compile, parse_config, run, setup
 from talk.engine import Engine, parse_answer
+from talk.memory import fit_rows, generate
 from train.optimizer import make_optimizer
 from train.rows import describe_sources, micro_batches, pack_conversations, read_ahead
 from train.run import (
@@ -122,17 +123,21 @@ def answer_share(teacher, tok, prompts, share, source, cfg, env):
     n_whole = sum(source in line and line.endswith("}\n") for line in lines)
     n_before = n_whole // batch_size * batch_size
     start = time.time()
+    seq_len = teacher.config.seq_len
+    engine = Engine(teacher, tok)
+    if env.device.type == "cuda":
+        fit_rows(engine, min(seq_len, seq_len // 2 + cfg.max_tokens), batch_size)
     with open(share, "w") as f:
         f.writelines(lines[:n_before])
         for at in range(n_before, len(mine), batch_size):
-            # With a fresh engine no batch depends on the one before it.
-            engine = Engine(teacher, tok)
+            # So no batch depends on the one before it.
+            engine.reset()
             asked = [prompts[i] for i in mine[at:at + batch_size]]
             # A long prompt loses its beginning, so that half of the row is left for the answer.
-            ids = [tok.render_for_completion(conversation)[-teacher.config.seq_len // 2:]
+            ids = [tok.render_for_completion(conversation)[-seq_len // 2:]
                    for conversation in asked]
-            answers = engine.generate(ids, cfg.max_tokens, temperature=cfg.temperature,
-                                      seed=cfg.seed + at)
+            answers = generate(engine, ids, cfg.max_tokens, temperature=cfg.temperature,
+                               seed=cfg.seed + at)
             for conversation, answer in zip(asked, answers):
                 messages = list(conversation["messages"])
                 if messages[-1]["role"] == "assistant":
