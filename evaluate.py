@@ -35,6 +35,7 @@ from data.published.core_tasks import TASKS as CORE_TASKS
 from data.published.core_tasks import CoreTask, encode_prompt
 from machine import can_compile, parse_config, run, setup, versions, write_synced
 from talk.engine import Engine, parse_answer
+from talk.memory import fit_rows, generate
 from talk.options import block_states, choose
 from train.rows import Rows, describe_sources, pack_documents
 from train.run import evaluate_loss
@@ -79,7 +80,7 @@ class Config:
     temperature: float = 0.0          # 0 is greedy
     eval_rows: int = 256              # rows of held-out text for bits per byte; 0: skip
     batch_tokens: int = 0             # tokens per batch of options; 0: 2048, on a GPU 65536
-    max_rows: int = 0                 # answers generated at once; 0: 64, on a GPU 128
+    max_rows: int = 0                 # answers generated at once; 0: 64, on a GPU up to 128
     show: int = 2                     # conversations to print per task, and as many wrong ones
     json: bool = False                # print one JSON object and nothing else
     report: bool = False              # evaluate sft, dpo, distill (and rl): out/report.md
@@ -245,8 +246,11 @@ def evaluate_answers(engine, tok, task, cfg, env, name):
             asked += [prompt] * k
 
     show = lambda done: progress(name, done, len(asked), start, env)
-    generated = iter(engine.generate(asked, cfg.max_tokens, temperature=cfg.temperature,
-                                     seed=cfg.seed, progress=show))
+    if env.device.type == "cuda":
+        longest = max(map(len, asked), default=1) + cfg.max_tokens
+        fit_rows(engine, min(longest, engine.max_len), cfg.max_rows or 128)
+    generated = iter(generate(engine, asked, cfg.max_tokens, temperature=cfg.temperature,
+                              seed=cfg.seed, progress=show))
     # From here on lists go by item, and hold one entry per answer.
     answers = [[next(generated) if ok else [] for _ in range(k)] for ok in fits]
     parts = [[parse_answer(tok, answer) for answer in of_item] for of_item in answers]
@@ -336,7 +340,6 @@ def evaluate_stage(path, tasks, cfg, env, say):
     """
     model, tok, meta = load_checkpoint(path, env.device)
     model.compute_dtype = env.dtype
-    on_gpu = env.device.type == "cuda"
     report = dict(checkpoint=str(path), step=meta["step"], tasks={})
     transcripts = {}
     say(f"checkpoint {path}, step {meta['step']}")
@@ -354,7 +357,7 @@ def evaluate_stage(path, tasks, cfg, env, say):
     engine = None
     for name, task in tasks.items():
         if name in ANSWERED:
-            engine = engine or Engine(model, tok, cfg.max_rows or (128 if on_gpu else 64))
+            engine = engine or Engine(model, tok, cfg.max_rows or 64)
             result, asked = evaluate_answers(engine, tok, task, cfg, env, name)
             transcripts[name] = asked
         else:
