@@ -30,12 +30,12 @@ from data.files import ROW_SUFFIXES, describe, find_files
 from data.formats import (
     ANSWERS,
     PROMPTS,
-    first_of,
     is_spoken,
     pair_fields,
     to_conversation,
     to_preference,
 )
+from data.messages import first_of
 from machine import fail, run
 
 # A field that only this kind of record has -> what the record is, and which scripts it is for.

@@ -48,11 +48,11 @@ from data.formats import (
     ignored_fields,
     is_spoken,
     pair_fields,
-    rows_of_columns,
     to_conversation,
     to_preference,
 )
 from data.lazy import Lazy
+from data.messages import rows_of_columns
 
 # A string (possibly without its end), a bracket, a number or a word.
 JSON_TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?|[][{}]|[^][{}",:\s]+', re.S)
@@ -314,6 +314,9 @@ def rows_of_object(path):
             columns = {name: list(column.values()) for name, column in columns.items()}
     if rows := rows_of_columns(columns):
         return rows
+    # {"0": row, "1": row}
+    if columns and all(is_spoken(row) or pair_fields(row) for row in indexed):
+        return indexed
     # One field that holds all rows, beside others that describe them.
     lists = [name for name, value in columns.items() if is_list_of_objects(value)]
     if len(lists) != 1 or is_message(json.dumps(columns[lists[0]][0])):

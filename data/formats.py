@@ -16,46 +16,39 @@ Preference pairs
   {"prompt", "response_0", "response_1", "better_response_id"} (PKU-SafeRLHF)
   {"conversation_a", "conversation_b", "winner"} (LMSYS arena)
 
-Whose turn it is
-  A role that speaks twice in a row is joined with a blank line. If the assistant speaks first, an
-  empty turn of the user stands before it, and that opening is not learned; a system message is
-  as good as a user's. A last turn of the user is context.
-
-Fields that carry meaning
-  weight, train, loss_weight, loss or mask that is 0 or false: the message stays as context and is
-      not learned ("learn": False in the record). Any other weight than 1 makes the row bad.
-  reasoning_content, reasoning, thinking: bad, unless `reasoning` asks to learn it in front of the
-      answer, as <think>...</think>
-  tool_calls, function_call and results: python and python_output parts (data/tool_calls.py)
+Fields that carry meaning, beside those of messages (data/messages.py)
   tools of a row or message: join the system message
   label, kto_tag, desirable that is false: Unwanted, an answer that is not to be learned (KTO)
-  images, videos and audio in any field or part, options of multiple choice: bad
+  weight, train, ... of a row: as of a message. Options of multiple choice: bad
 """
 import json
 import re
 
-from data.documents import check_runs, check_text
-from data.tool_calls import describe_tools, read_calls, read_value, result_text, split_calls
-from data.transcripts import is_transcript, read_transcript
+from data.messages import (
+    LEARN,
+    MESSAGE_FIELDS,
+    REASONING,
+    WHO,
+    check_media,
+    first_of,
+    is_learned,
+    is_off,
+    is_on,
+    learns,
+    present,
+    read_messages,
+    settle_reasoning,
+    take_turns,
+    validate_content,
+    without_reasoning,
+)
+from data.tool_calls import describe_tools
+from data.transcripts import is_transcript
 
-ROLES = {
-    "system": "system", "developer": "system",
-    "user": "user", "human": "user", "prompter": "user", "question": "user", "input": "user",
-    "assistant": "assistant", "gpt": "assistant", "bot": "assistant", "model": "assistant",
-    "chatgpt": "assistant", "ai": "assistant", "answer": "assistant", "output": "assistant",
-    "tool": "tool", "function": "tool", "observation": "tool", "ipython": "tool",
-    "tool_response": "tool", "function_response": "tool", "tool_result": "tool",
-    "function_call": "function_call", "tool_call": "function_call",
-}
-PART_TYPES = ("text", "python", "python_output")
-
-# The fields of a message: who speaks, and what.
-WHO = ("role", "from", "speaker")
-WHAT = ("content", "value", "text", "message", "parts")
-REASONING = ("reasoning_content", "reasoning", "thinking")
-LEARN = ("learn", "weight", "loss_weight", "train", "training", "trainable", "loss", "mask")
-MESSAGE_FIELDS = {*WHO, *WHAT, *REASONING, *LEARN, "tools", "tool_calls", "function_call",
-                  "tool_call_id", "id", "name", "refusal"}
+ROW_REASONING = (*REASONING, "complex_cot", "chain_of_thought", "cot", "rationale")
+# The same of a whole row. There the other names may hold what somebody measured: of them only 0
+# and false count.
+LEARN_ROW = ("weight", "loss_weight", "sample_weight", "train")
 # The fields of a row. Where several of one kind are there, the first of them counts.
 LISTS = ("messages", "conversations", "conversation", "dialog", "dialogue", "chat", "turns", "data",
          "contents")
@@ -65,15 +58,12 @@ ANSWERS = ("completion", "response", "output", "answer", "solution", "generated_
 SYSTEM = ("system", "system_prompt", "system_message")
 PAIRS = (("chosen", "rejected"), ("chosen_response", "rejected_response"),
          ("response_chosen", "response_rejected"), ("preferred_output", "non_preferred_output"),
-         ("preferred", "dispreferred"), ("response_j", "response_k"), ("accepted", "rejected"))
+         ("preferred", "dispreferred"), ("response_j", "response_k"), ("accepted", "rejected"),
+         ("chosen", "reject"), ("accept", "reject"), ("better", "worse"), ("positive", "negative"))
 UNWANTED = ("label", "kto_tag", "desirable", "is_desirable")
 OPTIONS = ("choices", "options")
-MEDIA = re.compile(r"(input_)?(image|img|picture|video|audio)s?_?(path|url|file|bytes|list|data)?s?"
-                   r"|pixel_values", re.I)
 # What distill.py and chat.py --batch write beside the messages.
 OURS = {"ended", "teacher", "finish", "tokens", "made_by", "letters", "subject"}
-OFF = ("false", "0", "0.0", "no", "off")
-ON = ("true", "1", "1.0", "yes", "on")
 
 
 class Unwanted(ValueError):
@@ -96,6 +86,7 @@ def to_conversation(row, need_answer=True, reasoning=False):
         row = {"messages": row}
     if not isinstance(row, dict):
         raise ValueError(f"expected an object or a list of messages, got {type(row).__name__}")
+    row = in_lower_case(row)
     if pair_fields(row):
         raise ValueError(f"a preference pair ({', '.join(pair_fields(row))}), not a conversation: "
                          f"it belongs to dpo.py")
@@ -114,9 +105,13 @@ def to_conversation(row, need_answer=True, reasoning=False):
             (prompt, answer), f"{prompt}/{answer}")
         check_options(row)
         messages = prompt_of(row) + speech("assistant", row[answer])
+        # Some files hold "on" or "off" there.
+        thoughts = row.get(first_of(ROW_REASONING, row))
+        if isinstance(thoughts, str) and not (is_on(thoughts) or is_off(thoughts)):
+            messages[-1] = messages[-1] | {"reasoning": thoughts}
     elif is_transcript(row.get("text")):
         kind = "text (transcript)"
-        messages = read_transcript(row["text"])
+        messages = read_messages(row["text"])
     elif prompt and not need_answer:
         kind = prompt
         messages = prompt_of(row)
@@ -131,7 +126,7 @@ def to_conversation(row, need_answer=True, reasoning=False):
         messages = settle_reasoning(messages, reasoning)
     else:
         messages = without_reasoning(messages)
-    record = {"messages": take_turns(messages, row)}
+    record = {"messages": take_turns(messages, row_learns(row))}
     validate_conversation(record, need_answer)
     return kind, record
 
@@ -142,7 +137,7 @@ def to_preference(row, reasoning=False):
     ValueError with the reason.
     """
     if isinstance(row, dict):
-        row = as_chosen_and_rejected(row)
+        row = as_chosen_and_rejected(in_lower_case(row))
     names = pair_fields(row)
     if not names:
         got = fields(row) if isinstance(row, dict) else f"a {type(row).__name__}"
@@ -199,13 +194,13 @@ def read_side(row, side):
                          f"{type(answer).__name__}")
     elif is_transcript(answer) and answer.startswith("\n\nHuman:"):
         kind = f"{names} (HH transcripts)"
-        messages = read_transcript(answer)
+        messages = read_messages(answer)
     elif has_prompt(row):
         kind = f"prompt, {names} (strings)"
         messages = prompt_of(row) + said("assistant", answer)
     elif is_transcript(answer):
         kind = f"{names} (transcripts)"
-        messages = read_transcript(answer)
+        messages = read_messages(answer)
     else:
         raise ValueError("chosen and rejected are strings without a prompt, and no transcripts "
                          "that begin with a blank line and 'Human:'")
@@ -215,7 +210,7 @@ def read_side(row, side):
 def finish_side(messages, row, side, reasoning):
     """The messages of one side -> its turns; ValueError unless they end with an answer."""
     try:
-        messages = take_turns(settle_reasoning(messages, reasoning), row)
+        messages = take_turns(settle_reasoning(messages, reasoning), row_learns(row))
         validate_conversation({"messages": messages})
         if messages[-1]["role"] != "assistant":
             raise ValueError("the last message is not the assistant's: there is no answer to "
@@ -266,394 +261,12 @@ def validate_conversation(record, need_answer=True):
                          "or opens the conversation")
 
 
-def is_learned(message):
-    """Is any of an assistant's message to be learned?"""
-    content = message["content"]
-    parts = content if isinstance(content, list) else [message]
-    return message.get("learn", True) and any(part.get("learn", True) for part in parts)
-
-
-def validate_content(role, content):
-    """ValueError with the reason unless `content` is a string with text in it.
-
-    The assistant's may also be a list of {"type": "text"|"python"|"python_output", "text": str}.
-    """
-    if isinstance(content, str):
-        if not content.strip():
-            raise ValueError("the content is empty")
-        check_runs(check_text(content))
-        return
-    if role != "assistant" or not isinstance(content, list):
-        expected = "a string or a list of parts" if role == "assistant" else "a string"
-        raise ValueError(f"content is {type(content).__name__}, expected {expected}")
-    before = None
-    for part in content:
-        is_part = isinstance(part, dict) and part.get("type") in PART_TYPES
-        if not is_part or not isinstance(part.get("text"), str):
-            raise ValueError(f'part {str(part)[:60]!r}: expected {{"type": "text", "python" or '
-                             f'"python_output", "text": string}}')
-        if part["type"] == "python_output" and before != "python":
-            raise ValueError("a python_output part that does not follow a python part")
-        before = part["type"]
-        check_runs(check_text(part["text"]))
-    if not any(part["type"] != "python_output" and part["text"].strip() for part in content):
-        raise ValueError("the content is empty")
-
-
-# --------------------------------------------------------------------------------------------------
-# Messages
-
-def read_messages(items):
-    """What a field with messages holds -> a list of messages, without empty system messages.
-
-    Each has a role (system, user, assistant or tool) and content; some have "learn": False, the
-    text of their "reasoning", the "id" of the tool call that they answer, or "tools".
-    """
-    if isinstance(items, str) and items.lstrip().startswith("["):
-        items = read_value(items)
-    if isinstance(items, str) and is_transcript(items):
-        return read_transcript(items)
-    if isinstance(items, dict):
-        # In some .parquet files a list of objects is an object of lists.
-        items = rows_of_columns(items) or items
-    if not isinstance(items, list):
-        raise ValueError(f"expected a list of messages, got {type(items).__name__}")
-    messages = []
-    for i, item in enumerate(in_turn(items), 1):
-        try:
-            messages += read_message(item)
-        except ValueError as e:
-            raise ValueError(f"message {i} {e}") from None
-    return [message for message in messages
-            if message["role"] != "system" or message["content"] not in ("", None)
-            or message.get("tools")]
-
-
-def rows_of_columns(columns):
-    """{"a": [1, 2], "b": [3, 4]} -> [{"a": 1, "b": 3}, {"a": 2, "b": 4}]; None if it is not so."""
-    lists = list(columns.values())
-    if len(lists) < 2 or not all(isinstance(column, list) for column in lists):
-        return None
-    if len(set(map(len, lists))) != 1 or not lists[0]:
-        return None
-    # A row of messages has objects in its lists.
-    if any(isinstance(value, dict) for column in lists for value in column):
-        return None
-    return [dict(zip(columns, values)) for values in zip(*lists)]
-
-
-def in_turn(items):
-    """Strings, pairs of strings, and objects of two turns -> one item for each message."""
-    if len(items) > 1 and all(isinstance(item, str) for item in items):
-        who = ("user", "assistant")
-        return [{"role": who[i % 2], "content": text} for i, text in enumerate(items)]
-    if items and all(isinstance(item, list) and len(item) == 2 for item in items):
-        return [message for pair in items for message in in_turn(pair)]
-    messages = []
-    for item in items:
-        spoken = []
-        if isinstance(item, dict) and not first_of(WHO, item):
-            spoken = [{"role": ROLES[name.lower()], "content": text}
-                      for name, text in present(item).items()
-                      if isinstance(name, str) and name.lower() in ROLES]
-        messages += spoken or [item]
-    return messages
-
-
-def read_message(item):
-    """One message of a file -> a list of it; of two, if a user's message holds tool results."""
-    if not isinstance(item, dict):
-        raise ValueError(f"is a {type(item).__name__}, expected an object with role and content")
-    item = present(item)
-    check_media(item)
-    role = item.get(first_of(WHO, item))
-    if not isinstance(role, str) or role.lower() not in ROLES:
-        raise ValueError(f"has role {role!r}, expected one of {', '.join(ROLES)}")
-    role = ROLES[role.lower()]
-    content = item.get(first_of(WHAT, item))
-    if content is None and role == "assistant":
-        content = item.get("refusal")
-    message = {"role": role, "content": content}
-    if role in ("assistant", "function_call") and not learns(item):
-        message["learn"] = False
-    thoughts = item.get(first_of(REASONING, item))
-    if isinstance(thoughts, str) and thoughts.strip():
-        message["reasoning"] = thoughts
-    if item.get("tools"):
-        message["tools"] = item["tools"]
-
-    if role == "function_call":
-        return [message | {"role": "assistant", "content": read_calls(content)}]
-    if role == "tool":
-        return [message | {"content": result_text(content), "id": item.get("tool_call_id")}]
-    if isinstance(content, list):
-        return read_parts(message, content, item)
-    if role == "user" and isinstance(content, str) and "<tool_response>" in content:
-        inside = result_text(content)
-        if inside != content:
-            return [message | {"role": "tool", "content": inside, "id": None}]
-    if role == "assistant":
-        message["content"] = with_calls(content, item)
-    return [message]
-
-
-def with_calls(content, item):
-    """An assistant's string or parts, and the calls that stand beside it -> content of a record."""
-    if isinstance(content, str):
-        parts = split_calls(content)
-        if all(part["type"] == "text" for part in parts):
-            parts = [{"type": "text", "text": content}] if content.strip() else []
-    else:
-        parts = content
-    calls = []
-    for field in "tool_calls", "function_call":
-        if item.get(field):
-            calls += read_calls(item[field])
-    if calls:
-        return (parts or []) + calls
-    if isinstance(content, str) and len(parts) < 2 and not any("id" in part for part in parts):
-        if not parts or parts[0]["type"] == "text":
-            return content
-    return parts
-
-
-def read_parts(message, content, item):
-    """A message whose content is a list of parts -> one or more messages.
-
-    Chat APIs wrap a user's text in parts; here it is a string. Anthropic's tool results are parts
-    of a user's message; here each is a message of its own.
-    """
-    role = message["role"]
-    results = []
-    parts = []
-    for part in content:
-        part = read_part(part)
-        kind = part.get("type") if isinstance(part, dict) else None
-        if kind == "tool_result":
-            results.append({"role": "tool", "content": result_text(part.get("content", "")),
-                            "id": part.get("tool_use_id")})
-        elif kind == "tool_use":
-            parts += read_calls(part)
-        elif kind in ("thinking", "reasoning"):
-            message["reasoning"] = part.get(kind) or part.get("text", "")
-        else:
-            parts.append(part)
-    if role == "assistant":
-        return results + [message | {"content": with_calls(parts, item)}]
-    if not all(is_text(part) for part in parts):
-        raise ValueError(f"({role}) has parts other than text: a model here reads text only")
-    text = "".join(part["text"] for part in parts)
-    return results + ([message | {"content": text}] if text or not results else [])
-
-
-def read_part(part):
-    """LLaMA-Factory's {"type": "text", "value": "Hi"} -> {"type": "text", "text": "Hi"}.
-
-    OpenAI's newer types and Gemini's {"text": "Hi"} become the same; what a .parquet file has as
-    null in every part is left out.
-    """
-    if isinstance(part, str):
-        return {"type": "text", "text": part}
-    if not isinstance(part, dict):
-        return part
-    part = present(part)
-    kind = part.get("type", "text")
-    if MEDIA.fullmatch(str(kind)):
-        raise ValueError(f"has a part of type {kind}: a model here reads text only")
-    check_media(part)
-    if kind in ("text", "input_text", "output_text"):
-        text = part.get("text", part.get("value"))
-        if isinstance(text, str):
-            learn = {} if learns(part) else {"learn": False}
-            return {"type": "text", "text": text, **learn}
-    return part
-
-
-def is_text(part):
-    is_part = isinstance(part, dict) and part.get("type") == "text"
-    return is_part and isinstance(part.get("text"), str)
-
-
-def learns(item):
-    """Is a message, a part or a row to be learned, as far as it says? ValueError for a half weight.
-
-    {"weight": 0} -> False, {"train": True} -> True.
-    """
-    learned = True
-    for field in LEARN:
-        value = item.get(field)
-        if value is None:
-            continue
-        if is_off(value):
-            learned = False
-        elif not is_on(value):
-            raise ValueError(f"has {field} {value!r}: what a model learns here it learns with "
-                             f"weight 1, and expected is 0 or 1, false or true")
-    if "train_detail" in item:
-        raise ValueError("has train_detail: a message here is learned whole or not at all")
-    return learned
-
-
-def is_off(value):
-    return str(value).strip().lower() in OFF
-
-
-def is_on(value):
-    return str(value).strip().lower() in ON
-
-
-def settle_reasoning(messages, wanted):
-    """Put the reasoning in front of the answers if it is wanted; ValueError if it is not."""
-    settled = []
-    for i, message in enumerate(messages, 1):
-        message = dict(message)
-        thoughts = message.pop("reasoning", None)
-        if thoughts and not wanted:
-            raise ValueError(f"message {i} ({message['role']}) has reasoning_content, which would "
-                             f"be lost. Learn it in front of the answer, as <think>...</think>: "
-                             f"--reasoning; or remove the field")
-        if thoughts and message["role"] == "assistant":
-            thoughts = f"<think>\n{thoughts.strip()}\n</think>\n\n"
-            content = message["content"]
-            if isinstance(content, str):
-                content = thoughts + content
-            elif content and content[0]["type"] == "text":
-                content = [content[0] | {"text": thoughts + content[0]["text"]}, *content[1:]]
-            else:
-                content = [{"type": "text", "text": thoughts}, *(content or [])]
-            message["content"] = content
-        settled.append(message)
-    return settled
-
-
-def without_reasoning(messages):
-    return [{key: value for key, value in message.items() if key != "reasoning"}
-            for message in messages]
-
-
-# --------------------------------------------------------------------------------------------------
-# Whose turn it is
-
-def take_turns(messages, row):
-    """Messages in any order of roles -> turns: an optional system message, then user and assistant.
-
-    row: it may say that nothing of it is to be learned.
-    """
-    learned = learns(row)
-    for i, message in enumerate(messages, 1):
-        role = message["role"]
-        if role == "tool":
-            continue
-        try:
-            validate_content(role, message["content"])
-        except ValueError as e:
-            raise ValueError(f"message {i} ({role}): {e}") from None
-
-    turns = []
-    opening = None
-    for i, message in enumerate(messages, 1):
-        role = message["role"]
-        if role == "tool":
-            try:
-                add_result(turns, message)
-            except ValueError as e:
-                raise ValueError(f"message {i} (tool): {e}") from None
-            continue
-        # A system message that comes later belongs to the user's turn.
-        if role == "system" and turns and turns[-1]["role"] != "system":
-            role = "user"
-        turn = {"role": role, "content": message["content"]}
-        if role == "assistant":
-            if not learned or message.get("learn") is False:
-                turn["learn"] = False
-            if all(before["role"] == "system" for before in turns):
-                opening = turn
-                turns = [open_with(turns)]
-        if turns and turns[-1]["role"] == role:
-            turns[-1] = join(turns[-1], turn)
-        else:
-            turns.append(turn)
-    if opening and any(turn["role"] == "user" for turn in turns[1:]):
-        turns[1]["learn"] = False
-    elif opening and turns[0]["content"] == "":
-        raise ValueError("message 1 has role 'assistant', expected 'user': the answer to nothing "
-                         "is not learned")
-    return [settle(turn) for turn in turns]
-
-
-def open_with(turns):
-    """The turn before an assistant who speaks first: the system message as a user's, or nothing."""
-    return {"role": "user", "content": turns[0]["content"] if turns else ""}
-
-
-def join(first, second):
-    """Two messages of one role -> one, with a blank line between their texts.
-
-    Behind a tool's result an answer just goes on.
-    """
-    same = first.get("learn") == second.get("learn")
-    if same and isinstance(first["content"], str) and isinstance(second["content"], str):
-        return first | {"content": first["content"] + "\n\n" + second["content"]}
-    before = marked_parts(first)
-    after = marked_parts(second)
-    if before[-1]["type"] == after[0]["type"] == "text":
-        after[0]["text"] = "\n\n" + after[0]["text"]
-    return {"role": first["role"], "content": before + after}
-
-
-def marked_parts(turn):
-    """The parts of a turn, each marked as the turn is: the mark may differ in a joined one."""
-    content = turn["content"]
-    parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
-    mark = {"learn": False} if turn.get("learn") is False else {}
-    return [part | mark for part in parts]
-
-
-def add_result(turns, message):
-    """Put a tool's result behind the call that it answers, in the last turn."""
-    if not turns or turns[-1]["role"] != "assistant" or isinstance(turns[-1]["content"], str):
-        raise ValueError("a tool's result without a call before it")
-    parts = turns[-1]["content"]
-    types = [part["type"] for part in parts] + [None]
-    waiting = [i for i, part in enumerate(parts)
-               if types[i] == "python" and types[i + 1] != "python_output"]
-    if not waiting:
-        raise ValueError("a tool's result without a call before it")
-    asked = [i for i in waiting if message.get("id") and parts[i].get("id") == message["id"]]
-    at = (asked or waiting)[0]
-    check_runs(check_text(message["content"]))
-    result = {"type": "python_output", "text": message["content"]}
-    turns[-1] = turns[-1] | {"content": [*parts[:at + 1], result, *parts[at + 1:]]}
-
-
-def settle(turn):
-    """A turn without what only served to join it: a mark that all parts have is the turn's."""
-    content = turn["content"]
-    if not isinstance(content, list):
-        return turn
-    # A tool's result is never learned, marked or not.
-    parts = [{key: part[key] for key in ("type", "text", "learn")
-              if key in part and (key != "learn" or part["type"] != "python_output")}
-             for part in content]
-    said = [part for part in parts if part["type"] != "python_output"]
-    if all(part.get("learn") is False for part in said):
-        turn = turn | {"learn": False}
-    if turn.get("learn") is False:
-        parts = [{"type": part["type"], "text": part["text"]} for part in parts]
-    return turn | {"content": parts}
-
-
 # --------------------------------------------------------------------------------------------------
 # Pieces of the formats
 
-def present(row):
-    """A row or message without the fields that are null, as .parquet files have them."""
-    return {key: value for key, value in row.items() if value is not None}
-
-
-def first_of(names, row):
-    """The first of the names that is a field of the row and not null, None if none is."""
-    return next((name for name in names if row.get(name) is not None), None)
+def in_lower_case(row):
+    """A row with the names of its fields in lower case, as spreadsheets have them in capitals."""
+    return {name.lower() if isinstance(name, str) else name: value for name, value in row.items()}
 
 
 def said(role, content):
@@ -717,7 +330,7 @@ def prompt_of(row):
         messages += said("user", turn[0]) + said("assistant", turn[1])
     question = row[field]
     if is_transcript(question):
-        return messages + read_transcript(question)
+        return messages + read_messages(question)
     context = first_of(("input", "context"), row)
     # A prompt is whole: what stands beside it was put into it.
     if field not in ("prompt", "input", "inputs") and context and row[context]:
@@ -734,6 +347,7 @@ def has_prompt(row):
 def pair_fields(row):
     """The names of the two answers in a row of preferences, () in any other row."""
     if isinstance(row, dict):
+        row = in_lower_case(row)
         for names in PAIRS:
             # In a .parquet file of many kinds all rows have the fields, and most are null.
             if row.keys() >= set(names) and first_of(names, row):
@@ -745,18 +359,18 @@ def pair_fields(row):
     return ()
 
 
+def row_learns(row):
+    """Is the row to be learned, as far as its own fields say?"""
+    return learns({name: row[name] for name in row
+                   if name in LEARN_ROW or (name in LEARN and is_off(row[name]))})
+
+
 def check_wanted(row):
     """Unwanted if the answer is marked so, as in KTO: {"label": false}, {"kto_tag": "False"}."""
     for field in UNWANTED:
         if is_off(row.get(field)):
             raise Unwanted(f"{field} is {json.dumps(row[field])}: the answer is an unwanted one "
                            f"(KTO), not one to learn")
-
-
-def check_media(row):
-    for name in row:
-        if isinstance(name, str) and MEDIA.fullmatch(name) and row[name]:
-            raise ValueError(f"the row has {name}: a model here reads text only")
 
 
 def check_options(row):
@@ -771,6 +385,7 @@ def is_spoken(row):
     """Does the row have the fields of a conversation?"""
     if not isinstance(row, dict):
         return False
+    row = in_lower_case(row)
     return bool(first_of(LISTS, row) or (first_of(PROMPTS, row) and first_of(ANSWERS, row))
                 or is_transcript(row.get("text")))
 
@@ -789,8 +404,9 @@ def ignored_fields(row):
     """The names of a row's and of its messages' fields that nothing reads, without nulls."""
     if not isinstance(row, dict):
         row = {"messages": row if isinstance(row, list) else []}
-    row = present(row)
-    read = {*LEARN, *UNWANTED, "tools", "functions", *OURS, *SYSTEM}
+    row = in_lower_case(present(row))
+    read = {*LEARN_ROW, *UNWANTED, *SYSTEM, *OURS, "tools", "functions"}
+    read |= {name for name in LEARN if is_off(row.get(name))}
     sides = pair_fields(row)
     listed = first_of(LISTS, row)
     if sides:
@@ -802,7 +418,7 @@ def ignored_fields(row):
         if first_of(PROMPTS, row) not in ("prompt", "input", "inputs"):
             read.add(first_of(("input", "context"), row))
         if not sides:
-            read.add(first_of(ANSWERS, row))
+            read |= {first_of(ANSWERS, row), first_of(ROW_REASONING, row)}
         if read == {None}:
             read.add("text")
     if is_transcript(row.get("text")) and not listed:

@@ -105,6 +105,21 @@ def split_calls(text):
     return [part for part in parts if part["text"] or part["type"] != "text"]
 
 
+def python_calls(text):
+    """An assistant's text that is a Python call, or a list of calls -> python parts, else [].
+
+    ToolACE and others have them without a marker: "[weather(city='Paris'), now()]".
+    """
+    try:
+        value = ast.parse(text.strip(), mode="eval").body
+    except (SyntaxError, ValueError, MemoryError, RecursionError):
+        return []
+    calls = value.elts if isinstance(value, ast.List) else [value]
+    if not calls or not all(isinstance(call, ast.Call) for call in calls):
+        return []
+    return [{"type": "python", "text": ast.unparse(call)} for call in calls]
+
+
 def result_text(content):
     """The content of a tool's message, a string, parts or any JSON value -> text."""
     if isinstance(content, list) and content and all(
