@@ -7,6 +7,7 @@ import torch
 from fake_gpu import fake_gpu, fake_model, fake_tensors
 from machine import Env
 from pretrain import DEMO_DEPTH, MAX_DEPTH, model_config
+from toy import ROOT
 from train.optimizer import Optimizer
 from train.plan import (
     CARDS,
@@ -147,3 +148,9 @@ def test_the_tables_of_plan():
     small = next(line for line in table if "RTX 4060, 8 GB" in line)
     assert small.split("|")[-3].strip() == "no" and "depth 10" in small.split("|")[-2]
     assert len({line.count("|") for line in table}) == 1
+
+
+def test_the_readme_shows_what_plan_prints():
+    readme = (ROOT / "README.md").read_text()
+    for line in card_table(plans_for, CARDS, 12):
+        assert line in readme, f"README.md lacks {line}: copy what python pretrain.py --plan prints"

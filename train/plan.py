@@ -238,6 +238,7 @@ def card_table(plans_for, cards, hours):
     lines = ["| card | " + " | ".join(f"depth {plan.depth}" for plan in shown)
              + f" | within {hours:g} h |",
              "|---" * (len(shown) + 2) + "|",
+             "| tokens, M | " + " | ".join(f"{plan.tokens / 1e6:,.0f}" for plan in shown) + " | |",
              "| bits per byte | " + " | ".join(f"{plan.bits:.2f}" for plan in shown) + " | |"]
     for chip in cards:
         plans = plans_for(chip)
