@@ -52,7 +52,7 @@ from data.formats import (
     to_preference,
 )
 from data.lazy import Lazy
-from data.messages import rows_of_columns
+from data.messages import WHO, first_of, rows_of_columns
 
 # A string (possibly without its end), a bracket, a number or a word.
 JSON_TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?|[][{}]|[^][{}",:\s]+', re.S)
@@ -292,7 +292,8 @@ def read_cell(cell):
 def rows_of_object(path):
     """The rows of a file that is one object of columns, as pandas writes it; None if it is not so.
 
-    {"prompt": ["a", "b"], ...}, {"prompt": {"0": "a", "1": "b"}, ...} or {"data": [row, row]}.
+    {"prompt": ["a", "b"], ...}, {"prompt": {"0": "a", "1": "b"}, ...}, {"0": row, "1": row},
+    {"columns": ["prompt", ...], "data": [["a", ...], ...]} or {"data": [row, row]}.
     """
     if path.suffix.lower() not in (".json", ".jsonl"):
         return None
@@ -312,14 +313,20 @@ def rows_of_object(path):
     if len(indexed) > 1 and all(isinstance(column, dict) for column in indexed):
         if all(key.isdecimal() for column in indexed for key in column):
             columns = {name: list(column.values()) for name, column in columns.items()}
+    if columns.keys() >= {"columns", "data"} and isinstance(columns["columns"], list):
+        return [dict(zip(columns["columns"], values)) for values in columns["data"]]
     if rows := rows_of_columns(columns):
         return rows
+    # A single column of lists of messages.
+    if len(columns) == 1 and isinstance(indexed[0], list) and indexed[0]:
+        if all(isinstance(v, list) and v and isinstance(v[0], dict) for v in indexed[0]):
+            return [dict.fromkeys(columns, value) for value in indexed[0]]
     # {"0": row, "1": row}
     if columns and all(is_spoken(row) or pair_fields(row) for row in indexed):
         return indexed
     # One field that holds all rows, beside others that describe them.
     lists = [name for name, value in columns.items() if is_list_of_objects(value)]
-    if len(lists) != 1 or is_message(json.dumps(columns[lists[0]][0])):
+    if len(lists) != 1 or first_of(WHO, columns[lists[0]][0]):
         return None
     others = {name: value for name, value in columns.items() if name != lists[0]}
     return None if is_spoken(others) or pair_fields(others) else columns[lists[0]]

@@ -28,6 +28,7 @@ from data.messages import (
     LEARN,
     MESSAGE_FIELDS,
     REASONING,
+    ROLES,
     WHO,
     check_media,
     first_of,
@@ -362,7 +363,8 @@ def pair_fields(row):
 def row_learns(row):
     """Is the row to be learned, as far as its own fields say?"""
     return learns({name: row[name] for name in row
-                   if name in LEARN_ROW or (name in LEARN and is_off(row[name]))})
+                   if name in LEARN_ROW
+                   or (name in LEARN and (is_off(row[name]) or isinstance(row[name], list)))})
 
 
 def check_wanted(row):
@@ -428,8 +430,12 @@ def ignored_fields(row):
         items = row.get(field)
         for item in items if isinstance(items, list) else []:
             if isinstance(item, dict) and first_of(WHO, item):
+                spoken = ROLES.get(str(item[first_of(WHO, item)]).lower()) != "user"
                 names += [name for name, value in present(item).items()
-                          if name not in MESSAGE_FIELDS and value not in ("", [], {})]
+                          if value not in ("", [], {})
+                          # What a user says is never learned, whatever its weight.
+                          and (name not in MESSAGE_FIELDS
+                               or (name in LEARN and is_on(value) and not spoken))]
     return set(map(str, names))
 
 

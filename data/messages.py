@@ -38,12 +38,14 @@ PART_TYPES = ("text", "python", "python_output")
 WHO = ("role", "from", "speaker")
 WHAT = ("content", "value", "text", "message", "parts")
 REASONING = ("reasoning_content", "reasoning", "thinking", "thought")
-LEARN = ("learn", "weight", "loss_weight", "sample_weight", "train", "training", "trainable", "loss",
-         "mask")
+LEARN = ("learn", "weight", "loss_weight", "sample_weight", "train", "training", "trainable",
+         "loss", "mask")
 MESSAGE_FIELDS = {*WHO, *WHAT, *REASONING, *LEARN, "tools", "tool_calls", "function_call",
                   "tool_call_id", "id", "name", "refusal"}
 MEDIA = re.compile(r"(input_)?(image|img|picture|video|audio)s?_?(path|url|file|bytes|list|data)?s?"
                    r"|pixel_values", re.I)
+# What stands for a picture in LLaVA's texts: the first or the last line.
+PLACEHOLDER = re.compile(r"\A\s*<(image|video|audio)>\s*\n|\n\s*<(image|video|audio)>\s*\Z")
 OFF = ("false", "0", "0.0", "no", "off", "unwanted", "undesirable")
 ON = ("true", "1", "1.0", "yes", "on")
 
@@ -95,7 +97,8 @@ def in_turn(items):
     if len(items) > 1 and all(isinstance(item, str) for item in items):
         who = ("user", "assistant")
         return [{"role": who[i % 2], "content": text} for i, text in enumerate(items)]
-    if items and all(isinstance(item, list) and len(item) == 2 for item in items):
+    if items and all(isinstance(item, list) and len(item) == 2
+                     and all(isinstance(text, str) for text in item) for item in items):
         return [message for pair in items for message in in_turn(pair)]
     messages = []
     for item in items:
@@ -130,6 +133,9 @@ def read_message(item):
     if item.get("tools"):
         message["tools"] = item["tools"]
 
+    if role == "user" and isinstance(content, str) and PLACEHOLDER.search(content):
+        raise ValueError("has a placeholder for an image, video or audio: a model here reads text "
+                         "only")
     if role == "function_call":
         return [message | {"role": "assistant", "content": read_calls(content)}]
     if role == "tool":

@@ -224,7 +224,12 @@ def test_one_object_is_a_row_or_all_rows(tmp_path):
         assert list(read_conversations(path))[0]["messages"][1:] == [U, A]
         path.write_text("\n".join([json.dumps(row, **layout)] * 3) + "\n")
         assert len(read_conversations(path)) == 3
-        for value in columns, by_index, {"version": 1, "data": rows}:
+        split = {"columns": ["instruction", "output"], "index": [0, 1],
+                 "data": [["Hi", "Hello"], ["Hi", "Go"]]}
+        go = {"role": "assistant", "content": "Go"}
+        lists = {"conversations": [[U, A], [U, go]]}
+        by_number = dict(zip("01", rows))
+        for value in columns, by_index, {"version": 1, "data": rows}, split, lists, by_number:
             path.write_text(json.dumps(value, **layout))
             assert [r["messages"][1]["content"] for r in read_conversations(path)] == \
                 ["Hello", "Go"]

@@ -121,6 +121,8 @@ def test_preference_formats(row, before):
      "message 2 a tool call without a name"),
     ({"messages": [U | {"content": "a" + " " * 200_000 + "b"}, A]},
      "message 1 (user): more than 100,000 characters of white space in a row, from position 1 on"),
+    ({"messages": [U | {"content": "<image>\nHi"}, A]}, "has a placeholder for an image"),
+    ({"messages": [U, A], "mask": [0, 1]}, "has mask [0, 1]"),
     ({"messages": [U, A], "image": "cat.jpg"}, "the row has image: a model here reads text only"),
     ({"messages": [U | {"image_url": "cat.jpg"}, A]}, "the row has image_url"),
     ({"messages": [U]}, "no assistant message"),
@@ -267,6 +269,7 @@ def test_ignored_fields_are_named():
         {"original_question"}
     assert ignored_fields({"prompt": "Hi", "chosen": "a", "rejected": "b", "rating": [1, 2]}) == \
         {"rating"}
+    assert ignored_fields({"messages": [U | {"train": True, "weight": 0}, A]}) == {"train"}
     assert ignored_fields([U, A]) == ignored_fields({"messages": [U, A], "label": True}) == set()
     assert ignored_fields({"instruction": "a", "context": "b", "response": "c"}) == set()
 
