@@ -164,7 +164,7 @@ class Optimizer:
         units = share
         if self.env.world_size > 1:
             units = share.new_empty(len(share) * self.env.world_size, *share.shape[1:])
-            dist.all_gather_into_tensor(units, share.contiguous())
+            dist.all_gather_single(units, share.contiguous())
         # What is cut off here is the padding.
         if g["muon"]:
             return list(units[:len(g["params"])])
@@ -219,7 +219,7 @@ class Optimizer:
         share = units
         if self.env.world_size > 1:
             share = torch.empty_like(self.my_share(units))
-            dist.reduce_scatter_tensor(share, units)
+            dist.reduce_scatter_single(share, units)
         if self.loss_scale.is_used:
             share.div_(self.loss_scale.factor)
         return share
