@@ -125,7 +125,7 @@ def walk(folder):
             folders.clear()
             continue
         seen.add(real)
-        folders[:] = [name for name in folders if not name.startswith(".")]
+        folders[:] = [name for name in folders if not name.startswith((".", "__pycache__"))]
         folders.sort()
         yield from (Path(base, name) for name in names if not name.startswith("."))
 

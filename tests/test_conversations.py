@@ -16,6 +16,7 @@ import torch
 
 from common import SPECIAL_TOKENS
 from data.conversations import read_conversations, read_preferences, read_prompts
+from data.mixtures import held_out
 from machine import Env
 from toy import write_tokenizer
 from train.rows import pack_conversations
@@ -253,6 +254,8 @@ def test_files_named_valid_and_test_are_not_trained_on(tmp_path, capsys):
     rows = read_conversations(tmp_path)
     assert first_words(rows) == ["chats.valid", "train"]
     assert list(rows.named_validation()) == [True, False]
+    assert first_words(held_out(rows, "test")) == ["chats.valid"]
+    assert first_words(held_out(rows, "train")) == ["train"]
     assert "test: test.jsonl" in capsys.readouterr().err
     # What a user names by itself is read, whatever its name.
     assert first_words(read_conversations(tmp_path / "test.jsonl")) == ["test"]
