@@ -234,6 +234,9 @@ def main():
     seq_len = cfg.seq_len or choose_seq_len(paths, on_gpu)
     # The text of the demo gets the demo's size on every machine.
     is_demo = not (on_gpu and paths)
+    if is_demo and cfg.hours != Config.hours:
+        raise ValueError(f"--hours {cfg.hours:g}: it chooses the depth for a text of your own on a "
+                         f"GPU; here choose --depth")
     tokens_per_param = cfg.tokens_per_param
     if not tokens_per_param and not is_demo:
         tokens_per_param = 12

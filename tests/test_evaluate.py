@@ -236,6 +236,18 @@ def test_answers_are_graded_counted_and_kept(tok):
     assert engine.asked[0] == tok.render_for_completion(Numbers("1")[0])
 
 
+def test_on_a_gpu_the_cache_gets_the_size_of_the_longest_answer(tok, monkeypatch):
+    fitted = []
+    monkeypatch.setattr(evaluate, "fit_rows", lambda engine, *sizes: fitted.append(sizes))
+    gpu = Env(torch.device("cuda"), torch.float32)
+    task = Numbers("1", "2" * 9)
+    longest = len(tok.render_for_completion(task[1]))
+    for max_tokens, max_rows, expected in (5, 0, (longest + 5, 128)), (99, 7, (60, 7)):
+        cfg = evaluate.Config(max_tokens=max_tokens, max_rows=max_rows)
+        evaluate_answers(Script(tok, ["1!", "2"]), tok, task, cfg, gpu, "numbers")
+        assert fitted.pop() == expected
+
+
 def test_samples_count_by_item_and_a_prompt_that_does_not_fit_is_wrong(tok):
     engine = Script(tok, ["1!", "x!", "1!", "x!"] + ["2!"] * 4)
     cfg = evaluate.Config(num_samples=4, temperature=1.0)

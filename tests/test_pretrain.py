@@ -10,7 +10,7 @@ import pretrain
 from common import GPT, rms_norm, rotary_table, rotate
 from machine import Env
 from pretrain import DEMO_DEPTH, choose_seq_len, estimate_tokens, init_weights, model_config
-from toy import random_ids, succeed, write_tokenizer
+from toy import random_ids, run_script, succeed, write_tokenizer
 from train.plan import CARDS, card, flops_per_token
 
 
@@ -159,6 +159,13 @@ def test_on_a_gpu_text_memory_and_hours_decide_and_say_so_before_packing(monkeyp
     # The one that was asked for, with a word about what it takes.
     given, out = depth_of(1e6, "--depth", 20)
     assert given == 20 and "depth 20 takes " in out and "tokens of text" in out
+
+
+def test_hours_without_a_gpu_or_a_text_are_an_error(tmp_path):
+    write_tokenizer(tmp_path)
+    result = run_script("pretrain.py", "--out", tmp_path, "--device", "cpu", "--hours", 3,
+                        log=tmp_path / "log")
+    assert result.status == 2 and result.stderr.startswith("error: --hours 3: it chooses the depth")
 
 
 def test_a_resumed_run_keeps_its_depth(monkeypatch, capsys, tmp_path):
