@@ -95,5 +95,5 @@ def test_checks_pass_with_toy_sizes(tmp_path, check, passes):
     records = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
     assert [record["status"] for record in records].count("PASS") == passes
     for record in records:
-        assert record["check"] == check and record["chip"] == "cpu" and record["torch"]
+        assert record["check"] == check and record["chips"] == "cpu" and record["torch"]
         assert record["what"] in result.stdout

@@ -52,6 +52,7 @@ class NoTokenizer:
     """All that Engine asks of a tokenizer while it continues raw ids."""
 
     def __init__(self, vocab_size):
+        self.vocab_size = vocab_size
         self.specials = {name: vocab_size - len(SPECIAL_TOKENS) + i
                          for i, name in enumerate(SPECIAL_TOKENS)}
         self.special = self.specials.__getitem__

@@ -50,15 +50,12 @@ PARTS = {1: ("the numbers of the GPU against those of a CPU", {numbers: 480, dec
 
 
 def facts(cfg):
-    """What a result must say of the machine."""
-    chip = "cpu"
-    driver = None
-    if cfg.device != "cpu":
-        chip = f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}"
-        query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-        if shutil.which("nvidia-smi"):
-            driver = subprocess.run(query, capture_output=True, text=True).stdout.split("\n")[0]
-    return dict(chip=chip, driver=driver, cuda=torch.version.cuda,
+    """What a result must say of the machine. nvidia-smi, unlike torch, takes no GPU memory."""
+    chips = []
+    if cfg.device == "cuda" and shutil.which("nvidia-smi"):
+        query = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
+        chips = subprocess.run(query, capture_output=True, text=True).stdout.splitlines()
+    return dict(chips=chips or cfg.device, cuda=torch.version.cuda,
                 cudnn=torch.backends.cudnn.version(), tiny=cfg.tiny, **versions())
 
 
@@ -83,7 +80,9 @@ def main():
         cfg.device = "cuda"
     if cfg.device == "cpu" and not cfg.tiny:
         fail("--device cpu needs --tiny")
-    setup(cfg.device)
+    if cfg.device != "cpu" and not torch.cuda.is_available():
+        # It says why, and what to do.
+        setup("cuda")
 
     out = Path(cfg.out)
     out.mkdir(parents=True, exist_ok=True)

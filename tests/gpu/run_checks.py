@@ -68,7 +68,7 @@ def speed(cfg, depth, isolate):
     if cfg.tiny:
         flags += ["--vocab_size", 512, "--seq_len", 64, "--tokens_per_step", 512, "--no-compile"]
         flags += ["--steps", 2, "--warmup", 1]
-    elif torch.cuda.mem_get_info()[1] > 70e9:
+    elif torch.cuda.get_device_properties(0).total_memory > 70e9:
         flags += ["--batch_size", 16 if depth == 20 else 32, "--steps", 5, "--warmup", 2]
     else:
         # What fits, and fewer tokens, so that a slow card is done in time.
@@ -127,10 +127,10 @@ def resume(cfg, folder):
     yield judge("killed at step 27, resumed at", at, "==", 20)
     resumed = losses_of(out / "pretrain")
     # What was printed has four digits. On a GPU, sums by atomics differ from run to run.
-    on_gpu = setup(cfg.device).device.type == "cuda"
+    on_gpu = cfg.device == "cuda"
     again = {step: loss for step, loss in before.items() if step >= at}
     yield judge("relative difference of the losses before and after, steps 20 to 27",
-                relative(again, resumed), "<=", 1e-3 if on_gpu else 2e-5)
+                relative(again, resumed), "<=", 1e-3 if on_gpu else 5e-5)
     yield judge("and from those of a run that neither stopped nor sampled, 40 steps",
                 relative(resumed, losses_of(whole / "pretrain")), "<=", 2e-2 if on_gpu else 0)
 
@@ -202,19 +202,19 @@ def generation(cfg, folder):
 
 def real_run(cfg, folder):
     """pretrain.py on real text: the loss falls, and speed and memory are those of the plan."""
-    env = setup(cfg.device)
-    on_gpu = env.device.type == "cuda"
     text, out = write_text(cfg, folder, 512 if cfg.tiny else 32768)
     flags = pretrain_flags(cfg, text) + ["--steps", 60]
     if not cfg.tiny:
-        chip = this_chip(env)
+        chip = this_chip(setup(cfg.device))
         plan = make_plan(model_config(12, 32768, 2048), 12, chip)
+        if not plan.rows:
+            yield skipped("depth 12", f"it takes {plan.memory / 1e9:.1f} GB")
+            return
         rate = plan.tokens / plan.hours / 3600
         # Four minutes have 60 steps of so many rows, in whole micro-batches.
         rows = plan.rows * max(1, min(256 // plan.rows, int(rate * 240 / 60 / 2048 / plan.rows)))
         flags = ["--data", text, "--device", cfg.device, "--depth", 12, "--seq_len", 2048,
                  "--batch_size", plan.rows, "--tokens_per_step", rows * 2048, "--steps", 60]
-    if on_gpu:
         torch.cuda.reset_peak_memory_stats()
     # In this process, so that the peak of the memory can be read afterwards.
     sys.argv = ["pretrain.py", "--out", *map(str, [out, *flags])]
