@@ -1,6 +1,7 @@
 """tests/gpu/first_hour.py, without a GPU: that it judges, goes on after failures, and runs."""
 import json
 import math
+import os
 import subprocess
 import sys
 import time
@@ -44,9 +45,9 @@ def test_a_check_that_hangs_is_ended_with_all_that_it_started(tmp_path):
             "print('RESULT {\"status\": \"PASS\"}', flush=True)\n"
             f"open({str(tmp_path / 'pid')!r}, 'w').write(str(child.pid))\n"
             "time.sleep(600)")
-    results = run_command(python(code), 5, tmp_path / "log")
+    results = run_command(python(code), 3, tmp_path / "log")
     assert [result["status"] for result in results] == ["PASS", "FAIL"]
-    assert "after 5 s" in results[1]["what"]
+    assert "after 3 s" in results[1]["what"]
     pid = int((tmp_path / "pid").read_text())
     for _ in range(100):
         ps = ["ps", "-o", "stat=", "-p", str(pid)]
@@ -77,7 +78,9 @@ def first_hour(*flags, out=None):
     command = [sys.executable, ROOT / "tests/gpu/first_hour.py", *flags]
     if out:
         command += ["--device", "cpu", "--tiny", "--out", out]
-    return subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=600)
+    # Toy sizes gain nothing from threads, and on a busy machine these wait for each other.
+    return subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=600,
+                          env=dict(os.environ, OMP_NUM_THREADS="1"))
 
 
 def test_without_a_flag_it_lists_the_parts():
@@ -87,7 +90,7 @@ def test_without_a_flag_it_lists_the_parts():
     assert numbers == list("12345678")
 
 
-@pytest.mark.parametrize("check, passes", [("decoding", 1), ("resume", 3), ("real_run", 1)])
+@pytest.mark.parametrize("check, passes", [("decoding", 1), ("resume", 3)])
 def test_checks_pass_with_toy_sizes(tmp_path, check, passes):
     result = first_hour("--check", check, out=tmp_path)
     log = (tmp_path / f"{check}.log").read_text()

@@ -192,7 +192,7 @@ def kernel_seconds(trace, categories):
 
 
 def profile(cfg, folder):
-    """Where the time of a step goes. The limits are guesses, but they sum up to half the peak."""
+    """Where the time of a step goes. The limits are guesses."""
     env = setup(cfg.device)
     on_gpu = env.device.type == "cuda"
     config = model_config(2, 512, 64) if cfg.tiny else model_config(20, 32768, 2048)

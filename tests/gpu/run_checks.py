@@ -124,12 +124,13 @@ def resume(cfg, folder):
     process.communicate()
     printed = output_of([*command, "--resume"])
     at = int(re.search(r"^resume .* at step (\d+)$", printed, re.M)[1])
-    yield judge("killed at step 27, resumed at", at, "==", 20)
+    # Not 20 where the checkpoint of step 20 was still being written.
+    yield judge("killed at step 27, resumed at", at, ">=", 10)
     resumed = losses_of(out / "pretrain")
     # What was printed has four digits. On a GPU, sums by atomics differ from run to run.
     on_gpu = cfg.device == "cuda"
     again = {step: loss for step, loss in before.items() if step >= at}
-    yield judge("relative difference of the losses before and after, steps 20 to 27",
+    yield judge(f"relative difference of the losses before and after, steps {at} to 27",
                 relative(again, resumed), "<=", 1e-3 if on_gpu else 5e-5)
     yield judge("and from those of a run that neither stopped nor sampled, 40 steps",
                 relative(resumed, losses_of(whole / "pretrain")), "<=", 2e-2 if on_gpu else 0)
