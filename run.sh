@@ -101,6 +101,7 @@ if [ "$what" = speedrun ]; then
     stage sft sft/meta.json $on_gpus sft.py --out $out --mixture downloads
     stage dpo dpo/meta.json $on_gpus dpo.py --out $out --mixture downloads
     stage distill distill/meta.json $on_gpus distill.py --out $out --mixture downloads
+    stage rl rl/meta.json $on_gpus rl.py --out $out --mixture downloads
     stage evaluate report.md $on_gpus evaluate.py --out $out --report --items 0 --max_tokens 512 \
       --tasks mmlu,arc_easy,arc_challenge,gsm8k,humaneval,spelling_bee,simple_spelling,identity,core
     cat $out/report.md

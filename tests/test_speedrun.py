@@ -17,6 +17,7 @@ import dpo
 import evaluate
 import midtrain
 import pretrain
+import rl
 import sft
 import tokenizer
 from common import GPT
@@ -26,7 +27,8 @@ from pretrain import model_config
 from toy import ROOT
 
 SCRIPTS = {"tokenizer.py": tokenizer, "pretrain.py": pretrain, "midtrain.py": midtrain,
-           "sft.py": sft, "dpo.py": dpo, "distill.py": distill, "evaluate.py": evaluate}
+           "sft.py": sft, "dpo.py": dpo, "distill.py": distill, "rl.py": rl,
+           "evaluate.py": evaluate}
 STAND_IN = """#!/usr/bin/env bash
 case "$*" in *device_count*) echo "$GPUS"; exit ;; esac
 echo "$(basename "$0") $*" >> log
@@ -134,11 +136,11 @@ def test_it_goes_on_where_it_was_cut_off_and_repeats_nothing(speedrun):
 
     status, log, out, _ = speedrun(2)
     assert status == 0 and out.count("done before") == 3
-    assert stages(log) == ["sft", "dpo", "distill", "evaluate"]
+    assert stages(log) == ["sft", "dpo", "distill", "rl", "evaluate"]
     assert stages(line for line in log if line.endswith("--resume")) == ["sft"]
 
     status, log, out, _ = speedrun(2)
-    assert status == 0 and out.count("done before") == 7
+    assert status == 0 and out.count("done before") == 8
     assert stages(log) == [] and "the report" in out
     times = (speedrun.folder / "out/speedrun/times.txt").read_text().splitlines()
     assert [line.split()[0] + ".py" for line in times] == list(SCRIPTS)
@@ -150,17 +152,17 @@ def test_what_is_done_is_known_by_content_not_by_the_times_of_copied_files(speed
         assert status == 0
         return stages(log)
 
-    assert len(started()) == 7
+    assert len(started()) == 8
     out = speedrun.folder / "out/speedrun"
     markers = [out / "report.md"]
-    markers += [out / name / "meta.json" for name in "distill dpo sft midtrain pretrain".split()]
+    markers += [out / name / "meta.json" for name in "rl distill dpo sft midtrain pretrain".split()]
     markers += [out / "tokenizer/tokenizer.json"]
     for age, marker in enumerate(markers):
         # The times are wrong: the first of the chain is the newest.
         os.utime(marker, (1e9 + age, 1e9 + age))
     assert started() == []
     (out / "sft/meta.json").write_text("trained again, by hand")
-    assert started() == ["dpo", "distill", "evaluate"]
+    assert started() == ["dpo", "distill", "rl", "evaluate"]
     # Without the note beside the checkpoint the times decide.
     (out / "sft/meta.json.from").unlink()
     os.utime(out / "midtrain/meta.json")

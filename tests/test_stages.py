@@ -351,7 +351,7 @@ def test_a_bad_line_is_named_with_file_and_number(toy, stage, number):
     ("pretrain", "--eval_every 0"), ("pretrain", "--sample_every 0"), ("sft", "--save_every 0"),
     ("sft", "--steps -1"), ("pretrain", "--seq_len -64"), ("pretrain", "--depth -3"),
     ("pretrain", "--matrix_lr nan"), ("sft", "--epochs inf"), ("pretrain", "--n_kv_head 3"),
-    ("sft", "--batch_size 3"), ("dpo", "--batch_size 16"), ("sft", "--dtype float16"),
+    ("sft", "--batch_size 3"), ("dpo", "--batch_size 16"), ("sft", "--dtype float64"),
     ("sft", "--device tpu"), ("sft", "--learning_rate 1"), ("sft", "--steps many"),
     ("sft", "--seed -1"), ("sft", "--data /nowhere/chats.jsonl"), ("pretrain", "--data /nowhere"),
     ("sft", "--mixture spelling:3"), ("sft", "--mixture identity:0")])
