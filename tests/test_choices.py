@@ -113,6 +113,7 @@ def test_one_option_is_right():
     assert sum(checked.values()) > 1440
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("split", SHARES)
 def test_letters_are_balanced(split):
     counts = Counter()

@@ -156,6 +156,7 @@ def test_a_bad_row_of_an_array_on_one_line_is_named(tmp_path):
     assert bad[0][0].endswith("x.json:1 (element 3)")
 
 
+@pytest.mark.slow
 def test_a_string_without_an_end_takes_no_longer_than_the_file(tmp_path):
     # 2 MB, which take a minute if every quote starts another search for the end of the string.
     (tmp_path / "x.json").write_text('[{"prompt": "' + '\\"' * 1_000_000)
@@ -165,6 +166,7 @@ def test_a_string_without_an_end_takes_no_longer_than_the_file(tmp_path):
     assert time.process_time() - start < 10
 
 
+@pytest.mark.slow
 def test_the_index_is_small(tmp_path):
     # Rows of about 1,000 bytes.
     path = write(tmp_path / "x.jsonl", *[{"prompt": "Hi", "completion": "word " * 200}] * 5000)

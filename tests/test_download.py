@@ -100,6 +100,7 @@ def test_core_on_disk_is_not_fetched(tmp_path, monkeypatch, capsys):
     assert re.findall(r"core: (\d+) files in .*, nothing to do", printed) == ["21", "1"]
 
 
+@pytest.mark.slow
 def test_command_line(monkeypatch, capsys):
     def run(*args):
         monkeypatch.setattr(sys, "argv", ["download.py", *args])

@@ -190,6 +190,7 @@ def test_the_tokens_are_estimated_before_packing(tmp_path):
     assert estimate_tokens([tmp_path / "a"], tok) == pytest.approx(n_bytes, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_plan_needs_no_tokenizer_and_trains_nothing(tmp_path):
     result = succeed("pretrain.py", "--plan", "--device", "cpu", "--out", tmp_path / "none",
                      log=tmp_path / "log")

@@ -27,6 +27,7 @@ def test_first_sentences(doc, sentence):
     assert python_questions.first_sentences(doc) == sentence
 
 
+@pytest.mark.slow
 def test_answers_are_short_and_right():
     known = {name: answer
              for answer, names in python_questions.symbols().items() for name in names}

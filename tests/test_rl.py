@@ -364,7 +364,9 @@ def check_draws(rl, tmp_path, monkeypatch):
 CHECKS = [check_mask, check_draws, check_attacks, check_invariance, check_gap, check_enumeration]
 
 
-@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+# The last one takes seconds.
+@pytest.mark.parametrize("check", [*CHECKS[:-1], pytest.param(CHECKS[-1], marks=pytest.mark.slow)],
+                         ids=lambda check: check.__name__)
 def test_the_method(rl, check, tmp_path, monkeypatch):
     check(rl, tmp_path, monkeypatch)
 

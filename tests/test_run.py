@@ -92,6 +92,7 @@ def test_flags_override_the_step_and_what_cannot_be_cut_is_said():
 GIB = 2 ** 30
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gib, depth, least, most", [
     (8, 12, 2, 5), (12, 12, 6, 9), (16, 16, 4, 7), (24, 20, 4, 7), (80, 20, 26, 33)])
 def test_the_probe_finds_what_fits_into_a_card(monkeypatch, gib, depth, least, most):
