@@ -1,5 +1,5 @@
 """
-Stage 6 of 6: distillation.
+Stage 6 of 7: distillation.
 Reads out/dpo and out/sft, writes out/distill_answers.jsonl and out/distill.
 
 The DPO model answers prompts that no stage has trained on, with the Python tool. The SFT model
@@ -21,7 +21,7 @@ import torch
 
 from common import digest, load_checkpoint, save_checkpoint, trained_anew
 from data.mixtures import choose_mixture, conversations
-from machine import StopSignal, can_compile, parse_config, run, setup
+from machine import StopSignal, can_compile, parse_config, run, setup, try_to_compile
 from talk.engine import Engine, parse_answer
 from talk.memory import fit_rows, generate
 from train.optimizer import make_optimizer
@@ -68,7 +68,7 @@ class Config:
     resume: bool = False              # go on from the last checkpoint of an interrupted run
     seed: int = 0                     # of the order of the rows
     device: str = "auto"              # auto, cpu, cuda or mps
-    dtype: str = "auto"               # compute dtype: auto, float32 or bfloat16 (weights: float32)
+    dtype: str = "auto"               # compute dtype: auto, float32, bfloat16 or float16
     compile: bool = True              # torch.compile the model
 
 
@@ -196,7 +196,7 @@ def main():
     # ---- model, horizon, optimizer ----
     model.train().compute_dtype = env.dtype
     use_compile = cfg.compile and can_compile(env.device)
-    compiled = torch.compile(model, dynamic=False) if use_compile else model
+    compiled = try_to_compile(model, dynamic=False) if use_compile else model
     epochs = cfg.epochs
     if not epochs and cfg.data:
         epochs = own_passes(len(train_rows) * seq_len)
@@ -242,7 +242,7 @@ def main():
         for ids, targets in batches:
             # Every supervised token of the step weighs the same; none sees another conversation.
             loss = compiled(ids, targets, isolate=True) / n_target
-            loss.backward()
+            (loss * optimizer.loss_scale.factor).backward()
             total += loss.detach()
         lr = lr_scale(step, cfg, steps)
         norm = optimizer.step(lr, momentum=0.95)
@@ -252,7 +252,8 @@ def main():
         dt = time.perf_counter() - t0
         check_finite(step, loss, norm, out / f"{STAGE}.part")
         tok_per_sec = rows_per_step * seq_len / dt
-        env.print(progress_line(step, steps, f"loss {loss:.4f}", lr, dt, tok_per_sec))
+        env.print(progress_line(step, steps, f"loss {loss:.4f}", lr, dt, tok_per_sec,
+                                optimizer.loss_scale.skipped))
         metrics.append(dict(step=step, loss=loss, lr=lr, grad_norm=norm, ms=dt * 1e3,
                             tok_per_sec=tok_per_sec))
 

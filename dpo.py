@@ -1,5 +1,5 @@
 """
-Stage 5 of 6: direct preference optimisation (Rafailov et al. 2023, arXiv:2305.18290).
+Stage 5 of 7: direct preference optimisation (Rafailov et al. 2023, arXiv:2305.18290).
 Reads out/sft, writes out/dpo.
 
 Of two answers to the same question the model learns to give the chosen one more probability and
@@ -20,7 +20,7 @@ import torch.nn.functional as F
 
 from common import digest, load_checkpoint, render_pair, save_checkpoint
 from data.mixtures import choose_mixture, preferences
-from machine import StopSignal, can_compile, parse_config, run, setup
+from machine import StopSignal, can_compile, parse_config, run, setup, try_to_compile
 from train.optimizer import make_optimizer
 from train.rows import describe_sources, my_share, pack_conversations, read_ahead, step_indices
 from train.run import (
@@ -63,7 +63,7 @@ class Config:
     resume: bool = False              # go on from the last checkpoint of an interrupted run
     seed: int = 0                     # of the order of the rows
     device: str = "auto"              # auto, cpu, cuda or mps
-    dtype: str = "auto"               # compute dtype: auto, float32 or bfloat16 (weights: float32)
+    dtype: str = "auto"               # compute dtype: auto, float32, bfloat16 or float16
     compile: bool = True              # torch.compile the model
 
 
@@ -202,7 +202,7 @@ def main():
     # ---- model, horizon, optimizer ----
     model.train().compute_dtype = env.dtype
     use_compile = cfg.compile and can_compile(env.device)
-    compiled = torch.compile(model, dynamic=False) if use_compile else model
+    compiled = try_to_compile(model, dynamic=False) if use_compile else model
     horizon = math.ceil(cfg.epochs * len(train_rows) * seq_len)
     steps, rows_per_step, batch_size = plan_steps(cfg, horizon, model, env, own_data=bool(cfg.data))
 
@@ -248,7 +248,7 @@ def main():
             logps, is_pair = answer_logps(compiled, ids, targets)
             loss, logged = dpo_loss(logps, reference, is_pair, cfg.beta)
             # Every pair of the step weighs the same.
-            (loss / n_pairs).backward()
+            (loss / n_pairs * optimizer.loss_scale.factor).backward()
             for key, value in logged.items():
                 sums[key] = sums.get(key, 0) + value
         lr = lr_scale(step, cfg, steps)
@@ -260,7 +260,8 @@ def main():
         dt = time.perf_counter() - t0
         check_finite(step, means["loss"], norm, out / f"{STAGE}.part")
         tok_per_sec = rows_per_step * seq_len / dt
-        env.print(progress_line(step, steps, show(means), lr, dt, tok_per_sec))
+        env.print(progress_line(step, steps, show(means), lr, dt, tok_per_sec,
+                                optimizer.loss_scale.skipped))
         metrics.append(dict(step=step, **means, lr=lr, grad_norm=norm, ms=dt * 1e3,
                             tok_per_sec=tok_per_sec))
 

@@ -86,7 +86,7 @@ class Config:
     report: bool = False              # evaluate sft, dpo, distill (and rl): out/report.md
     seed: int = 0                     # of sampling
     device: str = "auto"              # auto, cpu, cuda or mps
-    dtype: str = "auto"               # compute dtype: auto, float32 or bfloat16
+    dtype: str = "auto"               # compute dtype: auto, float32, bfloat16 or float16
     compile: bool = True              # torch.compile the model from 2,000 questions with options
 
 

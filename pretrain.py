@@ -1,5 +1,5 @@
 """
-Stage 2 of 6: pretraining, next-token prediction on documents.
+Stage 2 of 7: pretraining, next-token prediction on documents.
 Reads text and out/tokenizer, writes out/pretrain.
 
 laptop      python pretrain.py                    the demo's size and text, some 3 minutes
@@ -18,7 +18,7 @@ import torch
 from common import GPT, GPTConfig, Tokenizer, generate, rotary_table, rotate, save_checkpoint
 from data.demo import python_corpus
 from data.documents import choose_documents, list_files, read_documents
-from machine import StopSignal, can_compile, parse_config, run, setup
+from machine import StopSignal, can_compile, parse_config, run, setup, try_to_compile
 from train.optimizer import make_optimizer
 from train.plan import (
     CARDS,
@@ -79,7 +79,7 @@ class Config:
     resume: bool = False              # go on from the last checkpoint of an interrupted run
     seed: int = 0                     # of the weights and of the order of the rows
     device: str = "auto"              # auto, cpu, cuda or mps
-    dtype: str = "auto"               # compute dtype: auto, float32 or bfloat16 (weights: float32)
+    dtype: str = "auto"               # compute dtype: auto, float32, bfloat16 or float16
     compile: bool = True              # torch.compile the model
     peak_tflops: float = 0.0          # the chip's peak for the MFU column; 0: from the chip's name
 
@@ -290,7 +290,7 @@ def main():
     init_weights(model, cfg.seed)
     model.to(env.device).compute_dtype = env.dtype
     use_compile = cfg.compile and can_compile(env.device)
-    compiled = torch.compile(model, dynamic=False) if use_compile else model
+    compiled = try_to_compile(model, dynamic=False) if use_compile else model
 
     # ---- horizon, optimizer ----
     horizon = math.ceil(tokens_per_param * matrix_weights(config))
@@ -344,7 +344,7 @@ def main():
         for ids, targets in batches:
             # Every token of the step weighs the same, in whatever micro-batch and rank it stands.
             loss = compiled(ids, targets) / n_target
-            loss.backward()
+            (loss * optimizer.loss_scale.factor).backward()
             total += loss.detach()
         lr = lr_scale(step, cfg, steps)
         norm = optimizer.step(lr, momentum=0.95 - 0.1 * max(0, 1 - step / 100))
@@ -358,7 +358,7 @@ def main():
         if peak:
             mfu = f"{100 * tok_per_sec * flops_per_token(config) / peak / env.world_size:.1f} %"
         env.print(progress_line(step, steps, f"loss {loss:.4f}", lr, dt, tok_per_sec,
-                                more=f" | MFU {mfu}"))
+                                optimizer.loss_scale.skipped, more=f" | MFU {mfu}"))
         if not is_demo and step == first + 5:
             env.print(f"plan       as measured now, {steps * dt / 3600:.1f} hours for all steps "
                       f"instead of {plan.hours:.1f}")

@@ -26,7 +26,7 @@ import torch.nn.functional as F
 
 from common import STAGES, digest, load_checkpoint, save_checkpoint
 from data.mixtures import choose_mixture, graded_prompts
-from machine import StopSignal, can_compile, parse_config, run, setup
+from machine import StopSignal, can_compile, parse_config, run, setup, try_to_compile
 from talk.engine import Engine, Sampling, parse_answer
 from train.optimizer import make_optimizer
 from train.rows import describe_sources, my_share, step_indices
@@ -69,7 +69,7 @@ class Config:
     resume: bool = False              # go on from the last checkpoint of an interrupted run
     seed: int = 0                     # of the order of the prompts and of what is sampled
     device: str = "auto"              # auto, cpu, cuda or mps
-    dtype: str = "auto"               # compute dtype: auto, float32 or bfloat16 (weights: float32)
+    dtype: str = "auto"               # compute dtype: auto, float32, bfloat16 or float16
     compile: bool = True              # torch.compile the model
 
 
@@ -384,7 +384,7 @@ def main():
     # ---- model, optimizer, engine ----
     model.train().compute_dtype = env.dtype
     use_compile = cfg.compile and can_compile(env.device)
-    compiled = torch.compile(model, dynamic=False) if use_compile else model
+    compiled = try_to_compile(model, dynamic=False) if use_compile else model
     steps = cfg.steps
     n_answers = cfg.prompts_per_step * cfg.group_size
     batch_size = cfg.batch_size or max(1, 8192 // seq_len)
@@ -450,7 +450,7 @@ def main():
                                   specials)
             # Every answer of the step weighs the same, wherever it was packed.
             loss = rl_loss(logps, piece["advantage"][:, 1:], n_answers, cfg.max_tokens)
-            loss.backward()
+            (loss * optimizer.loss_scale.factor).backward()
             gap = (logps.detach() - piece["engine_logps"][:, 1:]).abs().sum()
             total += torch.stack([loss.detach(), gap, piece["sampled"].sum()])
         lr = lr_scale(step, cfg, steps)
@@ -467,7 +467,8 @@ def main():
         tok_per_sec = sums["tokens"] / (t3 - t0)
         more = (f" | generating {t1 - t0:.2f} s, scoring {t2 - t1:.2f} s, "
                 f"training {t3 - t2:.2f} s")
-        env.print(progress_line(step, steps, show(means), lr, t3 - t0, tok_per_sec, more))
+        env.print(progress_line(step, steps, show(means), lr, t3 - t0, tok_per_sec,
+                                optimizer.loss_scale.skipped, more))
         metrics.append(dict(step=step, loss=loss, **means, lr=lr, grad_norm=norm,
                             ms=(t3 - t0) * 1e3, tok_per_sec=tok_per_sec,
                             generating_ms=(t1 - t0) * 1e3, scoring_ms=(t2 - t1) * 1e3,

@@ -1,5 +1,5 @@
 """
-Stage 4 of 6: supervised fine-tuning, with the loss on the assistant's tokens alone.
+Stage 4 of 7: supervised fine-tuning, with the loss on the assistant's tokens alone.
 Reads out/midtrain, writes out/sft.
 
 The model learns to answer, not to ask. `diff midtrain.py sft.py` shows all that changes.
@@ -17,7 +17,7 @@ import torch
 
 from common import digest, load_checkpoint, save_checkpoint
 from data.mixtures import choose_mixture, conversations
-from machine import StopSignal, can_compile, parse_config, run, setup
+from machine import StopSignal, can_compile, parse_config, run, setup, try_to_compile
 from train.optimizer import make_optimizer
 from train.rows import describe_sources, micro_batches, pack_conversations, read_ahead
 from train.run import (
@@ -62,7 +62,7 @@ class Config:
     resume: bool = False              # go on from the last checkpoint of an interrupted run
     seed: int = 0                     # of the order of the rows
     device: str = "auto"              # auto, cpu, cuda or mps
-    dtype: str = "auto"               # compute dtype: auto, float32 or bfloat16 (weights: float32)
+    dtype: str = "auto"               # compute dtype: auto, float32, bfloat16 or float16
     compile: bool = True              # torch.compile the model
 
 
@@ -91,7 +91,7 @@ def main():
     # ---- model, horizon, optimizer ----
     model.train().compute_dtype = env.dtype
     use_compile = cfg.compile and can_compile(env.device)
-    compiled = torch.compile(model, dynamic=False) if use_compile else model
+    compiled = try_to_compile(model, dynamic=False) if use_compile else model
     epochs = cfg.epochs
     if not epochs and cfg.data:
         epochs = own_passes(len(train_rows) * seq_len)
@@ -138,7 +138,7 @@ def main():
         for ids, targets in batches:
             # Every supervised token of the step weighs the same; none sees another conversation.
             loss = compiled(ids, targets, isolate=True) / n_target
-            loss.backward()
+            (loss * optimizer.loss_scale.factor).backward()
             total += loss.detach()
         lr = lr_scale(step, cfg, steps)
         norm = optimizer.step(lr, momentum=0.95)
@@ -148,7 +148,8 @@ def main():
         dt = time.perf_counter() - t0
         check_finite(step, loss, norm, out / f"{STAGE}.part")
         tok_per_sec = rows_per_step * seq_len / dt
-        env.print(progress_line(step, steps, f"loss {loss:.4f}", lr, dt, tok_per_sec))
+        env.print(progress_line(step, steps, f"loss {loss:.4f}", lr, dt, tok_per_sec,
+                                optimizer.loss_scale.skipped))
         metrics.append(dict(step=step, loss=loss, lr=lr, grad_norm=norm, ms=dt * 1e3,
                             tok_per_sec=tok_per_sec))
 

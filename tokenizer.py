@@ -1,5 +1,5 @@
 """
-Stage 1 of 6: the tokenizer. Reads text, writes out/tokenizer.
+Stage 1 of 7: the tokenizer. Reads text, writes out/tokenizer.
 
 laptop    python tokenizer.py           # reads the documentation and source code of your Python
 own text  python tokenizer.py --data books/ wiki.jsonl --vocab_size 65536
