@@ -24,7 +24,7 @@ WORDINGS = tomllib.loads(Path(__file__).with_name("wordings.toml").read_text("ut
 INTENTS = WORDINGS["intents"]
 FRAMES = WORDINGS["frames"]
 # Percent of the wordings in each split.
-SHARES = {"train": 66, "pairs": 7, "prompts": 7, "test": 20}
+SHARES = {"train": 60, "pairs": 7, "prompts": 7, "rl": 6, "test": 20}
 # The share of the conversations that ask in a paraphrase; the test has none.
 PARAPHRASED = 0.7
 
