@@ -110,6 +110,15 @@ def dress(wording, rng):
 
 
 @functools.cache
+def sentences(grammar, section, split):
+    """All sentences of a small grammar that this split may use, which may be none."""
+    split = "train" if split == "test" else split
+    found = [sentence for line in alternatives(grammar) for sentence in spell_out(line)]
+    return [sentence for sentence in dict.fromkeys(found)
+            if split_of(sentence) == split and may_train(section, sentence)]
+
+
+@functools.cache
 def weighted_lines(grammar):
     """The lines of a grammar, and how often each is to come up: by the root of its sentences."""
     lines = alternatives(grammar)
@@ -119,7 +128,7 @@ def weighted_lines(grammar):
 
 
 def draw_sentence(grammar, split, rng):
-    """A sentence of a grammar that the hash gives to this split.
+    """A sentence of a large grammar that the hash gives to this split.
 
     The test asks the sentences of train: it measures what the model makes of known wordings, while
     other_tasks.py asks in other ones.
@@ -136,5 +145,13 @@ def draw(grammar, section, split, rng):
     """A sentence for this split, as people would type it, that is not near a test wording."""
     while True:
         wording = dress(draw_sentence(grammar, split, rng), rng)
+        if may_train(section, wording):
+            return wording
+
+
+def dressed(section, sentence, rng):
+    """A sentence that is not near a test wording, as people would type it and no nearer."""
+    while True:
+        wording = dress(sentence, rng)
         if may_train(section, wording):
             return wording
