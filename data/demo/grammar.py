@@ -35,7 +35,9 @@ def alternatives(text):
 
 def spell_out(line):
     """All sentences of a line: "[a/b] c" -> ["a c", "b c"]."""
-    choices = [piece.split("/") for piece in re.split(r"[\[\]]", line)]
+    # Every second piece stood inside a bracket; a / outside of one is a sign of division.
+    choices = [piece.split("/") if k % 2 else [piece]
+               for k, piece in enumerate(re.split(r"[\[\]]", line))]
     return [tidy("".join(pieces)) for pieces in itertools.product(*choices)]
 
 
