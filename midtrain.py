@@ -35,8 +35,8 @@ from train.run import (
 )
 
 STAGE, BASE, NEXT = "midtrain", "pretrain", "sft"
-DEMO_MIXTURE = ("spelling_bee:9000,simple_spelling:24000,arithmetic:14000,word_problems:9000,"
-                "choices:8000,python_questions,identity:26000")
+DEMO_MIXTURE = ("spelling_bee:7000,simple_spelling:16000,arithmetic:12000,word_problems:8000,"
+                "choices:6000,python_questions,identity:16000")
 
 
 @dataclass

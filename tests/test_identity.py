@@ -59,7 +59,7 @@ def test_paraphrases():
                 assert owner.setdefault(key, (intent, split)) == (intent, split), wording
                 assert wording[0].isupper()
                 assert not set(wording) & set("[]{}/|\n") and "  " not in wording
-    assert {"Thanks", "Thank you very much for the answer", "Great job, thanks",
+    assert {"Thanks", "Great job, thanks",
             "I am grateful."} <= set(paraphrases("thanks", *SPLITS))
     assert {"I wonder what your name is.",
             "Tell me about your full name."} <= set(paraphrases("name", *SPLITS))

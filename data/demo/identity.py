@@ -105,6 +105,12 @@ def base_wordings(intent):
 
 
 @functools.cache
+def split_of_base():
+    """{base wording, plain: the split that it belongs to}."""
+    return {plain(wording): split for split in SHARES for wording, _ in wordings(split)}
+
+
+@functools.cache
 def refusals(grammar):
     """Some sentences of a grammar with <name> for the words of REFUSE["fill"], at most 600."""
     rng = generator("refusals", grammar)
@@ -169,7 +175,7 @@ def plain(wording):
 
 def dress(wording, rng):
     """Vary a wording by a prefix, a suffix, lower case or punctuation; half stay as they are."""
-    if rng.random() < 0.5:
+    if rng.random() < 0.5 or not re.search(r"\w", wording):
         return wording
     asks = wording.endswith("?")
     if (asks or len(wording.split()) > 4) and rng.random() < 0.4:
@@ -228,7 +234,9 @@ class Identity(Lazy):
         """One question and its answer."""
         section = INTENTS[intent]["group"].replace(" ", "_")
         question = dress(wording, rng)
-        while not may_train(section, question):
+        # What is put around a wording may turn it into one of another split, or of the other test.
+        while (not may_train(section, question)
+               or split_of_base().get(plain(question), self.split) != self.split):
             question = dress(wording, rng)
         return record(question, rng.choice(INTENTS[intent]["answers"]))
 
