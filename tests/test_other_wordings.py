@@ -104,7 +104,7 @@ def asked(conversation):
     question = conversation["messages"][-2]["content"]
     for name in "word", "letter":
         if name in conversation:
-            question = re.sub(rf"\b{conversation[name]}\b", "{}", question)
+            question = re.sub(rf"(?i)(?<![a-z]){conversation[name]}(?='?s?(?![a-z]))", "{}", question)
     return question
 
 
