@@ -16,8 +16,8 @@ import re
 
 from data.demo.arithmetic import number
 from data.demo.grammar import alternatives, capital, sloppy, spell_out
-from data.demo.python_corpus import read_source, stdlib_folder
 from data.demo.other_wordings import may_train
+from data.demo.python_corpus import read_source, stdlib_folder
 from data.demo.records import preference, run_on
 from data.demo.spelling import words_of
 from data.demo.splits import check_split, generator, split_of
