@@ -28,46 +28,95 @@ from data.lazy import Lazy
 
 # {x} stands for the expression, in symbols or in words. A line is a grammar.
 ASK = """
-[what is/what's/whats/how much is/what would be/what was/so what is/wat is/what's the value of/what is the value of/what will be] {x}[/ equal to/ please/ exactly/ then]?
-[compute/calculate/evaluate/solve/work out/figure out/find/determine/get/do/answer/simplify/reckon/crunch] {x}[/ for me/ please/ now/ with Python/ quickly]
-[please/can you/could you/would you/will you/can you please/could you please/you should/I want you to/I'd like you to/help me/let's/try to/I need to/I have to] [compute/calculate/evaluate/solve/work out/figure out/find/determine/do/get] {x}[/ for me/ with Python/ quickly/ today]
-{x} | {x} = | {x} =? | {x}? | {x} = ? | {x}, please | {x}: result? | {x}, what is it | {x} equals | {x} is | {x} ... | {x} makes | {x} gives | {x} = what
-{x} [equals what/is what/is how much/makes what/gives what/makes how much/gives me what/comes to what/is equal to what/results in what/yields what]?
-[what does/what do/what would/how much does/how much would/which number does/what number does] {x} [equal/make/give/come to/amount to/yield/evaluate to/come out as/work out to/add up to]?
-[what do/what would/what will/which number do/what number do/how much do] [you/I/we] [get/have/obtain/end up with/arrive at/find] [for/from/with/as/when computing/when I compute/out of/by calculating] {x}?
-[what is/what's/give me/tell me/find/show me/state/I need/I want/I'd like/I'm looking for/write down/name] the [result/value/answer/solution/number/outcome/total] [of/for/to] {x}
-[tell me/do you know/can you tell me/could you tell me/I wonder/I want to know/I need to know/I'd like to know/let me know/say/please say/I forgot/I have no idea/guess/find out/check] [what/how much] {x} [is/makes/gives/equals/comes to/would be]
-[my homework says/the exercise says/on the board it says/the book asks/the task is/the worksheet says/question 3 is/the quiz asks/this is on the test/problem 5/exercise 2 is]: {x}. [help/help me/what do I write/what's the answer/what goes there/how much is that/solve it/can you do it/and the answer is/what is it]?
-[my son/my daughter/my friend/my teacher/a kid/my sister/my boss/somebody/a student/my neighbor] [asks/wants to know/asked me/wonders/needs to know/has to find out] [what/how much] {x} [is/makes/gives/equals][/. what do I say/. help me/. I have no idea]?
-[I was asked/they asked me/I've been asked/the question was/I got asked] [what/how much] {x} [is/makes/gives/equals]. [what do I say/what should I answer/what is right/help/and]?
-[use/with/take/ask] [Python/the calculator/your tool/the tool/your calculator] [to compute/to get/for/and give me/to find/to work out/to solve] {x}
-[calculation/math/maths/sum/task/exercise/equation/expression/problem/arithmetic/do the math/quick math/quick calculation]: {x}
-[I have/given/here is/we have/I wrote/take/look at/I typed/consider/this is my calculation:] {x}. [what is it/what does it make/how much is it/what is the result/compute it/solve it/work it out/result please/what comes out/evaluate it/what is the value/what do I get]?
-[I can't/I cannot/I couldn't/I don't want to/I'm too lazy to/I'm not able to/nobody here can] [do/work out/compute/figure out/solve] {x}[/ in my head/ by hand]. [can you/help/what is it/please do it/you do it/how much/result please]?
-[in my head I can't do/I'm stuck on/I'm stuck with/I struggle with/I need help with/help me with/can you help with/please help with] {x}
-[what number/which number] [is/equals/is equal to/is the same as/comes out of/do I write for/goes behind] {x}?
-[if I type/if I enter/when I put/when you enter/if you type] {x} [into a calculator/on a calculator/into Python/in my phone], [what comes out/what do I see/what is shown/what do I get/what is the result]?
-[bonus question/round one/first question/last question/for ten points/riddle me this]: [what is/how much is/calculate/the value of] {x}?
+[what is/what's/whats/how much is/what would be/what was/so what is/wat is/what's the value of/
+    what is the value of/what will be] {x}[/ equal to/ please/ exactly/ then]?
+[compute/calculate/evaluate/solve/work out/figure out/find/determine/get/do/answer/simplify/reckon/
+    crunch] {x}[/ for me/ please/ now/ with Python/ quickly]
+[please/can you/could you/would you/will you/can you please/could you please/you should/
+    I want you to/I'd like you to/help me/let's/try to/I need to/I have to] [compute/calculate/
+    evaluate/solve/work out/figure out/find/determine/do/
+    get] {x}[/ for me/ with Python/ quickly/ today]
+{x} | {x} = | {x} =? | {x}? | {x} = ? | {x}, please | {x}: result? | {x}, what is it | {x} equals
+{x} is | {x} ... | {x} makes | {x} gives | {x} = what
+{x} [equals what/is what/is how much/makes what/gives what/makes how much/gives me what/
+    comes to what/is equal to what/results in what/yields what]?
+[what does/what do/what would/how much does/how much would/which number does/
+    what number does] {x} [equal/make/give/come to/amount to/yield/evaluate to/come out as/
+    work out to/add up to]?
+[what do/what would/what will/which number do/what number do/how much do] [you/I/we] [get/have/
+    obtain/end up with/arrive at/find] [for/from/with/as/when computing/when I compute/out of/
+    by calculating] {x}?
+[what is/what's/give me/tell me/find/show me/state/I need/I want/I'd like/I'm looking for/
+    write down/name] the [result/value/answer/solution/number/outcome/total] [of/for/to] {x}
+[tell me/do you know/can you tell me/could you tell me/I wonder/I want to know/I need to know/
+    I'd like to know/let me know/say/please say/I forgot/I have no idea/guess/find out/check] [what/
+    how much] {x} [is/makes/gives/equals/comes to/would be]
+[my homework says/the exercise says/on the board it says/the book asks/the task is/
+    the worksheet says/question 3 is/the quiz asks/this is on the test/problem 5/
+    exercise 2 is]: {x}. [help/help me/what do I write/what's the answer/what goes there/
+    how much is that/solve it/can you do it/and the answer is/what is it]?
+[my son/my daughter/my friend/my teacher/a kid/my sister/my boss/somebody/a student/
+    my neighbor] [asks/wants to know/asked me/wonders/needs to know/has to find out] [what/
+    how much] {x} [is/makes/gives/equals][/. what do I say/. help me/. I have no idea]?
+[I was asked/they asked me/I've been asked/the question was/I got asked] [what/how much] {x} [is/
+    makes/gives/equals]. [what do I say/what should I answer/what is right/help/and]?
+[use/with/take/ask] [Python/the calculator/your tool/the tool/your calculator] [to compute/to get/
+    for/and give me/to find/to work out/to solve] {x}
+[calculation/math/maths/sum/task/exercise/equation/expression/problem/arithmetic/do the math/
+    quick math/quick calculation]: {x}
+[I have/given/here is/we have/I wrote/take/look at/I typed/consider/
+    this is my calculation:] {x}. [what is it/what does it make/how much is it/what is the result/
+    compute it/solve it/work it out/result please/what comes out/evaluate it/what is the value/
+    what do I get]?
+[I can't/I cannot/I couldn't/I don't want to/I'm too lazy to/I'm not able to/nobody here can] [do/
+    work out/compute/figure out/solve] {x}[/ in my head/ by hand]. [can you/help/what is it/
+    please do it/you do it/how much/result please]?
+[in my head I can't do/I'm stuck on/I'm stuck with/I struggle with/I need help with/help me with/
+    can you help with/please help with] {x}
+[what number/which number] [is/equals/is equal to/is the same as/comes out of/do I write for/
+    goes behind] {x}?
+[if I type/if I enter/when I put/when you enter/if you type] {x} [into a calculator/on a calculator/
+    into Python/in my phone], [what comes out/what do I see/what is shown/what do I get/
+    what is the result]?
+[bonus question/round one/first question/last question/for ten points/riddle me this]: [what is/
+    how much is/calculate/the value of] {x}?
 [was ist/wie viel ist/berechne/rechne/was ergibt/was macht/wieviel ergibt] {x}
 [combien font/combien fait/calcule/calculez/quel est le résultat de] {x}
 [cuánto es/¿cuánto es/calcula/¿cuánto son/quanto é/quanto fa/calcola/hoeveel is/vad är/ile to] {x}?
 """.strip()
 # How a claim is put: {x} is the expression and {y} the value that somebody claims.
 CLAIM = """
-[is/so is/is it true that/is it right that/is it correct that/do you agree that/would you say that/can it be that/could it be that] {x} [/really/exactly/indeed] [=/equal to/the same as] {y}?
-[is it true that/is it right that/is it correct that/do you agree that/am I right that/is it so that/can you confirm that/would you say that] {x} [is/equals/makes/gives/comes to/is equal to] {y}?
-is {x} {y}? | is {x} = {y}? | {x} = {y}? | {x} is {y}? | does {x} = {y}? | {x} == {y}? | {x} = {y}, right? | {x} = {y}, true or false?
-does {x} [/really/indeed/actually] [equal/make/give/come to/amount to/result in] {y}[/, yes or no/, true or false]?
-[true or false/right or wrong/yes or no/correct or not/true/correct/right]: {x} [is/=/equals/makes/gives] {y}[/?/.]
-{x} [is/=/equals/makes/gives/comes to] {y}[, right/, correct/, true or false/, isn't it/. right or wrong/. is that right/. is this correct/. do you agree/. yes or no/. is it true/. am I right/, or not/. true]?
-[I think/I say/I believe/I'd say/I guess/I calculated that/I got that/I found that/I bet/I claim/I worked out that/my answer:] {x} [is/=/equals/makes/gives] {y}[. right/. correct/. is that right/. is this correct/. am I right/. true or false/, is that so/. do you agree/. check it/. did I get it right]?
-[my friend/my sister/my teacher/my son/my daughter/someone/a student/my calculator/the book/he/she] [says/claims/thinks/believes/insists/told me] [that/] {x} [is/=/equals/makes/gives] {y}[. right/. is that right/. is that true/. is this correct/. true or false/. do you agree/. can that be/. is it so/. check please]?
-[check/verify/confirm/test/please check/please verify/can you check/can you verify/could you check] [if/whether/that] {x} [is/=/equals/makes/gives/is equal to] {y}
-[for/as the answer to/as a result of] {x} [I wrote/I got/I have/she wrote/he got/my kid wrote/we got] {y}. [right/correct/is that right/is it correct/okay/was that right/true/did I make a mistake]?
+[is/so is/is it true that/is it right that/is it correct that/do you agree that/would you say that/
+    can it be that/could it be that] {x} [/really/exactly/indeed] [=/equal to/the same as] {y}?
+[is it true that/is it right that/is it correct that/do you agree that/am I right that/
+    is it so that/can you confirm that/would you say that] {x} [is/equals/makes/gives/comes to/
+    is equal to] {y}?
+is {x} {y}? | is {x} = {y}? | {x} = {y}? | {x} is {y}? | does {x} = {y}? | {x} == {y}?
+{x} = {y}, right? | {x} = {y}, true or false?
+does {x} [/really/indeed/actually] [equal/make/give/come to/amount to/result in] {y}[/, yes or no/
+    , true or false]?
+[true or false/right or wrong/yes or no/correct or not/true/correct/right]: {x} [is/=/equals/makes/
+    gives] {y}[/?/.]
+{x} [is/=/equals/makes/gives/comes to] {y}[, right/, correct/, true or false/, isn't it/
+    . right or wrong/. is that right/. is this correct/. do you agree/. yes or no/. is it true/
+    . am I right/, or not/. true]?
+[I think/I say/I believe/I'd say/I guess/I calculated that/I got that/I found that/I bet/I claim/
+    I worked out that/my answer:] {x} [is/=/equals/makes/gives] {y}[. right/. correct/
+    . is that right/. is this correct/. am I right/. true or false/, is that so/. do you agree/
+    . check it/. did I get it right]?
+[my friend/my sister/my teacher/my son/my daughter/someone/a student/my calculator/the book/he/
+    she] [says/claims/thinks/believes/insists/told me] [that/] {x} [is/=/equals/makes/
+    gives] {y}[. right/. is that right/. is that true/. is this correct/. true or false/
+    . do you agree/. can that be/. is it so/. check please]?
+[check/verify/confirm/test/please check/please verify/can you check/can you verify/
+    could you check] [if/whether/that] {x} [is/=/equals/makes/gives/is equal to] {y}
+[for/as the answer to/as a result of] {x} [I wrote/I got/I have/she wrote/he got/my kid wrote/
+    we got] {y}. [right/correct/is that right/is it correct/okay/was that right/true/
+    did I make a mistake]?
 """.strip()
 # Between numbers of a list: as separators and before the last one.
-LISTS = [(", ", " and "), (", ", ", and "), (", ", ", "), (" ", " "), ("; ", "; "), (" and ", " and "),
-         (",", ","), (", ", " and ")]
+LISTS = [(", ", " and "), (", ", ", and "), (", ", ", "), (" ", " "), ("; ", "; "),
+         (" and ", " and "), (",", ","), (", ", " and ")]
 
 
 class Kind(NamedTuple):
@@ -87,49 +136,86 @@ class Kind(NamedTuple):
 
 
 ADD = """
-{a} plus {b} | {a} added to {b} | [/the] [sum/total/addition] of {a} and {b} | {a} and {b} [together/added/added up/added together/combined/in total/summed] | {a} increased by {b} | {a} more than {b} | {b} on top of {a} | {a} with {b} added | {a} plus another {b} | {b} more than {a} | adding {a} and {b} | {a} + {b}
+{a} plus {b} | {a} added to {b} | [/the] [sum/total/addition] of {a} and {b}
+{a} and {b} [together/added/added up/added together/combined/in total/summed] | {a} increased by {b}
+{a} more than {b} | {b} on top of {a} | {a} with {b} added | {a} plus another {b}
+{b} more than {a} | adding {a} and {b} | {a} + {b}
 """
 ADD_C = """
-[add/please add/can you add/now add/sum/let's add/could you add] [up/together/] {a} and {b}[/ for me/ please]
+[add/please add/can you add/now add/sum/let's add/could you add] [up/
+    together/] {a} and {b}[/ for me/ please]
 [add/put/count] {b} [to/onto/on top of] {a}[/ please]
-[what do I get/what do you get/what happens/what is it/how much do I have] [if/when] [I/you/we] [add/sum/put together/combine] {a} and {b}?
-[{a} and {b}/the numbers {a} and {b}/we have {a} and {b}/given {a} and {b}/take {a} and {b}][: sum?/, add them/: total?/. what is their sum?/. add them up./. what's the total?/. how much together?/: added?/. please add.]
-[raise/increase] {a} by {b} | {a} grows by {b}, what is it now? | what number is {b} [more/greater/larger/bigger/higher] than {a}?
-[start with/take/begin with/start at/from] {a}[, add {b}/ and add {b}/. now add {b}/, then add {b}/, go up by {b}/ and count up {b}]
+[what do I get/what do you get/what happens/what is it/how much do I have] [if/when] [I/you/
+    we] [add/sum/put together/combine] {a} and {b}?
+[{a} and {b}/the numbers {a} and {b}/we have {a} and {b}/given {a} and {b}/take {a} and {b}][: sum?/
+    , add them/: total?/. what is their sum?/. add them up./. what's the total?/
+    . how much together?/: added?/. please add.]
+[raise/increase] {a} by {b} | {a} grows by {b}, what is it now?
+what number is {b} [more/greater/larger/bigger/higher] than {a}?
+[start with/take/begin with/start at/from] {a}[, add {b}/ and add {b}/. now add {b}/, then add {b}/
+    , go up by {b}/ and count up {b}]
 sum of {a} & {b} | sum {a} {b} | add {a} {b} | {a} {b} sum | total {a} {b}
 """
 SUB = """
-{a} minus {b} | {a} [take away/less/without/subtract/reduced by/decreased by/lowered by/diminished by] {b} | the difference [of/between] {a} and {b} | {b} [less than/subtracted from/taken from/taken away from/fewer than/below/off] {a} | {a} with {b} [taken away/removed/subtracted] | subtracting {b} from {a} | {a} − {b}
+{a} minus {b}
+{a} [take away/less/without/subtract/reduced by/decreased by/lowered by/diminished by] {b}
+the difference [of/between] {a} and {b}
+{b} [less than/subtracted from/taken from/taken away from/fewer than/below/off] {a}
+{a} with {b} [taken away/removed/subtracted] | subtracting {b} from {a} | {a} − {b}
 """
 SUB_C = """
-[subtract/please subtract/can you subtract/take/take away/deduct/remove/could you take/now subtract] {b} from {a}[/ for me/ please]
-[what is left/what remains/how much is left/how much remains/what do I have/what do you get/what stays] [if/when/after] [I/you/we] [take/subtract/remove/deduct/take away] {b} [from/off] {a}?
-[reduce/decrease/lower/shrink/cut/diminish] {a} by {b} | {a} [falls/shrinks/drops/goes down] by {b}, [what is it now/how much is left/what remains]?
-[{a} and {b}/the numbers {a} and {b}/given {a} and {b}/take {a} and {b}][: difference?/, subtract the second from the first/. what is their difference?/. subtract them./: first minus second?]
-[start with/take/begin with/start at/from] {a}[, subtract {b}/ and take away {b}/. now subtract {b}/, then remove {b}/, go down by {b}/ and count down {b}]
-[how much/by how much/how many] [more/is] {a} [than/more than/above/greater than/larger than] {b}? | what number is {b} [less/smaller/lower] than {a}?
-how far is it from {b} to {a}? | what must I add to {b} to get {a}? | {b} plus what is {a}? | what's missing from {b} to {a}? | difference {a} {b} | subtract {a} {b}
+[subtract/please subtract/can you subtract/take/take away/deduct/remove/could you take/
+    now subtract] {b} from {a}[/ for me/ please]
+[what is left/what remains/how much is left/how much remains/what do I have/what do you get/
+    what stays] [if/when/after] [I/you/we] [take/subtract/remove/deduct/take away] {b} [from/
+    off] {a}?
+[reduce/decrease/lower/shrink/cut/diminish] {a} by {b}
+{a} [falls/shrinks/drops/goes down] by {b}, [what is it now/how much is left/what remains]?
+[{a} and {b}/the numbers {a} and {b}/given {a} and {b}/take {a} and {b}][: difference?/
+    , subtract the second from the first/. what is their difference?/. subtract them./
+    : first minus second?]
+[start with/take/begin with/start at/from] {a}[, subtract {b}/ and take away {b}/. now subtract {b}/
+    , then remove {b}/, go down by {b}/ and count down {b}]
+[how much/by how much/how many] [more/is] {a} [than/more than/above/greater than/larger than] {b}?
+what number is {b} [less/smaller/lower] than {a}?
+how far is it from {b} to {a}? | what must I add to {b} to get {a}? | {b} plus what is {a}?
+what's missing from {b} to {a}? | difference {a} {b} | subtract {a} {b}
 """
 MUL = """
-{a} times {b} | {a} multiplied by {b} | the product of {a} and {b} | {a} x {b} | {a} lots of {b} | {a} groups of {b} | {a} [rows of/sets of/packs of/bags of] {b} | {a} by {b} | {a} · {b} | {a} × {b} | multiplying {a} and {b} | {b} taken {a} times | the {a}-fold of {b} | {a}x{b} | {a} X {b}
+{a} times {b} | {a} multiplied by {b} | the product of {a} and {b} | {a} x {b} | {a} lots of {b}
+{a} groups of {b} | {a} [rows of/sets of/packs of/bags of] {b} | {a} by {b} | {a} · {b} | {a} × {b}
+multiplying {a} and {b} | {b} taken {a} times | the {a}-fold of {b} | {a}x{b} | {a} X {b}
 """
 MUL_C = """
-[multiply/please multiply/can you multiply/now multiply/could you multiply/let's multiply] {a} [by/and/with/times] {b}[/ for me/ please]
-[what do I get/what do you get/what happens/how much is it/what comes out] [if/when] [I/you/we] [multiply/times] {a} [by/and/with] {b}?
-[{a} and {b}/the numbers {a} and {b}/given {a} and {b}/take {a} and {b}][: product?/, multiply them/. what is their product?/. multiply please./: times?/. what do they make multiplied?]
-[start with/take/begin with] {a}[, multiply by {b}/ and multiply it by {b}/. now times {b}/, then take it {b} times]
-product of {a} & {b} | multiply {a} {b} | product {a} {b} | {a} {b} times | how much are {a} [lots/groups/packs/sets] of {b}?
+[multiply/please multiply/can you multiply/now multiply/could you multiply/let's multiply] {a} [by/
+    and/with/times] {b}[/ for me/ please]
+[what do I get/what do you get/what happens/how much is it/what comes out] [if/when] [I/you/
+    we] [multiply/times] {a} [by/and/with] {b}?
+[{a} and {b}/the numbers {a} and {b}/given {a} and {b}/take {a} and {b}][: product?/, multiply them/
+    . what is their product?/. multiply please./: times?/. what do they make multiplied?]
+[start with/take/begin with] {a}[, multiply by {b}/ and multiply it by {b}/. now times {b}/
+    , then take it {b} times]
+product of {a} & {b} | multiply {a} {b} | product {a} {b} | {a} {b} times
+how much are {a} [lots/groups/packs/sets] of {b}?
 """
 DIV = """
-{a} divided by {b} | {a} over {b} | the quotient of {a} and {b} | {a} split [by/into/in/among] {b} | {a} shared [by/among/between] {b} | {a} ÷ {b} | the ratio of {a} to {b} | dividing {a} by {b} | a {b}th of {a} | {a} / {b} | {a} in {b} [equal parts/parts/equal groups] | {a} divided into {b} [parts/groups]
+{a} divided by {b} | {a} over {b} | the quotient of {a} and {b} | {a} split [by/into/in/among] {b}
+{a} shared [by/among/between] {b} | {a} ÷ {b} | the ratio of {a} to {b} | dividing {a} by {b}
+a {b}th of {a} | {a} / {b} | {a} in {b} [equal parts/parts/equal groups]
+{a} divided into {b} [parts/groups]
 """
 DIV_C = """
-[divide/please divide/can you divide/split/share/now divide/could you divide/let's divide] {a} [by/into/among/between/over] {b}[/ for me/ please/ equally]
-[what do I get/what do you get/what happens/how much is it/what comes out] [if/when] [I/you/we] [divide/split/share] {a} [by/among/into/between] {b}?
-[{a} and {b}/the numbers {a} and {b}/given {a} and {b}/take {a} and {b}][: quotient?/, divide the first by the second/. what is the quotient?/. divide please./: first over second?]
+[divide/please divide/can you divide/split/share/now divide/could you divide/let's divide] {a} [by/
+    into/among/between/over] {b}[/ for me/ please/ equally]
+[what do I get/what do you get/what happens/how much is it/what comes out] [if/when] [I/you/
+    we] [divide/split/share] {a} [by/among/into/between] {b}?
+[{a} and {b}/the numbers {a} and {b}/given {a} and {b}/take {a} and {b}][: quotient?/
+    , divide the first by the second/. what is the quotient?/. divide please./: first over second?]
 [start with/take/begin with] {a}[, divide by {b}/ and divide it by {b}/. now split it by {b}]
-how [often/many times] does {b} [go into/fit into/fit in/go in] {a}? | how many {b}s are in {a}? | quotient of {a} & {b} | divide {a} {b} | {b} goes into {a} how often?
-{a} is shared [by/among/between] {b}. how much for each? | split {a} into {b} equal parts. how big is each?
+how [often/many times] does {b} [go into/fit into/fit in/go in] {a}? | how many {b}s are in {a}?
+quotient of {a} & {b} | divide {a} {b} | {b} goes into {a} how often?
+{a} is shared [by/among/between] {b}. how much for each?
+split {a} into {b} equal parts. how big is each?
 """
 KINDS = [
     Kind("{a}+{b}", 13, "plain", ADD, ADD_C),
@@ -138,40 +224,65 @@ KINDS = [
     Kind("{a}/{b}", 8, "quotient", DIV, DIV_C),
     # Two steps.
     Kind("({a}+{b})*{c}", 2, "small",
-         "the sum of {a} and {b}, times {c} | {c} times the sum of {a} and {b} | {a} plus {b}, all times {c} | {a} plus {b} in parentheses times {c} | the product of {c} and the sum of {a} and {b}",
-         "[add/sum/first add] {a} and {b}[, then/, and then/ and/. then/. now/, afterwards] multiply [by/it by/the result by/the sum by/that by] {c} | multiply the sum of {a} and {b} by {c}"),
+         phrases="the sum of {a} and {b}, times {c} | {c} times the sum of {a} and {b} | "
+                 "{a} plus {b}, all times {c} | {a} plus {b} in parentheses times {c} | "
+                 "the product of {c} and the sum of {a} and {b}",
+         commands="[add/sum/first add] {a} and {b}[, then/, and then/ and/. then/. now/"
+                  ", afterwards] multiply [by/it by/the result by/the sum by/that by] {c} | "
+                  "multiply the sum of {a} and {b} by {c}"),
     Kind("({a}-{b})*{c}", 1.5, "small",
-         "the difference of {a} and {b}, times {c} | {c} times the difference of {a} and {b} | {a} minus {b}, all times {c}",
-         "[subtract/take/first take] {b} from {a}[, then/, and then/ and/. then/. now] multiply [by/it by/the result by/that by] {c} | multiply the difference of {a} and {b} by {c}"),
+         phrases="the difference of {a} and {b}, times {c} | "
+                 "{c} times the difference of {a} and {b} | {a} minus {b}, all times {c}",
+         commands="[subtract/take/first take] {b} from {a}[, then/, and then/ and/. then/. now] "
+                  "multiply [by/it by/the result by/that by] {c} | "
+                  "multiply the difference of {a} and {b} by {c}"),
     Kind("{a}*{b}+{c}", 3, "small",
-         "{a} times {b} plus {c} | the product of {a} and {b}, plus {c} | {c} more than {a} times {b} | the sum of {a} times {b} and {c}",
-         "multiply {a} [by/with] {b}[, then/, and then/ and/. then/. now] add {c} | add {c} to [the product of {a} and {b}/{a} times {b}]"),
+         phrases="{a} times {b} plus {c} | the product of {a} and {b}, plus {c} | "
+                 "{c} more than {a} times {b} | the sum of {a} times {b} and {c}",
+         commands="multiply {a} [by/with] {b}[, then/, and then/ and/. then/. now] add {c} | "
+                  "add {c} to [the product of {a} and {b}/{a} times {b}]"),
     Kind("{a}*{b}-{c}", 2, "small",
-         "{a} times {b} minus {c} | the product of {a} and {b}, minus {c} | {c} less than {a} times {b}",
-         "multiply {a} [by/with] {b}[, then/, and then/ and/. then/. now] [subtract/take away/deduct] {c} | subtract {c} from [the product of {a} and {b}/{a} times {b}]"),
+         phrases="{a} times {b} minus {c} | the product of {a} and {b}, minus {c} | "
+                 "{c} less than {a} times {b}",
+         commands="multiply {a} [by/with] {b}[, then/, and then/ and/. then/. now] [subtract/"
+                  "take away/deduct] {c} | "
+                  "subtract {c} from [the product of {a} and {b}/{a} times {b}]"),
     Kind("{a}+{b}*{c}", 3, "small",
-         "{a} plus {b} times {c} | the sum of {a} and {b} times {c} | {a} plus the product of {b} and {c} | {a} increased by {b} times {c}",
-         "add [the product of {b} and {c}/{b} times {c}] to {a} | add {a} and the product of {b} and {c}"),
+         phrases="{a} plus {b} times {c} | the sum of {a} and {b} times {c} | "
+                 "{a} plus the product of {b} and {c} | {a} increased by {b} times {c}",
+         commands="add [the product of {b} and {c}/{b} times {c}] to {a} | "
+                  "add {a} and the product of {b} and {c}"),
     Kind("{a}-{b}*{c}", 2, "small",
-         "{a} minus {b} times {c} | {a} minus the product of {b} and {c} | {a} less {b} times {c}",
-         "subtract [the product of {b} and {c}/{b} times {c}] from {a} | take {b} times {c} [from/off] {a}"),
+         phrases="{a} minus {b} times {c} | {a} minus the product of {b} and {c} | "
+                 "{a} less {b} times {c}",
+         commands="subtract [the product of {b} and {c}/{b} times {c}] from {a} | "
+                  "take {b} times {c} [from/off] {a}"),
     Kind("{a}+{b}-{c}", 2, "medium",
-         "{a} plus {b} minus {c} | the sum of {a} and {b}, minus {c} | {c} less than the sum of {a} and {b} | {a} plus {b} less {c}",
-         "add {a} and {b}[, then/, and then/ and/. then/. now] [subtract/take away] {c} | [start with/start at/take] {a}, add {b}, [subtract/take away/remove] {c}"),
+         phrases="{a} plus {b} minus {c} | the sum of {a} and {b}, minus {c} | "
+                 "{c} less than the sum of {a} and {b} | {a} plus {b} less {c}",
+         commands="add {a} and {b}[, then/, and then/ and/. then/. now] [subtract/take away] "
+                  "{c} | [start with/start at/take] {a}, add {b}, [subtract/take away/remove] {c}"),
     Kind("{a}-{b}-{c}", 2, "medium",
-         "{a} minus {b} minus {c} | {a} less {b} less {c} | {a} minus {b} and {c}",
-         "subtract {b} and [/then] {c} from {a} | [start with/start at/take] {a}, [subtract/take away/remove] {b} and [then/] {c} | what is left of {a} after taking away {b} and {c}?"),
+         phrases="{a} minus {b} minus {c} | {a} less {b} less {c} | {a} minus {b} and {c}",
+         commands="subtract {b} and [/then] {c} from {a} | "
+                  "[start with/start at/take] {a}, [subtract/take away/remove] {b} and [then/] "
+                  "{c} | what is left of {a} after taking away {b} and {c}?"),
     Kind("{a}-{b}+{c}", 2, "medium",
-         "{a} minus {b} plus {c} | the difference of {a} and {b}, plus {c}",
-         "subtract {b} from {a}[, then/, and then/ and/. then/. now] add {c} | [start with/start at/take] {a}, [subtract/take away/remove] {b}, add {c}"),
+         phrases="{a} minus {b} plus {c} | the difference of {a} and {b}, plus {c}",
+         commands="subtract {b} from {a}[, then/, and then/ and/. then/. now] add {c} | "
+                  "[start with/start at/take] {a}, [subtract/take away/remove] {b}, add {c}"),
     Kind("({a}+{b})/{c}", 2, "mean2",
-         "the sum of {a} and {b}, divided by {c} | {a} plus {b}, all divided by {c} | the sum of {a} and {b} over {c}",
-         "add {a} and {b}[, then/, and then/ and/. then/. now] divide [by/it by/the result by/the sum by] {c} | divide the sum of {a} and {b} by {c}"),
+         phrases="the sum of {a} and {b}, divided by {c} | {a} plus {b}, all divided by {c} | "
+                 "the sum of {a} and {b} over {c}",
+         commands="add {a} and {b}[, then/, and then/ and/. then/. now] divide [by/it by/"
+                  "the result by/the sum by] {c} | divide the sum of {a} and {b} by {c}"),
     Kind("{a}/{b}+{c}", 1.5, "quotient",
-         "{a} divided by {b}, plus {c} | the quotient of {a} and {b}, plus {c} | {c} more than {a} divided by {b}",
-         "divide {a} by {b}[, then/, and then/ and/. then/. now] add {c}"),
-    Kind("{a}*{b}/{c}", 1, "product", "{a} times {b} divided by {c} | the product of {a} and {b} over {c}",
-         "multiply {a} by {b}[, then/, and then/ and/. then/. now] divide by {c}"),
+         phrases="{a} divided by {b}, plus {c} | the quotient of {a} and {b}, plus {c} | "
+                 "{c} more than {a} divided by {b}",
+         commands="divide {a} by {b}[, then/, and then/ and/. then/. now] add {c}"),
+    Kind("{a}*{b}/{c}", 1, "product",
+         phrases="{a} times {b} divided by {c} | the product of {a} and {b} over {c}",
+         commands="multiply {a} by {b}[, then/, and then/ and/. then/. now] divide by {c}"),
     # Parentheses and the order of operations, as symbols.
     Kind("{a}*({b}+{c})", 2, "small", "{a} times the sum of {b} and {c}", ""),
     Kind("{a}*({b}-{c})", 1.5, "small", "{a} times the difference of {b} and {c}", ""),
@@ -180,10 +291,13 @@ KINDS = [
     Kind("{a}-({b}-{c})", 1.5, "medium", "{a} minus the difference of {b} and {c}", ""),
     Kind("({a}+{b})*({c}+{d})", 2, "small", "the sum of {a} and {b} times the sum of {c} and {d}",
          "multiply the sum of {a} and {b} by the sum of {c} and {d}"),
-    Kind("({a}+{b})*({c}-{d})", 2, "small", "the sum of {a} and {b} times the difference of {c} and {d}", ""),
+    Kind("({a}+{b})*({c}-{d})", 2, "small",
+         phrases="the sum of {a} and {b} times the difference of {c} and {d}"),
     Kind("({a}-{b})*({c}+{d})", 1.5, "small"), Kind("({a}-{b})*({c}-{d})", 1, "small"),
-    Kind("{a}*{b}+{c}*{d}", 2, "small", "{a} times {b} plus {c} times {d}",
-         "add {a} times {b} and {c} times {d} | add the products of {a} and {b} and of {c} and {d}"),
+    Kind("{a}*{b}+{c}*{d}", 2, "small",
+         phrases="{a} times {b} plus {c} times {d}",
+         commands="add {a} times {b} and {c} times {d} | "
+                  "add the products of {a} and {b} and of {c} and {d}"),
     Kind("{a}*{b}-{c}*{d}", 1.5, "small", "{a} times {b} minus {c} times {d}", ""),
     Kind("(({a}+{b})*{c})-{d}", 2, "small"), Kind("(({a}-{b})*{c})+{d}", 1.5, "small"),
     Kind("{a}*({b}+{c}*{d})", 1.5, "tiny"), Kind("({a}*({b}+{c}))-{d}", 1.5, "small"),
@@ -191,75 +305,195 @@ KINDS = [
     Kind("{a}*{b}*{c}-{d}", 1, "tiny"), Kind("{a}-{b}+{c}-{d}", 1.5, "medium"),
     Kind("{a}+{b}*{c}-{d}", 1.5, "small"), Kind("({a}+{b}+{c})*{d}", 1, "small"),
     Kind("(({a}+{b})*({c}-{d}))+{e}", 1, "tiny"), Kind("-{a}+{b}", 1.5, "medium"),
-    Kind("{a}*-{b}", 0.7, "small"), Kind("{a}+-{b}", 0.5, "medium"), Kind("-{a}-{b}", 0.7, "medium"),
+    Kind("{a}*-{b}", 0.7, "small"), Kind("{a}+-{b}", 0.5, "medium"),
+    Kind("-{a}-{b}", 0.7, "medium"),
     # Lists.
     *[Kind("+".join(letters), weight, "medium",
-           "the [sum/total] of {list} | the [sum/total] of the numbers {list} | {list} [added up/added together/together/in total/combined/summed up] | all of {list} together | adding {list}",
-           "[add/sum/please add/total/tot up/add up/please sum/can you add/sum up] [/the numbers/these numbers:/these:/all of these:/the following:] {list} | [add/sum] these up: {list} | [sum/total/add/all together/sum of/total of]: {list} | {list}[: sum?/: total?/. add them up./. what is the sum?/. what's the total?/, add them all/: add/ summed?/. how much altogether?] | [sum/add/total] {list} | [the numbers are/my numbers:/I have the numbers/I've got/my receipts are] {list}. [what is the sum/what do they add up to/how much in total/what's the total/add them]? | what do {list} [add up to/make together/sum to/come to]? | what do you get if you add {list}?")
+           phrases="the [sum/total] of {list} | the [sum/total] of the numbers {list} | "
+                   "{list} [added up/added together/together/in total/combined/summed up] | "
+                   "all of {list} together | adding {list}",
+           commands="[add/sum/please add/total/tot up/add up/please sum/can you add/sum up] "
+                    "[/the numbers/these numbers:/these:/all of these:/the following:] {list} | "
+                    "[add/sum] these up: {list} | "
+                    "[sum/total/add/all together/sum of/total of]: {list} | "
+                    "{list}[: sum?/: total?/. add them up./. what is the sum?/. what's the total?/"
+                    ", add them all/: add/ summed?/. how much altogether?] | "
+                    "[sum/add/total] {list} | "
+                    "[the numbers are/my numbers:/I have the numbers/I've got/my receipts are] "
+                    "{list}. [what is the sum/what do they add up to/how much in total/"
+                    "what's the total/add them]? | "
+                    "what do {list} [add up to/make together/sum to/come to]? | "
+                    "what do you get if you add {list}?")
       for letters, weight in ((["{a}", "{b}", "{c}"], 5), (["{a}", "{b}", "{c}", "{d}"], 4),
                               (["{a}", "{b}", "{c}", "{d}", "{e}"], 2))],
     *[Kind("*".join(letters), weight, "tiny",
-           "the product of {list} | the product of the numbers {list} | {list} multiplied together | all of {list} multiplied",
-           "[multiply/please multiply/can you multiply] [/the numbers/these numbers:/together/all of these:] {list} | [product/multiply/product of]: {list} | {list}[: product?/. multiply them./. what is the product?/, multiply them all] | product of {list} | what do {list} make multiplied?")
+           phrases="the product of {list} | the product of the numbers {list} | "
+                   "{list} multiplied together | all of {list} multiplied",
+           commands="[multiply/please multiply/can you multiply] [/the numbers/these numbers:/"
+                    "together/all of these:] {list} | [product/multiply/product of]: {list} | "
+                    "{list}[: product?/. multiply them./. what is the product?/"
+                    ", multiply them all] | product of {list} | what do {list} make multiplied?")
       for letters, weight in ((["{a}", "{b}", "{c}"], 3), (["{a}", "{b}", "{c}", "{d}"], 1))],
     *[Kind(code, weight, "mean",
-           "the [average/mean/arithmetic mean] of {list} | the [average/mean] of the numbers {list} | {list} [on average/averaged] | the average value of {list}",
-           "[average/mean/take the average of/find the mean of/get the average of/work out the mean of/average out]: {list} | average [/the numbers/these numbers:] {list} | {list}[: average?/: mean?/. what is the average?/. what's their mean?/, averaged/. average them.] | [mean/average] [of/] {list}")
-      for code, weight in (("({a}+{b})/2", 1.5), ("({a}+{b}+{c})/3", 2), ("({a}+{b}+{c}+{d})/4", 1.5))],
+           phrases="the [average/mean/arithmetic mean] of {list} | "
+                   "the [average/mean] of the numbers {list} | {list} [on average/averaged] | "
+                   "the average value of {list}",
+           commands="[average/mean/take the average of/find the mean of/get the average of/"
+                    "work out the mean of/average out]: {list} | "
+                    "average [/the numbers/these numbers:] {list} | "
+                    "{list}[: average?/: mean?/. what is the average?/. what's their mean?/"
+                    ", averaged/. average them.] | [mean/average] [of/] {list}")
+      for code, weight in (("({a}+{b})/2", 1.5), ("({a}+{b}+{c})/3", 2),
+                           ("({a}+{b}+{c}+{d})/4", 1.5))],
     # Multiples and fractions in words.
     *[Kind("{a}*" + n, 1.3, "medium",
-           f"[{names}] [/of/the number/of the number] {{a}} | {{a}} [{said}]",
-           f"[{verbs}] {{a}}[/ for me/ please] | what is {{a}} [{said}]? | {{a}}: [{names}]? | [what do I get/what do you get/what is it] if I [{verbs}] {{a}}?")
+           phrases=f"[{names}] [/of/the number/of the number] {{a}} | {{a}} [{said}]",
+           commands=f"[{verbs}] {{a}}[/ for me/ please] | what is {{a}} [{said}]? | "
+                    f"{{a}}: [{names}]? | "
+                    f"[what do I get/what do you get/what is it] if I [{verbs}] {{a}}?")
       for n, names, said, verbs in (
-          ("2", "double/twice/two times/the double of/twice as much as", "doubled/times two/twice/two times", "double"),
-          ("3", "triple/three times/thrice/the triple of/three times as much as", "tripled/times three/three times", "triple/treble"),
-          ("4", "four times/quadruple/the quadruple of/four times as much as", "quadrupled/times four/four times", "quadruple"),
+          ("2", "double/twice/two times/the double of/twice as much as",
+           "doubled/times two/twice/two times", "double"),
+          ("3", "triple/three times/thrice/the triple of/three times as much as",
+           "tripled/times three/three times", "triple/treble"),
+          ("4", "four times/quadruple/the quadruple of/four times as much as",
+           "quadrupled/times four/four times", "quadruple"),
           ("5", "five times/fivefold/five times as much as", "times five/five times", "quintuple"),
-          ("10", "ten times/tenfold/ten times as much as", "times ten/ten times", "multiply by ten"),
-          ("12", "a dozen times/twelve times/a dozen of", "times twelve/times a dozen", "multiply by twelve"))],
+          ("10", "ten times/tenfold/ten times as much as",
+           "times ten/ten times", "multiply by ten"),
+          ("12", "a dozen times/twelve times/a dozen of",
+           "times twelve/times a dozen", "multiply by twelve"))],
     *[Kind("{a}/" + n, 1.5, "by" + n,
-           f"[{names}] of [/the number] {{a}} | {{a}} [{said}]",
-           f"{{a}}: [{names}]? | [take/find/get/work out/I need/give me] [{names}] of {{a}} | [{verbs}] {{a}} | how much is [{names}] of {{a}}?")
+           phrases=f"[{names}] of [/the number] {{a}} | {{a}} [{said}]",
+           commands=f"{{a}}: [{names}]? | "
+                    f"[take/find/get/work out/I need/give me] [{names}] of {{a}} | "
+                    f"[{verbs}] {{a}} | how much is [{names}] of {{a}}?")
       for n, names, said, verbs in (
-          ("2", "half/one half/the half/a half", "halved/divided by two/cut in half/split in two", "halve/cut in half/split in half"),
-          ("3", "a third/one third/one-third/the third part", "divided by three/split in three", "take the third part of"),
-          ("4", "a quarter/one quarter/a fourth/one fourth/one-fourth", "divided by four/split in four", "quarter"),
-          ("5", "a fifth/one fifth/one-fifth", "divided by five/split in five", "take the fifth part of"),
+          ("2", "half/one half/the half/a half",
+           "halved/divided by two/cut in half/split in two", "halve/cut in half/split in half"),
+          ("3", "a third/one third/one-third/the third part",
+           "divided by three/split in three", "take the third part of"),
+          ("4", "a quarter/one quarter/a fourth/one fourth/one-fourth",
+           "divided by four/split in four", "quarter"),
+          ("5", "a fifth/one fifth/one-fifth",
+           "divided by five/split in five", "take the fifth part of"),
           ("8", "an eighth/one eighth", "divided by eight", "take an eighth of"),
           ("10", "a tenth/one tenth/one-tenth", "divided by ten", "take the tenth part of"))],
-    *[Kind("{a}*" + top + "/" + n, 0.9, "by" + n, f"[{names}] of [/the number] {{a}}",
-           f"{{a}}: [{names}]? | [take/find/get/work out/I need/give me] [{names}] of {{a}} | how much is [{names}] of {{a}}?")
+    *[Kind("{a}*" + top + "/" + n, 0.9, "by" + n,
+           phrases=f"[{names}] of [/the number] {{a}}",
+           commands=f"{{a}}: [{names}]? | "
+                    f"[take/find/get/work out/I need/give me] [{names}] of {{a}} | "
+                    f"how much is [{names}] of {{a}}?")
       for top, n, names in (
-          ("2", "3", "two thirds/two-thirds/2 thirds"), ("3", "4", "three quarters/three-quarters/three fourths/3 quarters"),
-          ("2", "5", "two fifths/two-fifths"), ("3", "5", "three fifths"), ("4", "5", "four fifths"),
-          ("3", "8", "three eighths"), ("5", "8", "five eighths"), ("3", "10", "three tenths"))],
-    Kind("({a}+{b})/2", 1.5, "mean", "half the sum of {a} and {b} | half of the sum of {a} and {b} | half of {a} plus {b}", "halve the sum of {a} and {b} | add {a} and {b}, then halve [/it/the result]"),
-    Kind("({a}+{b})*2", 1.5, "medium", "twice the sum of {a} and {b} | double the sum of {a} and {b} | two times the sum of {a} and {b}", "double the sum of {a} and {b} | add {a} and {b}, then double [/it/the result]"),
-    Kind("({a}-{b})*2", 0.8, "medium", "twice the difference of {a} and {b} | double the difference between {a} and {b}", "double the difference of {a} and {b}"),
-    Kind("({a}+{b})*3", 0.7, "medium", "three times the sum of {a} and {b} | triple the sum of {a} and {b}", "triple the sum of {a} and {b}"),
-    Kind("{a}*2+{b}", 1, "medium", "twice {a} plus {b} | double {a} plus {b} | {b} more than twice {a} | {b} more than double {a}", "double {a}[, then/ and/. then/. now] add {b}"),
-    Kind("{a}*2-{b}", 1, "medium", "twice {a} minus {b} | double {a} minus {b} | {b} less than twice {a}", "double {a}[, then/ and/. then/. now] [subtract/take away] {b}"),
-    Kind("{a}/2+{b}", 1, "by2", "half of {a} plus {b} | {b} more than half of {a}", "halve {a}[, then/ and/. then/. now] add {b}"),
-    Kind("{a}/2-{b}", 0.7, "by2", "half of {a} minus {b} | {b} less than half of {a}", "halve {a}[, then/ and/. then/. now] [subtract/take away] {b}"),
+          ("2", "3", "two thirds/two-thirds/2 thirds"),
+          ("3", "4", "three quarters/three-quarters/three fourths/3 quarters"),
+          ("2", "5", "two fifths/two-fifths"), ("3", "5", "three fifths"),
+          ("4", "5", "four fifths"), ("3", "8", "three eighths"), ("5", "8", "five eighths"),
+          ("3", "10", "three tenths"))],
+    Kind("({a}+{b})/2", 1.5, "mean",
+         phrases="half the sum of {a} and {b} | half of the sum of {a} and {b} | "
+                 "half of {a} plus {b}",
+         commands="halve the sum of {a} and {b} | add {a} and {b}, then halve [/it/the result]"),
+    Kind("({a}+{b})*2", 1.5, "medium",
+         phrases="twice the sum of {a} and {b} | double the sum of {a} and {b} | "
+                 "two times the sum of {a} and {b}",
+         commands="double the sum of {a} and {b} | add {a} and {b}, then double [/it/the result]"),
+    Kind("({a}-{b})*2", 0.8, "medium",
+         phrases="twice the difference of {a} and {b} | double the difference between {a} and {b}",
+         commands="double the difference of {a} and {b}"),
+    Kind("({a}+{b})*3", 0.7, "medium",
+         phrases="three times the sum of {a} and {b} | triple the sum of {a} and {b}",
+         commands="triple the sum of {a} and {b}"),
+    Kind("{a}*2+{b}", 1, "medium",
+         phrases="twice {a} plus {b} | double {a} plus {b} | {b} more than twice {a} | "
+                 "{b} more than double {a}",
+         commands="double {a}[, then/ and/. then/. now] add {b}"),
+    Kind("{a}*2-{b}", 1, "medium",
+         phrases="twice {a} minus {b} | double {a} minus {b} | {b} less than twice {a}",
+         commands="double {a}[, then/ and/. then/. now] [subtract/take away] {b}"),
+    Kind("{a}/2+{b}", 1, "by2",
+         phrases="half of {a} plus {b} | {b} more than half of {a}",
+         commands="halve {a}[, then/ and/. then/. now] add {b}"),
+    Kind("{a}/2-{b}", 0.7, "by2",
+         phrases="half of {a} minus {b} | {b} less than half of {a}",
+         commands="halve {a}[, then/ and/. then/. now] [subtract/take away] {b}"),
     # Powers.
-    Kind("{a}**2", 4, "square", "{a} squared | the square of {a} | {a} to the power of 2 | {a} to the second power | {a} to the power of two | {a} times itself | {a}² | {a} ^ 2", "[square/please square/can you square] {a}[/ for me/ please] | {a}: square? | multiply {a} by itself | [what do I get/what do you get/what happens] if I square {a}?"),
-    Kind("{a}**3", 2, "cube", "{a} cubed | the cube of {a} | {a} to the power of 3 | {a} to the third power | {a} to the power of three | {a}³ | {a} to the third", "cube {a}[/ for me/ please] | {a}: cube? | what do I get if I cube {a}?"),
-    Kind("{a}**{b}", 3, "power", "{a} to the power of {b} | {a} to the power {b} | {a} raised to {b} | {a} raised to the power of {b} | {a} to the {b}th power | {a} to the {b}th | the {b}th power of {a}", "raise {a} to the power of {b} | [take/compute] the {b}th power of {a} | {a}, {b}th power?"),
-    Kind("{a}**2+{b}", 1, "square", "{a} squared plus {b} | the square of {a} plus {b} | {b} more than {a} squared", "square {a}[, then/ and/. then] add {b}"),
-    Kind("{a}**2-{b}", 0.7, "square", "{a} squared minus {b} | the square of {a} minus {b} | {b} less than the square of {a}", "square {a}[, then/ and/. then] subtract {b}"),
-    Kind("{a}**2+{b}**2", 1, "square", "{a} squared plus {b} squared | the sum of the squares of {a} and {b}", "add the squares of {a} and {b}"),
-    Kind("({a}+{b})**2", 1, "tiny", "the square of the sum of {a} and {b} | the sum of {a} and {b}, squared | {a} plus {b} squared in parentheses", "add {a} and {b}, then square [/it/the result] | square the sum of {a} and {b}"),
+    Kind("{a}**2", 4, "square",
+         phrases="{a} squared | the square of {a} | {a} to the power of 2 | "
+                 "{a} to the second power | {a} to the power of two | {a} times itself | {a}² | "
+                 "{a} ^ 2",
+         commands="[square/please square/can you square] {a}[/ for me/ please] | {a}: square? | "
+                  "multiply {a} by itself | "
+                  "[what do I get/what do you get/what happens] if I square {a}?"),
+    Kind("{a}**3", 2, "cube",
+         phrases="{a} cubed | the cube of {a} | {a} to the power of 3 | {a} to the third power | "
+                 "{a} to the power of three | {a}³ | {a} to the third",
+         commands="cube {a}[/ for me/ please] | {a}: cube? | what do I get if I cube {a}?"),
+    Kind("{a}**{b}", 3, "power",
+         phrases="{a} to the power of {b} | {a} to the power {b} | {a} raised to {b} | "
+                 "{a} raised to the power of {b} | {a} to the {b}th power | {a} to the {b}th | "
+                 "the {b}th power of {a}",
+         commands="raise {a} to the power of {b} | [take/compute] the {b}th power of {a} | "
+                  "{a}, {b}th power?"),
+    Kind("{a}**2+{b}", 1, "square",
+         phrases="{a} squared plus {b} | the square of {a} plus {b} | {b} more than {a} squared",
+         commands="square {a}[, then/ and/. then] add {b}"),
+    Kind("{a}**2-{b}", 0.7, "square",
+         phrases="{a} squared minus {b} | the square of {a} minus {b} | "
+                 "{b} less than the square of {a}",
+         commands="square {a}[, then/ and/. then] subtract {b}"),
+    Kind("{a}**2+{b}**2", 1, "square",
+         phrases="{a} squared plus {b} squared | the sum of the squares of {a} and {b}",
+         commands="add the squares of {a} and {b}"),
+    Kind("({a}+{b})**2", 1, "tiny",
+         phrases="the square of the sum of {a} and {b} | the sum of {a} and {b}, squared | "
+                 "{a} plus {b} squared in parentheses",
+         commands="add {a} and {b}, then square [/it/the result] | square the sum of {a} and {b}"),
     # Per cent: {p} is a number of per cent.
-    Kind("{a}*{p}/100", 6, "percent", "{p}% of {a} | {p} % of {a} | {p} percent of {a} | {p} per cent of {a} | {p} pct of {a}", "[take/find/get/work out/give me/I need] {p}[%/ percent/ per cent] of {a} | {a}[: {p}%?/, {p} percent of it/, take {p}%/. what is {p}% of that?/. how much is {p} percent?] | of {a}, {p}[%/ percent] is how much? | how much are {p} percent of {a}?"),
-    Kind("{a}-{a}*{p}/100", 2.5, "percent", "{a} minus {p}% | {a} minus {p} percent | {a} less {p}% | {p}% off {a} | {p} percent off {a} | {a} reduced by {p}% | {a} decreased by {p} percent | {p}% less than {a} | {a} with a {p}% discount", "[reduce/decrease/lower/cut] {a} by {p}[%/ percent] | take {p}[%/ percent] off {a} | {a} drops by {p}[%/ percent]. what is left?"),
-    Kind("{a}+{a}*{p}/100", 2.5, "percent", "{a} plus {p}% | {a} plus {p} percent | {a} increased by {p}% | {a} increased by {p} percent | {p}% more than {a} | {a} raised by {p} percent | {a} with {p}% added | {a} and {p}% on top", "[increase/raise] {a} by {p}[%/ percent] | add {p}[%/ percent] to {a} | {a} grows by {p}[%/ percent]. what is it then?"),
+    Kind("{a}*{p}/100", 6, "percent",
+         phrases="{p}% of {a} | {p} % of {a} | {p} percent of {a} | {p} per cent of {a} | "
+                 "{p} pct of {a}",
+         commands="[take/find/get/work out/give me/I need] {p}[%/ percent/ per cent] of {a} | "
+                  "{a}[: {p}%?/, {p} percent of it/, take {p}%/. what is {p}% of that?/"
+                  ". how much is {p} percent?] | of {a}, {p}[%/ percent] is how much? | "
+                  "how much are {p} percent of {a}?"),
+    Kind("{a}-{a}*{p}/100", 2.5, "percent",
+         phrases="{a} minus {p}% | {a} minus {p} percent | {a} less {p}% | {p}% off {a} | "
+                 "{p} percent off {a} | {a} reduced by {p}% | {a} decreased by {p} percent | "
+                 "{p}% less than {a} | {a} with a {p}% discount",
+         commands="[reduce/decrease/lower/cut] {a} by {p}[%/ percent] | "
+                  "take {p}[%/ percent] off {a} | {a} drops by {p}[%/ percent]. what is left?"),
+    Kind("{a}+{a}*{p}/100", 2.5, "percent",
+         phrases="{a} plus {p}% | {a} plus {p} percent | {a} increased by {p}% | "
+                 "{a} increased by {p} percent | {p}% more than {a} | {a} raised by {p} percent | "
+                 "{a} with {p}% added | {a} and {p}% on top",
+         commands="[increase/raise] {a} by {p}[%/ percent] | add {p}[%/ percent] to {a} | "
+                  "{a} grows by {p}[%/ percent]. what is it then?"),
     # Remainders and whole parts.
-    Kind("{a}%{b}", 3, "rest", "{a} mod {b} | {a} modulo {b} | the remainder of {a} divided by {b} | the remainder of {a} and {b} | the rest of {a} divided by {b} | the remainder when {a} is divided by {b}", "what remains when [you/I/we] divide {a} by {b}? | what is left over [when/if/after] [you/I/we] [divide/dividing/split] {a} by {b}? | {a} divided by {b}[: remainder?/, what remains?/. what is the rest?/ leaves what remainder?] | divide {a} by {b} and [give/tell/say] the [remainder/rest] | find the remainder of {a}/{b}"),
-    Kind("{a}//{b}", 2, "rest", "{a} divided by {b} without the remainder | {a} divided by {b} rounded down | the whole part of {a} divided by {b} | the integer part of {a} divided by {b} | {a} divided by {b}, whole number only", "how many [whole/full/complete] times does {b} [go/fit] into {a}? | how many [whole/full/complete] {b}s [fit into/are in] {a}? | divide {a} by {b}, [rounded down/ignore the remainder/drop the rest/whole part only]"),
+    Kind("{a}%{b}", 3, "rest",
+         phrases="{a} mod {b} | {a} modulo {b} | the remainder of {a} divided by {b} | "
+                 "the remainder of {a} and {b} | the rest of {a} divided by {b} | "
+                 "the remainder when {a} is divided by {b}",
+         commands="what remains when [you/I/we] divide {a} by {b}? | "
+                  "what is left over [when/if/after] [you/I/we] [divide/dividing/split] {a} by "
+                  "{b}? | "
+                  "{a} divided by {b}[: remainder?/, what remains?/"
+                  ". what is the rest?/ leaves what remainder?] | "
+                  "divide {a} by {b} and [give/tell/say] the [remainder/rest] | "
+                  "find the remainder of {a}/{b}"),
+    Kind("{a}//{b}", 2, "rest",
+         phrases="{a} divided by {b} without the remainder | {a} divided by {b} rounded down | "
+                 "the whole part of {a} divided by {b} | the integer part of {a} divided by {b} | "
+                 "{a} divided by {b}, whole number only",
+         commands="how many [whole/full/complete] times does {b} [go/fit] into {a}? | "
+                  "how many [whole/full/complete] {b}s [fit into/are in] {a}? | "
+                  "divide {a} by {b}, [rounded down/ignore the remainder/drop the rest/"
+                  "whole part only]"),
     # Decimals.
     Kind("{a}+{b}", 4, "decimal", ADD, ADD_C), Kind("{a}-{b}", 3, "decimal", SUB, SUB_C),
     Kind("{a}*{b}", 3, "decimal", MUL, MUL_C), Kind("{a}/{b}", 2, "decimal quotient", DIV, DIV_C),
-    Kind("{a}*{b}", 1, "money", MUL, MUL_C), Kind("{a}+{b}+{c}", 1, "decimal", "the [sum/total] of {list}", "add {list} | {list}: total?"),
+    Kind("{a}*{b}", 1, "money", MUL, MUL_C),
+    Kind("{a}+{b}+{c}", 1, "decimal", "the [sum/total] of {list}", "add {list} | {list}: total?"),
     # Larger numbers.
     Kind("{a}+{b}", 2, "large", ADD, ADD_C), Kind("{a}-{b}", 2, "large", SUB, SUB_C),
 ]
@@ -267,9 +501,10 @@ KINDS = [
 CLAIMED = 0.1
 # Of the questions with a phrase or in symbols, and of the commands.
 COMMANDED = 0.22
-SMALL_WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten",
-               "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen",
-               "eighteen", "nineteen"]
+SMALL_WORDS = [
+    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten",
+    "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen",
+    "nineteen"]
 TENS = ["", "", "twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
 # Answers without a number, to be rejected.
 EVASIVE = [
@@ -306,8 +541,9 @@ def draw_numbers(kind, rng):
     """Numbers for a kind of expressions, as texts: {"a": "37", "b": "48"}."""
     names = sorted(set(re.findall(r"\{(\w)\}", kind.code)))
     digits = {"tiny": (75, 25), "small": (40, 60), "medium": (20, 45, 35), "square": (35, 60, 5),
-              "mean": (30, 55, 15), "mean2": (30, 55, 15), "cube": (70, 30), "rest": (0, 40, 40, 20),
-              "percent": (5, 40, 40, 15), "large": (0, 0, 0, 30, 40, 30)}
+              "mean": (30, 55, 15), "mean2": (30, 55, 15), "cube": (70, 30),
+              "rest": (0, 40, 40, 20), "percent": (5, 40, 40, 15),
+              "large": (0, 0, 0, 30, 40, 30)}
     drawn = {name: number(rng, digits.get(kind.draw, (15, 35, 30, 20))) for name in names}
     if kind.draw in ("quotient", "decimal quotient"):
         a, b = quotient(rng)
@@ -319,7 +555,8 @@ def draw_numbers(kind, rng):
         if rng.random() < 0.3 or kind.draw == "money":
             drawn["b"] = number(rng, (60, 40))
         if kind.draw == "money":
-            drawn["a"] = f"{number(rng, (50, 50))}.{rng.choice(['50', '25', '99', '75', '20', '95'])}"
+            whole = number(rng, (50, 50))
+            drawn["a"] = f"{whole}.{rng.choice(['50', '25', '99', '75', '20', '95'])}"
     elif kind.draw == "product":
         drawn["c"] = rng.randrange(2, 13)
         drawn["a"] = drawn["c"] * number(rng, (60, 40))
@@ -527,7 +764,7 @@ class Arithmetic(Lazy):
                       expression=code, answer=output, claim=claimed == output)
 
     def grade(self, conversation, answer):
-        """Whether the number after the last #### is the result, or Yes or No is right of a claim."""
+        """Whether the number after the last #### is the result, or the Yes or No about a claim."""
         if "claim" not in conversation:
             return same_final_number(answer, conversation["answer"])
         said = re.findall(r"\b(yes|no)\b", spoken_text(answer).lower())

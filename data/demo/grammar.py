@@ -2,7 +2,8 @@
 Small grammars: many sentences written as few lines.
 
 A bracket is a choice: "[a/b] c" is "a c" or "b c", and "x[/ y]" is "x" or "x y". Alternatives that
-differ in more than a word stand beside each other with a | between them.
+differ in more than a word stand beside each other with a | between them. A line that ends with /
+inside a bracket goes on in the next one, which is indented.
 """
 import functools
 import itertools
@@ -14,12 +15,13 @@ from data.demo.splits import split_of
 
 # What people say before a question and behind it.
 OPENERS = """
-hi, | hello, | hey, | hi! | hello! | hey there, | ok, | okay so | so, | well, | now | next: | please:
-quick question: | a question: | one more question: | question: | another one: | I have a question.
-excuse me, | sorry to bother you. | can you help me? | help me please: | I need your help. | um,
-my friend asks: | homework: | next question: | ok next. | listen, | good morning! | good evening,
-my teacher asks: | for my homework: | just checking: | tell me: | dear bot, | let's see:
-I was wondering: | maybe you know this: | here's one for you: | try this: | yo,
+hi, | hello, | hey, | hi! | hello! | hey there, | ok, | okay so | so, | well, | now | next:
+please: | quick question: | a question: | one more question: | question: | another one:
+I have a question. | excuse me, | sorry to bother you. | can you help me? | help me please:
+I need your help. | um, | my friend asks: | homework: | next question: | ok next. | listen,
+good morning! | good evening, | my teacher asks: | for my homework: | just checking: | tell me:
+dear bot, | let's see: | I was wondering: | maybe you know this: | here's one for you: | try this:
+yo,
 """.strip()
 CLOSERS = """
 thanks! | thank you. | thx | please | please! | pls | plz | thanks in advance | I'm curious.
@@ -30,6 +32,7 @@ help me please. | just the answer. | I always forget. | thank you so much! | go!
 
 def alternatives(text):
     """The lines of a grammar, split at | and at line ends: "a | b" -> ["a", "b"]."""
+    text = re.sub(r"/\n +", "/", text)
     return [line.strip() for line in re.split(r"[|\n]", text) if line.strip()]
 
 
