@@ -104,7 +104,8 @@ def asked(conversation):
     question = conversation["messages"][-2]["content"]
     for name in "word", "letter":
         if name in conversation:
-            question = re.sub(rf"(?i)(?<![a-z]){conversation[name]}(?='?s?(?![a-z]))", "{}", question)
+            pattern = rf"(?i)(?<![a-z]){conversation[name]}(?='?s?(?![a-z]))"
+            question = re.sub(pattern, "{}", question)
     return question
 
 

@@ -114,7 +114,8 @@ def test_python_outputs_are_what_python_computes(task):
                 continue
             value = evaluate(code["text"])
             exact = float(Decimal(output["text"]))
-            assert output["type"] == "python_output" and abs(exact - value) <= 1e-9 * abs(value) + 1e-12
+            assert output["type"] == "python_output"
+            assert abs(exact - value) <= 1e-9 * abs(value) + 1e-12
             assert output["text"] == run_python(code["text"])
             assert not output["text"].endswith(".0")
             checked += 1

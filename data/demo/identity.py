@@ -189,7 +189,8 @@ def dress(wording, rng):
     if rng.random() < 0.35:
         wording = wording.lower()
     if rng.random() < 0.35:
-        wording = (wording.rstrip(".?! ") or wording) + rng.choice(["", "", "!", "??" if asks else ".", "..."])
+        ending = rng.choice(["", "", "!", "??" if asks else ".", "..."])
+        wording = (wording.rstrip(".?! ") or wording) + ending
     return wording
 
 
