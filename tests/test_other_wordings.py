@@ -104,7 +104,7 @@ def asked(conversation):
     question = conversation["messages"][-2]["content"]
     for name in "word", "letter":
         if name in conversation:
-            pattern = rf"(?i)(?<![a-z]){conversation[name]}(?='?s?(?![a-z]))"
+            pattern = rf"(?i)(?<![a-z])(?<![a-z]'){conversation[name]}(?='?s?(?![a-z]))"
             question = re.sub(pattern, "{}", question)
     return question
 
