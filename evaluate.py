@@ -41,9 +41,10 @@ from train.rows import Rows, describe_sources, pack_documents
 from train.run import evaluate_loss
 
 # Task -> the group of wordings that it asks.
-IDENTITY = {"identity": "identity", "small_talk": "small talk", "unknown": "unknown"}
-ANSWERED = ["spelling_bee", "simple_spelling", "arithmetic", *IDENTITY, "gsm8k", "humaneval",
-            *OTHER_TASKS]
+IDENTITY = {"identity": "identity", "small_talk": "small talk", "unknown": "unknown",
+            "refuse": "refuse"}
+ANSWERED = ["spelling_bee", "simple_spelling", "arithmetic", "word_problems", "choices", *IDENTITY,
+            "gsm8k", "humaneval", *OTHER_TASKS]
 MULTIPLE_CHOICE = ["mmlu", "arc_easy", "arc_challenge"]
 CORE = [f"core:{name}" for name in CORE_TASKS]
 REPORTED = ["sft", "dpo", "distill"]
@@ -57,14 +58,14 @@ SKILLS = {
     "word problems, 1 step": (None, "other_word_problems_1"),
     "word problems, 2 steps": (None, "other_word_problems_2"),
     "word problems, 3 steps": (None, "other_word_problems_3"),
-    "multiple choice": (None, "other_choices"),
+    "multiple choice": ("choices", "other_choices"),
 }
 # Here "I don't know" may be the right answer.
 TALK = {
     "identity": ("identity", "other_identity"),
     "small talk": ("small_talk", "other_small_talk"),
     "unknown": ("unknown", "other_unknown"),
-    "other requests": (None, "other_refuse"),
+    "other requests": ("refuse", "other_refuse"),
 }
 
 

@@ -35,8 +35,8 @@ from train.run import (
 )
 
 STAGE, BASE, NEXT = "sft", "midtrain", "dpo"
-DEMO_MIXTURE = ("spelling_bee:3000,simple_spelling:12000,arithmetic:4000,python_questions:1500,"
-                "identity:30000")
+DEMO_MIXTURE = ("spelling_bee:4000,simple_spelling:8000,arithmetic:7000,word_problems:4500,"
+                "choices:3500,python_questions:1500,identity:18000")
 
 
 @dataclass

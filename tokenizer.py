@@ -171,7 +171,8 @@ def save_tokenizer(path, merges, tok, trained_on):
 # Main: train, save, report
 
 # The conversations that the later stages learn from have to be cheap in tokens, too.
-DEMO_MIXTURE = "spelling_bee:3000,arithmetic:3000,python_questions,identity"
+DEMO_MIXTURE = ("spelling_bee:3000,arithmetic:3000,word_problems:2000,choices:1000,"
+                "python_questions,identity")
 
 
 @dataclass

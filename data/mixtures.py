@@ -22,9 +22,11 @@ import numpy as np
 
 from data.conversations import FileRows, read_conversations, read_preferences
 from data.demo.arithmetic import Arithmetic
+from data.demo.choices import Choices
 from data.demo.identity import Identity
 from data.demo.python_questions import PythonQuestions
 from data.demo.spelling import SimpleSpelling, SpellingBee
+from data.demo.word_problems import WordProblems
 from data.documents import DOWNLOADS
 from data.files import ROW_SUFFIXES as OWN
 from data.files import list_files
@@ -44,6 +46,8 @@ MADE_HERE = {
     "spelling_bee": SpellingBee,
     "simple_spelling": SimpleSpelling,
     "arithmetic": Arithmetic,
+    "word_problems": WordProblems,
+    "choices": Choices,
     "python_questions": PythonQuestions,
     "identity": Identity,
 }
@@ -303,8 +307,6 @@ def mix(spec, own, named):
 def open_source(name, split, size=None, dest=DOWNLOADS):
     """One source by name: all its items of a split, or `size` of them."""
     if name in MADE_HERE:
-        # Until data/demo/splits.py gives reinforcement learning a share of its own (then remove).
-        split = "prompts" if split == "rl" else split
         return MADE_HERE[name](split, size)
     source = DOWNLOADED[name]
     published = published_split(name, split)

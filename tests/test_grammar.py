@@ -18,6 +18,8 @@ def test_spell_one_gives_all_sentences_of_the_line_and_no_other():
 
 def test_alternatives():
     assert alternatives("a b | c\n\n d |\n e\n") == ["a b", "c", "d", "e"]
+    # A choice that is too long for a line goes on in the next one, which is indented.
+    assert alternatives("a [b/\n    c]\nd/\ne") == ["a [b/c]", "d/", "e"]
     assert capital("it is") == "It is" and capital("") == ""
 
 

@@ -117,8 +117,9 @@ def test_a_mixture_reads_names_sizes_epochs_and_own_files(disk, tmp_path):
     assert sum("own" in text for text in questions(rows)) == 21
     array = tmp_path / "me.json"
     array.write_text(json.dumps([json.loads(line) for line in own.read_text().splitlines()]))
-    from_array = questions(conversations(f"{array}:3,arithmetic:1", "train"))
-    assert from_array[-3:] == questions(conversations(f"{own}:3", "train"))
+    from_array = [text for text in questions(conversations(f"{array}:3,arithmetic:1", "train"))
+                  if "own" in text]
+    assert sorted(from_array) == sorted(questions(conversations(f"{own}:3", "train")))
     assert describe_files(str(array)) not in ("", describe_files(str(own)))
     assert questions(conversations(str(own), "test")) == ["own 9"]
     assert len(conversations(str(own), "prompts")) == 10

@@ -36,7 +36,7 @@ def test_spelling_bee_by_hand():
     absent = 0
     for conversation in SpellingBee("train", 3000):
         word, letter = conversation["word"], conversation["letter"]
-        assert word in conversation["messages"][0]["content"] and len(letter) == 1
+        assert word in conversation["messages"][0]["content"].lower() and len(letter) == 1
         assert conversation["answer"] == str(word.count(letter))
         absent += letter not in word
     assert 0.10 < absent / 3000 < 0.16

@@ -3,14 +3,16 @@ import itertools
 
 import pytest
 
-from data.demo import identity, splits
+from data.demo import choices, identity, splits, word_problems
 from data.demo.arithmetic import Arithmetic, item_of
+from data.demo.choices import Choices
 from data.demo.identity import Identity
 from data.demo.python_questions import PythonQuestions
 from data.demo.spelling import SimpleSpelling, SpellingBee
+from data.demo.word_problems import WordProblems
 
-TASKS = [PythonQuestions, SimpleSpelling, SpellingBee, Arithmetic, Identity]
-SPLITS = ["train", "pairs", "prompts", "test"]
+TASKS = [PythonQuestions, SimpleSpelling, SpellingBee, Arithmetic, WordProblems, Choices, Identity]
+SPLITS = ["train", "pairs", "prompts", "rl", "test"]
 
 
 def items(task, n=3000):
@@ -19,6 +21,11 @@ def items(task, n=3000):
         return {item_of(*task.draw(i)[:2]) for i in range(n)}
     if isinstance(task, Identity):
         return {identity.plain(wording) for wording, _ in task.wordings}
+    if isinstance(task, WordProblems):
+        return {word_problems.item_of(*task.draw(i)[:3]) for i in range(n)}
+    if isinstance(task, Choices):
+        return {(kind, wording) for kind in task.kinds
+                for wording in choices.wordings(kind, task.split)}
     if isinstance(task, PythonQuestions):
         return {answer for answer, _ in task.items}
     return set(task.words)
@@ -45,4 +52,4 @@ def test_splits_share_no_item(task):
 def test_split_seeds_do_not_collide():
     """random.seed(1) and random.seed(-1) are the same; keys that are texts do not collide so."""
     draws = {splits.generator("task", split, i).random() for split in SPLITS for i in range(1000)}
-    assert len(draws) == 4000
+    assert len(draws) == 5000

@@ -16,6 +16,7 @@ import re
 
 from data.demo.arithmetic import number
 from data.demo.grammar import alternatives, capital, sloppy, spell_out
+from data.demo.other_wordings import may_train
 from data.demo.python_corpus import read_source, stdlib_folder
 from data.demo.records import preference, run_on
 from data.demo.spelling import words_of
@@ -536,7 +537,7 @@ def wordings(kind, split):
     grammar = re.sub("<([a-z]+)>", lambda match: SHARED[match[1]], ASK[kind])
     sentences = [sentence for line in alternatives(grammar) for sentence in spell_out(line)]
     return [sentence for sentence in dict.fromkeys(sentences)
-            if split_of(f"{kind}\n{sentence}") == split]
+            if split_of(f"{kind}\n{sentence}") == split and may_train("choices", sentence)]
 
 
 class Choices(Lazy):

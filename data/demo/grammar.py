@@ -2,20 +2,45 @@
 Small grammars: many sentences written as few lines.
 
 A bracket is a choice: "[a/b] c" is "a c" or "b c", and "x[/ y]" is "x" or "x y". Alternatives that
-differ in more than a word stand beside each other with a | between them.
+differ in more than a word stand beside each other with a | between them. A line that ends with /
+inside a bracket goes on in the next one, which is indented.
 """
+import functools
 import itertools
+import math
 import re
+
+from data.demo.other_wordings import may_train
+from data.demo.splits import split_of
+
+# What people say before a question and behind it.
+OPENERS = """
+hi, | hello, | hey, | hi! | hello! | hey there, | ok, | okay so | so, | well, | now | next:
+please: | quick question: | a question: | one more question: | question: | another one:
+I have a question. | excuse me, | sorry to bother you. | can you help me? | help me please:
+I need your help. | um, | my friend asks: | homework: | next question: | ok next. | listen,
+good morning! | good evening, | my teacher asks: | for my homework: | just checking: | tell me:
+dear bot, | let's see: | I was wondering: | maybe you know this: | here's one for you: | try this:
+yo,
+""".strip()
+CLOSERS = """
+thanks! | thank you. | thx | please | please! | pls | plz | thanks in advance | I'm curious.
+I need it for school. | it's for my homework. | be quick. | asap | can you help? | no idea myself.
+help me please. | just the answer. | I always forget. | thank you so much! | go! | :)
+""".strip()
 
 
 def alternatives(text):
     """The lines of a grammar, split at | and at line ends: "a | b" -> ["a", "b"]."""
+    text = re.sub(r"/\n +", "/", text)
     return [line.strip() for line in re.split(r"[|\n]", text) if line.strip()]
 
 
 def spell_out(line):
     """All sentences of a line: "[a/b] c" -> ["a c", "b c"]."""
-    choices = [piece.split("/") for piece in re.split(r"[\[\]]", line)]
+    # Every second piece stood inside a bracket; a / outside of one is a sign of division.
+    choices = [piece.split("/") if k % 2 else [piece]
+               for k, piece in enumerate(re.split(r"[\[\]]", line))]
     return [tidy("".join(pieces)) for pieces in itertools.product(*choices)]
 
 
@@ -47,3 +72,91 @@ def sloppy(text, rng):
     if rng.random() < 0.5:
         text = re.sub(r"[.,?!:;](?!\d)", "", text)
     return text
+
+
+def typo(text, rng):
+    """The text with one letter of a longer word dropped, doubled, or swapped with the next one.
+
+    What stands in braces stays.
+    """
+    places = [match for match in re.finditer(r"[a-z]{5,}(?![^{]*\})", text)]
+    if not places:
+        return text
+    match = rng.choice(places)
+    at = rng.randrange(match.start() + 1, match.end() - 1)
+    a, b = text[at], text[at + 1]
+    return text[:at] + rng.choice([b, a + a + b, b + a]) + text[at + 2:]
+
+
+def dress(wording, rng):
+    """A wording as one of many people would type it: with a greeting, thanks, slips, in a hurry."""
+    if rng.random() < 0.1:
+        opener = rng.choice(alternatives(OPENERS))
+        if opener[-1] in ".?!":
+            wording = capital(wording)
+        wording = f"{opener} {wording}"
+    if rng.random() < 0.07:
+        # A mark has to stand between the two, and a comma may.
+        closer = rng.choice(alternatives(CLOSERS))
+        if wording[-1] in ".?!:":
+            wording = f"{wording} {capital(closer)}"
+        else:
+            wording = f"{wording}{rng.choice([',', ''])} {closer}"
+    if rng.random() < 0.05:
+        wording = typo(wording, rng)
+    form = rng.random()
+    if form < 0.22:
+        return sloppy(wording, rng)
+    if form < 0.32:
+        return wording.rstrip(".?!")
+    if form < 0.36:
+        return capital(wording.rstrip(".?!")) + rng.choice(["??", "!", "...", " ?", ".", "?"])
+    return capital(wording)
+
+
+@functools.cache
+def sentences(grammar, section, split):
+    """All sentences of a small grammar that this split may use, which may be none."""
+    split = "train" if split == "test" else split
+    found = [sentence for line in alternatives(grammar) for sentence in spell_out(line)]
+    return [sentence for sentence in dict.fromkeys(found)
+            if split_of(sentence) == split and may_train(section, sentence)]
+
+
+@functools.cache
+def weighted_lines(grammar):
+    """The lines of a grammar, and how often each is to come up: by the root of its sentences."""
+    lines = alternatives(grammar)
+    weights = [math.prod(choice.count("/") + 1 for choice in re.findall(r"\[(.*?)\]", line)) ** 0.5
+               for line in lines]
+    return lines, weights
+
+
+def draw_sentence(grammar, split, rng):
+    """A sentence of a large grammar that the hash gives to this split.
+
+    The test asks the sentences of train: it measures what the model makes of known wordings, while
+    other_tasks.py asks in other ones.
+    """
+    split = "train" if split == "test" else split
+    lines, weights = weighted_lines(grammar)
+    while True:
+        sentence = spell_one(rng.choices(lines, weights)[0], rng)
+        if split_of(sentence) == split:
+            return sentence
+
+
+def draw(grammar, section, split, rng):
+    """A sentence for this split, as people would type it, that is not near a test wording."""
+    while True:
+        wording = dress(draw_sentence(grammar, split, rng), rng)
+        if may_train(section, wording):
+            return wording
+
+
+def dressed(section, sentence, rng):
+    """A sentence that is not near a test wording, as people would type it and no nearer."""
+    while True:
+        wording = dress(sentence, rng)
+        if may_train(section, wording):
+            return wording

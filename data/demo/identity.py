@@ -15,6 +15,8 @@ import tomllib
 from pathlib import Path
 
 from data.demo.arithmetic import Arithmetic
+from data.demo.grammar import spell_one
+from data.demo.other_wordings import may_train
 from data.demo.records import preference, record, run_on
 from data.demo.spelling import SimpleSpelling
 from data.demo.splits import check_split, generator, split_of, stable_hash
@@ -22,9 +24,16 @@ from data.lazy import Lazy
 
 WORDINGS = tomllib.loads(Path(__file__).with_name("wordings.toml").read_text("utf-8"))
 INTENTS = WORDINGS["intents"]
+REFUSE = tomllib.loads(Path(__file__).with_name("refuse.toml").read_text("utf-8"))
+for name, grammar in REFUSE["grammars"].items():
+    INTENTS["refuse " + name] = {"group": "refuse", "grammar": grammar, **REFUSE["about"]}
+# How often each group is asked in a paraphrase.
+GROUP_WEIGHTS = {"identity": 34, "small talk": 14, "unknown": 18, "refuse": 34}
+# The most base wordings of an intent that has a grammar for all of its wordings.
+MOST_BASE = 20
 FRAMES = WORDINGS["frames"]
 # Percent of the wordings in each split.
-SHARES = {"train": 66, "pairs": 7, "prompts": 7, "test": 20}
+SHARES = {"train": 60, "pairs": 7, "prompts": 7, "rl": 6, "test": 20}
 # The share of the conversations that ask in a paraphrase; the test has none.
 PARAPHRASED = 0.7
 
@@ -50,6 +59,10 @@ INVENTED = {
         "The capital of France is Paris.", "The module was not found.", "Yes, forty-two.",
         "Return the value.",
     ],
+    "refuse": [
+        "The capital is Paris.", "It was in 1912.", "Yes, of course. Here it is.", "#### 12",
+        "Once upon a time there was a king.", "You should buy the red one.", "about:a,b,o,u,t",
+    ],
     "unknown": [
         "It is sunny, 21 degrees.", "It is a quarter past nine.", "Your name is Peter.",
         "You are 35 years old.", "It will be a very good year.", "The red team won.",
@@ -70,12 +83,44 @@ def wordings(split, group=None):
     found = []
     for intent, about in INTENTS.items():
         if group in (None, about["group"]):
-            found += [(wording, intent) for wording in of_split(listed(about["wordings"]), split)]
+            found += [(wording, intent) for wording in of_split(base_wordings(intent), split)]
     if not found:
         groups = sorted({about["group"] for about in INTENTS.values()})
         raise ValueError(f"no wordings in group {group!r}: expected one of {', '.join(groups)}, "
                          f"or None for all")
     return sorted(found, key=lambda item: stable_hash(item[0]))
+
+
+@functools.cache
+def base_wordings(intent):
+    """The base wordings of an intent that are not near a test wording."""
+    about = INTENTS[intent]
+    if "grammar" in about:
+        found = sorted(set(refusals(about["grammar"])), key=stable_hash)
+    else:
+        found = listed(about["wordings"])
+    section = about["group"].replace(" ", "_")
+    found = [wording for wording in found if may_train(section, wording)]
+    return found[:MOST_BASE] if "grammar" in about else found
+
+
+@functools.cache
+def split_of_base():
+    """{base wording, plain: the split that it belongs to}."""
+    return {plain(wording): split for split in SHARES for wording, _ in wordings(split)}
+
+
+@functools.cache
+def refusals(grammar):
+    """Some sentences of a grammar with <name> for the words of REFUSE["fill"], at most 600."""
+    rng = generator("refusals", grammar)
+    fill = {name: words.split("/") for name, words in REFUSE["fill"].items()}
+    found = []
+    for _ in range(900):
+        sentence = spell_one(rng.choice(listed(grammar)), rng)
+        sentence = re.sub("<([a-z]+)>", lambda match: rng.choice(fill[match[1]]), sentence)
+        found.append(sentence[:1].upper() + sentence[1:])
+    return list(dict.fromkeys(found))[:600]
 
 
 @functools.cache
@@ -85,6 +130,11 @@ def paraphrases(intent, split):
     Returns a list of wordings for each source: the clauses, the nouns, and each of the grammars.
     """
     about = INTENTS[intent]
+    section = about["group"].replace(" ", "_")
+    if "grammar" in about:
+        found = of_split(refusals(about["grammar"]), split)
+        found = [wording for wording in found if may_train(section, wording)]
+        return [found] if found else []
     sources = []
     for kind in "clauses", "nouns":
         topics = listed(about.get(kind, ""))
@@ -95,7 +145,8 @@ def paraphrases(intent, split):
 
     found = []
     for sentences in sources:
-        sentences = of_split(sentences, split)
+        sentences = [sentence for sentence in of_split(sentences, split)
+                     if may_train(section, sentence)]
         if sentences:
             found.append([sentence[0].upper() + sentence[1:] for sentence in sentences])
     return found
@@ -119,12 +170,12 @@ def of_split(wordings, split):
 
 def plain(wording):
     """Lower case without punctuation: for the splits "Hello" and "Hello!" are one wording."""
-    return " ".join(re.sub(r"[^\w\s]", " ", wording.lower()).split())
+    return " ".join(re.sub(r"[^\w\s]", " ", wording.lower()).split()) or wording.strip()
 
 
 def dress(wording, rng):
     """Vary a wording by a prefix, a suffix, lower case or punctuation; half stay as they are."""
-    if rng.random() < 0.5:
+    if rng.random() < 0.5 or not re.search(r"\w", wording):
         return wording
     asks = wording.endswith("?")
     if (asks or len(wording.split()) > 4) and rng.random() < 0.4:
@@ -138,7 +189,8 @@ def dress(wording, rng):
     if rng.random() < 0.35:
         wording = wording.lower()
     if rng.random() < 0.35:
-        wording = wording.rstrip(".?! ") + rng.choice(["", "", "!", "??" if asks else ".", "..."])
+        ending = rng.choice(["", "", "!", "??" if asks else ".", "..."])
+        wording = (wording.rstrip(".?! ") or wording) + ending
     return wording
 
 
@@ -146,13 +198,17 @@ class Identity(Lazy):
     """Conversations whose last turn is graded; each record names the intent and group of that turn.
 
     size: any number of conversations; None stands for one per base wording.
-    group: "identity", "small talk" or "unknown"; None stands for all.
+    group: "identity", "small talk", "unknown" or "refuse"; None stands for all.
     """
 
     def __init__(self, split, size=None, group=None):
         self.split = split
         self.wordings = wordings(split, group)
-        self.intents = sorted({intent for _, intent in self.wordings})
+        self.intents = sorted({intent for _, intent in self.wordings
+                               if split == "test" or paraphrases(intent, split)})
+        # Each group by its weight, and within it each intent as often.
+        groups = [INTENTS[intent]["group"] for intent in self.intents]
+        self.weights = [GROUP_WEIGHTS[group] / groups.count(group) for group in groups]
         self.size = len(self.wordings) if size is None else size
 
     def __len__(self):
@@ -162,7 +218,7 @@ class Identity(Lazy):
         rng = generator("Identity", self.split, i)
         wording, intent = self.wordings[i % len(self.wordings)]
         if self.split != "test" and rng.random() < PARAPHRASED:
-            intent = rng.choice(self.intents)
+            intent = rng.choices(self.intents, self.weights)[0]
             sources = paraphrases(intent, self.split)
             # A large grammar comes up more often, but only by the root of its size.
             weights = [len(sentences) ** 0.5 for sentences in sources]
@@ -177,7 +233,13 @@ class Identity(Lazy):
 
     def turn(self, wording, intent, rng):
         """One question and its answer."""
-        return record(dress(wording, rng), rng.choice(INTENTS[intent]["answers"]))
+        section = INTENTS[intent]["group"].replace(" ", "_")
+        question = dress(wording, rng)
+        # What is put around a wording may turn it into one of another split, or of the other test.
+        while (not may_train(section, question)
+               or split_of_base().get(plain(question), self.split) != self.split):
+            question = dress(wording, rng)
+        return record(question, rng.choice(INTENTS[intent]["answers"]))
 
     def earlier_turns(self, intent, rng):
         """One or two turns of the same split that may come before a turn of this intent."""

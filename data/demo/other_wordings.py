@@ -5,7 +5,7 @@ A test whose sentences were also trained on measures whether a sentence is known
 skill is. other_wordings.toml holds sentences that were written apart from all training wordings. A
 source of training questions leaves out each wording that equals one of them or nearly does:
 
-    ASK = [ask for ask in ASK if not is_near_test_wording("spelling", ask)]
+    ASK = [ask for ask in ASK if may_train("spelling", ask)]
 """
 import functools
 import re
@@ -82,6 +82,19 @@ def is_near_test_wording(section, wording):
         if max(len(a), len(tests[k])) - n <= most and edits(a, tests[k]) <= most:
             return True
     return False
+
+
+@functools.cache
+def may_train(section, wording):
+    """Whether a training question may have this wording: it is not near a test wording.
+
+    Wordings of one or two words around what they ask about ("Spell {w}", "{l} in {w}?") and bare
+    expressions may always: everyone types them. So may three words about who the model is, like
+    "Who are you?", and other talk as short.
+    """
+    free = 3 if section in ("identity", "small_talk", "unknown", "refuse") else 2
+    n_words = sum(token != "_" for token in words_and_holes(wording))
+    return n_words <= free or not is_near_test_wording(section, wording)
 
 
 @functools.cache

@@ -12,6 +12,7 @@ import os
 import re
 from collections import Counter
 
+from data.demo.grammar import capital, draw
 from data.demo.python_corpus import source_files, stdlib_folder
 from data.demo.records import preference, record, run_on_parts
 from data.demo.splits import check_split, generator, split_of, stable_hash
@@ -42,49 +43,178 @@ banana committee accommodation bookkeeper onomatopoeia rhythm queue success addr
 occurrence millennium embarrass
 """
 
-# {w} stands for the word, bare or quoted.
-SPELL = [
-    "Spell the word: {w}", "Spell the word {w}", "Spell {w}", "Spell {w}.", "Spell: {w}",
-    "Please spell {w}.", "Please spell the word {w}.", "How do you spell {w}?",
-    "How is {w} spelled?", "How do I spell the word {w}?", "Can you spell {w}?",
-    "Can you spell the word {w} for me?", "Spell out {w}",
-    "Spell out the word {w}, letter by letter.", "Write {w} letter by letter.",
-    "What are the letters of {w}?", "Which letters make up the word {w}?",
-    "List the letters of {w} in order.", "Break {w} into letters.", "Give me the spelling of {w}.",
-    "I need the spelling of {w}", "Buchstabiere {w}", "Buchstabiere das Wort {w}.",
-    "Wie buchstabiert man {w}?", "Deletrea {w}", "Deletrea la palabra {w}.",
-    "Comment s'écrit {w} ?", "Come si scrive {w}?", "Hoe spel je {w}?", "Soletre {w}",
-]
-# {l} stands for the letter, bare or quoted. Three questions in four are English.
-COUNT = [
-    "How many {l} are in {w}?", "How many {l} are there in {w}?",
-    "How many {l} are in the word {w}?", "How many {l} are there in the word {w}?",
-    "How many times does {l} occur in {w}?", "How many times does {l} appear in {w}?",
-    "How many times does the letter {l} appear in the word {w}?",
-    "How often does {l} appear in {w}?", "How often is {l} used in {w}?",
-    "How many {l} does {w} have?", "How many letters {l} does {w} have?",
-    "How many {l} do you see in {w}?", "How many {l} can you find in {w}?",
-    "How many of the letter {l} are in {w}?", "Count the {l} in {w}",
-    "Count the letter {l} in {w}.", "Count how many {l} are in {w}.",
-    "Count the number of {l} in {w}", "Count all {l} in the word {w}.",
-    "What is the number of {l} in {w}?", "What's the count of {l} in {w}?", "Number of {l} in {w}",
-    "Number of {l} in the word {w}?", "Tell me how many {l} are in {w}.",
-    "Please count the {l} in {w}.", "Can you count the {l} in {w}?",
-    "Can you tell me how many {l} the word {w} has?", "Find the number of {l} in {w}.",
-    "I want to know how many {l} are in {w}.", "Do you know how many {l} are in {w}?",
-    "In {w}, how many {l} are there?", "In the word {w}, how many times is {l} used?",
-    "Look at the word {w}. How many {l} are in it?", "The word is {w}. How many {l} does it have?",
-    "{l} in {w}: how many?", "how many {l} in {w}", "Wie viele {l} hat {w}?",
-    "Wie viele {l} sind in {w}?", "Wie oft kommt {l} in {w} vor?", "Combien de {l} dans {w} ?",
-    "Combien de fois {l} dans le mot {w} ?", "¿Cuántas {l} hay en {w}?",
-    "¿Cuántas veces aparece {l} en {w}?", "Quante {l} ci sono in {w}?",
-    "Quantas letras {l} tem {w}?", "Hoeveel {l} zitten er in {w}?", "Hur många {l} finns i {w}?",
-    "Ile liter {l} ma {w}?",
-]
+# {w} stands for the word, bare or quoted. A line is a grammar: see data/demo/grammar.py.
+SPELL = """
+[/please/can you/could you/would you/will you] spell [/the word/this word:/the following word:] {w}
+[/please/can you/could you] spell out [/the word/the letters of] {w}[/ for me/, letter by letter]
+spell: {w} | spelling: {w} | {w}, spelling?
+spell {w}[/ please/ pls/ for me/ now/ correctly/ slowly]
+spelling [of/for] {w}[/ please/?/ pls] | {w} spelling[/ please/?]
+{w}: [spell it/spell this/letters?]
+{w}[. spell it./, spell that./, please spell it./, spell it out./
+    , how is it spelled?/ - spell please]
+how [do/would/should/can] [you/I/we/one/people] [spell/write/spell out] [/the word] {w}?
+how [is/do they spell/does one spell] {w} [/spelled/written/spelt] [/correctly/in English/exactly]?
+[what is/what's/tell me/give me/show me/I need/I'd like/find] the [right/correct/proper/
+    exact] spelling of [/the word] {w}[/./?]
+[what is/what's/tell me/give me/show me/I need/I'd like/I want] the spelling [of/
+    for] [/the word] {w}[/./?]
+[what are/which are/tell me/give me/show me/list/name/write down/type] [the/all the/
+    all] letters [of/in] [/the word] {w}
+[which/what] letters [make up/are in/form/does one need for/do I need for/spell] [/the word] {w}?
+[write/type/print/say/show/put] [/the word/me the word] {w} [letter by letter/one letter at a time/
+    with commas/split into letters/as single letters].
+[break/split/divide/cut/take/separate] [/the word] {w} [into letters/into its letters/
+    apart into letters/letter by letter/into single letters/up into letters].
+[go through/walk through/read out/dictate/recite] [the letters of/the spelling of/
+    all letters of] {w}[/ for me/ in order/ slowly].
+{w} [letter by letter/in letters/one letter at a time/as letters], please
+letters of {w}[/?/ please/ in order]
+[do you know/can you tell me/could you tell me/would you tell me/I wonder/I want to know/I forgot/
+    remind me/I'd like to know] how to [spell/write] [/the word] {w}
+[do you know/can you tell me/could you tell me/I wonder/I want to know/I never know/tell me/
+    explain] how [/the word] {w} is [spelled/written/spelt]
+[I have to/I must/I need to/I want to/I'd like to/I'm trying to/help me/let me] [write/spell/
+    type] [/the word] {w}. [how is it spelled?/how does it go?/what are the letters?/
+    spell it for me./which letters?/how?/please spell it.]
+[my son/my daughter/my friend/my mother/a kid/my little sister/a student/my boss/our teacher/
+    my grandpa] [asks how to spell/wants to know how to spell/can't spell/wants to write/
+    needs the spelling of/asked me to spell] {w}[. can you help?/. how is it spelled?/. help./
+    . what do I say?/.]
+[I'm writing/I am writing/we're writing] a [letter/note/card/mail/report/text/story] and [need/
+    don't know how to spell/forgot how to spell/am unsure about/want to spell] {w}[/. help me./
+    . how does it go?/. letters please.]
+[in the spelling test/at the spelling bee/in class/in the quiz/in our dictation] [we had/I got/
+    there was/they asked for/came] the word {w}. [how is it spelled?/spell it./what is right?/
+    give me the letters./spell it please.]
+[your word is/the word is/here is the word/next word:/the next word is/word:/here's a word:/
+    take the word/consider the word/look at the word/I give you the word] {w}[. spell it./
+    . please spell it./. give me its letters./. what are its letters?/. now spell it./
+    . letter by letter please.]
+[spelling bee/spelling test/spelling quiz/spelling game/dictation]: {w}
+[is there a trick to spell/I always misspell/I keep misspelling/I can never spell/
+    I'm never sure about/I struggle with] {w}[. how is it right?/. spell it please./. show me how./
+    . help./. what's the spelling?]
+[how/so how] does [/the word] {w} [go/look letter by letter/break into letters/
+    get spelled], letter by letter?
+[spell for me/spell me/please spell for me/spell out for me] [/the word] {w}
+s p e l l {w} | spell this for me -> {w} | spell it: {w} | to spell: {w} | spell "{w}"
+[if I write/when I type/suppose I write] {w}, [which letters do I type/what letters do I need/
+    which letters come in what order]?
+[in what order/in which order] [come the letters of/are the letters in/do the letters come in/
+    do I type the letters of] {w}?
+[turn/change/convert/transform] [/the word] {w} into [a list of letters/letters with commas/
+    its letters/separate letters].
+[separate/list/enumerate/show] [the letters/each letter/every letter/
+    all letters] of [/the word] {w} [with commas/by commas/one after the other/in order].
+what [is/comes] [each/every] letter of {w}[, in order]?
+one by one, [the/what are the/tell me the] letters of {w}
+Buchstabiere [/bitte/mir/mal] [/das Wort] {w}. | Wie [buchstabiert/schreibt] man [/das Wort] {w}?
+Deletrea [/la palabra] {w}. | ¿Cómo se [escribe/deletrea] [/la palabra] {w}?
+Soletre [/a palavra] {w}
+Comment [s'écrit/épelle-t-on/on écrit] [/le mot] {w} ? | Épelle [/le mot] {w}
+Come si scrive [/la parola] {w}?
+Hoe spel je [/het woord] {w}?
+""".strip()
+# {l} stands for the letter, bare or quoted, and {b} for the bare letter.
+COUNT = """
+how many [{l}/{b}s/{b}'s/letter {l}/letters {l}/of the letter {l}/times {l}/{l} letters] [are/
+    are there/do we have/exist/do you see/can you find/can I find/do you count] in [/the word/
+    this word:] {w}?
+how many [{l}/{b}s/{b}'s/letters {l}/times {l}] in [/the word] {w}[/?/ please/ pls/ total]
+how many [{l}/{b}s/{b}'s/letters {l}/times the letter {l}] [does/did/would/has/
+    could] [/the word] {w} [have/contain/has/got/include/hold]?
+how many times [does/is/do I see/do I write/will I type/do you find/can one see] [/the letter/a/
+    an] {l} [occur/appear/used/show up/come up/turn up/written/found] in [/the word] {w}?
+how often [does/is/do I see/do I write/do you find/can one find] [/the letter/a/an] {l} [occur/
+    appear/used/show up/come/turn up/written/repeated] in [/the word] {w}?
+[count/please count/can you count/could you count/now count/let's count/help me count/
+    I want to count/would you count] [the/all/all the/every] [{l}/{b}s/{b}'s/letter {l}/letters {l}/
+    {l} letters] in [/the word] {w}
+[count/please count/can you count/check/find out/see/tell me/work out/figure out/I want to know/
+    do you know/can you tell me/I wonder/could you say] how [many {l}/many {b}s/many {b}'s/
+    many times {l}/often {l}/often the letter {l}] [are/is/occurs/appears/there are/comes up/
+    is used] in [/the word] {w}
+[count/find/give me/tell me/what is/what's/calculate/get/I need/I'd like/determine] the [number/
+    count/amount/total/total number/quantity/frequency] of [{l}/{b}s/{b}'s/letter {l}/
+    the letter {l}/letters {l}] in [/the word] {w}
+[number/count/amount/total/how much/frequency/sum/tally] of [{l}/{b}s/{b}'s/letter {l}/letters {l}/
+    the letter {l}] in [/the word] {w}[/?]
+[{l}/{b}s/{b}'s/letter {l}/letters {l}/all {l}] in [/the word] {w}[/?/: how many?/, how many/
+    , count please/: count/ count/ - how many/: number?/ = ?]
+{w}[:/,/./ -/ ->] [how many {l}/how many {b}s/how many {b}'s/count {l}/count the {l}/count the {b}s/
+    number of {l}/letter {l}/{l}/how often {l}/how many times {l}/{b} count][/?/ please]
+[in/for/with/inside/within/take/regarding] [/the word/the name] {w}, [how many {l} are there/
+    how many {b}s are there/how many {b}'s do you see/how often does {l} occur/
+    how many times do I see {l}/count the {l}/count all {b}s/what is the count of {l}/
+    how many times is {l} used/how many letters are {l}]?
+[look at/take/consider/think of/here is/read/I wrote/I typed/I have/given/we have] [/the word/
+    this word:] {w}. [how many {l} are in it/how many {b}s does it have/how many {b}'s do you see/
+    how often does it use {l}/count the {l}/count the {b}s/how many times does {l} come up/
+    what's the number of {l}/tell me the number of {l}/how many letters are {l}]?
+[my word is/the word is/word:/next word:/the next word is/your word is/
+    here's a word:] {w}[. how many {l}/. how many {b}s does it have/. count the {l}/
+    , letter {l}, how many/. letter: {l}. how often/. number of {l}/. {l} occurs how often/
+    . and {l} how many times]?
+[{w} has how many {l}/{w} contains how many {b}s/{w} has how many times {l}/
+    {w} includes {l} how often/the word {w} has how many {b}'s/{w} uses {l} how many times]?
+[letter/the letter/count letter/find letter/letter:] {l}[, word {w}/ in {w}/ inside {w}/; word: {w}/
+    , {w}] [/- how many?/, how often?/: count./?/ - count them]
+[word:/word =/text:] {w}[, letter:/; letter:/, letter =/. letter:/ letter:] {l}[/. count?/
+    . how many?/, count]
+[is there/are there/do you see/can you find/does one find] [any/an/
+    a] {l} in [/the word] {w}[, and how many/? how many/? if so, how many/ - and how many times]?
+[does/has] {w} [have/got/contain] [/a/an/any/the letter] {l}[, and how many/? how many/? how often/
+    ? count them.]
+[my son/my daughter/my friend/my teacher/a kid/my sister/my boss/somebody/the quiz/
+    my homework] [asks/wants to know/asked me/wonders/says to find out] how [many {l}/many {b}s/
+    many {b}'s/often {l}/many times {l}] [are/is/we have/occur/
+    appear] in [/the word] {w}[/. what do I say/. help me]?
+[I'm doing/I am doing/this is/it's/we play] [a puzzle/a crossword/a quiz/a word game/scrabble/
+    homework] and [need/have to find/want/must know/am looking for] the [number/count] of [{l}/{b}s/
+    letters {l}] in {w}.
+[I bet/I think/I guess/someone says/they say/I believe] [/the word] {w} has [many/some/no/lots of/
+    a few/two] [{l}/{b}s/{b}'s]. [how many are there/count them/is it so? count/how many really/
+    please count/how many do you get]?
+[if I write/when I write/if I spell/when you type/if someone types] {w}, how [many {l} do I need/
+    many times do I write {l}/often do I hit {l}/many {b}s are typed/many {b}'s come up/
+    many times comes {l}]?
+[I painted/I need to paint/I'm making/we print/I carve] a sign [with/saying/
+    that says] {w}. how many [{l}/{b}s/letters {l}] [do I need/are on it/is that/are there]?
+[go through/walk through/read/spell/check/look through/scan] [/the word] {w} and [count the {l}/
+    count each {l}/tell me how many {l} there are/count every {b}/tell me the number of {b}s/
+    say how often {l} comes/count all the {b}'s].
+[how many of/which number of/how many among] the letters [in/of] [/the word] {w} [are/is/equal/
+    are the letter] {l}?
+what [is/'s] [/the] {b} count [of/in/for] [/the word] {w}? | {b} count: {w} | count {b} {w}
+{b} {w} how many
+how many {b} {w} | {w} {b} count | {w} how many {b}[/s/'s] | {b} in {w} | {b}'s {w} count
+[find/locate/spot/mark/pick out/collect] [every/each/all] {l} in [/the word] {w} and [count them/
+    tell me how many/give the number/say how many there are].
+[there are/there must be/there is/you can find/we find] how many [{l}/{b}s/
+    {b}'s] in [/the word] {w}?
+[one question/a small task/a task/small question/riddle]: [{l} in {w}/how many {l} has {w}/
+    the number of {b}s in {w}/how often is {l} in {w}/count {l} in {w}]
+[please look at/have a look at/
+    let's look at] [/the word] {w}[: how many {l}/ and count {l}/ and count the {b}s/
+    . number of {l}/. how often {l}]
+[compute/evaluate/run] the count of [/the letter] {l} in {w} | {w}.count({l}) | count({w}, {l})
+Wie [viele {l} hat/viele {l} sind in/oft kommt {l} vor in/oft steht {l} in/
+    viele {b}s sind in] [/dem Wort] {w}?
+Wie [viele {l}/oft {l}] in {w}? | Zähle [/die/alle] {l} in [/dem Wort] {w}
+Combien de [fois/lettres/] {l} [dans/y a-t-il dans/dans le mot] {w} ?
+¿Cuántas [{l} hay/veces aparece {l}/letras {l} hay/{l} tiene] en [/la palabra] {w}?
+Quante {l} [ci sono/vedi/hai] [in/nella parola] {w}?
+Quantas [letras {l} tem/vezes aparece {l} em] {w}?
+Hoeveel {l} zitten er in [/het woord] {w}? | Hur många {l} finns i [/ordet] {w}?
+Ile liter {l} ma {w}?
+""".strip()
 # Bare twice as often as in either kind of quotes.
-QUOTES = ["{}", "{}", "'{}'", '"{}"']
+QUOTES = ["{}"] * 8 + ["'{}'"] * 4 + ['"{}"'] * 4 + ["`{}`", "*{}*", "“{}”", "<{}>"]
 # Percent of the questions that are about a letter that the word does not have.
 ABSENT_PERCENT = 13
+# Percent of the items whose word is two words in one, of 15 to 20 letters.
+LONG_PERCENT = 10
 # Answers without a number, to be rejected.
 EVASIVE = [
     "I cannot count letters.", "That is hard to say.", "There are some.",
@@ -147,6 +277,34 @@ def words_of(split, path=None):
     return [word for word in words(path) if split_of(word) == split]
 
 
+def ask(grammar, section, split, word, letter, rng):
+    """A question for a word, and for a letter where the grammar has one."""
+    wording = draw(grammar, section, split, rng)
+    form = rng.random()
+    if form < 0.05:
+        word = word.upper()
+    elif form < 0.12:
+        word = capital(word)
+    if rng.random() < 0.2:
+        letter = letter.upper()
+    # In quotes both or neither, most of the time.
+    quote = rng.choice(QUOTES)
+    other = quote if rng.random() < 0.6 else rng.choice(QUOTES)
+    return wording.format(w=quote.format(word), l=other.format(letter), b=letter)
+
+
+def word_for(i, words, rng):
+    """The word of item i: each in turn, or now and then two that are written as one."""
+    word = words[i % len(words)]
+    if rng.randrange(100) >= LONG_PERCENT:
+        return word
+    # No word of the list is that long, so the two in one are in no other split.
+    other = rng.choice(words)
+    while not 15 <= len(word + other) <= 20:
+        word, other = rng.choice(words), rng.choice(words)
+    return word + other
+
+
 def spelled(word):
     """The spelling as the answers give it: apple -> apple:a,p,p,l,e."""
     return f"{word}:{','.join(word)}"
@@ -171,9 +329,9 @@ class SimpleSpelling(Lazy):
         return self.size
 
     def get(self, i):
-        word = self.words[i % len(self.words)]
         rng = generator("SimpleSpelling", self.split, i)
-        question = rng.choice(SPELL).format(w=rng.choice(QUOTES).format(word))
+        word = word_for(i, self.words, rng)
+        question = ask(SPELL, "spelling", self.split, word, "", rng)
         return record(question, spelled(word), word=word)
 
     def grade(self, conversation, answer):
@@ -231,14 +389,13 @@ class SpellingBee(Lazy):
         return self.size
 
     def get(self, i):
-        word = self.words[i % len(self.words)]
         rng = generator("SpellingBee", self.split, i)
+        word = word_for(i, self.words, rng)
         letters = word
         if rng.randrange(100) < ABSENT_PERCENT:
             letters = [c for c in "abcdefghijklmnopqrstuvwxyz" if c not in word]
         letter = rng.choice(letters)
-        question = rng.choice(COUNT).format(w=rng.choice(QUOTES).format(word),
-                                            l=rng.choice(QUOTES).format(letter))
+        question = ask(COUNT, "counting", self.split, word, letter, rng)
         return record(question, solution(word, letter), word=word, letter=letter,
                       answer=str(word.count(letter)))
 

@@ -9,8 +9,8 @@ import hashlib
 import random
 
 # Percent of the items. Midtraining and SFT use train, DPO uses pairs, distillation uses prompts,
-# and evaluation uses test.
-SHARES = {"train": 80, "pairs": 8, "prompts": 5, "test": 7}
+# reinforcement learning uses rl, and evaluation uses test.
+SHARES = {"train": 75, "pairs": 8, "prompts": 5, "rl": 5, "test": 7}
 
 
 def stable_hash(text):
@@ -31,7 +31,7 @@ def split_of(item, shares=SHARES):
 
 
 def check_split(split):
-    """Raise ValueError unless split is one of the four names above."""
+    """Raise ValueError unless split is one of the five names above."""
     if split not in SHARES:
         raise ValueError(f"unknown split {split!r}: expected one of {', '.join(SHARES)}")
 

@@ -23,6 +23,7 @@ from typing import NamedTuple
 
 from data.demo.arithmetic import EVASIVE, one_digit_off
 from data.demo.grammar import alternatives, capital, sloppy, spell_one
+from data.demo.other_wordings import may_train
 from data.demo.records import preference, record, run_on_parts
 from data.demo.splits import check_split, generator, split_of
 from data.grading import same_final_number
@@ -440,7 +441,8 @@ class WordProblems(Lazy):
         while True:
             story = rng.choice(groups[rng.choice(list(groups))])
             style, sentences = wording(story, rng)
-            if split_of(item_of(story, style, sentences)) == self.split:
+            if (split_of(item_of(story, style, sentences)) == self.split
+                    and may_train("word_problem", put_together(style, sentences))):
                 return story, style, sentences, rng
 
     def get(self, i):
