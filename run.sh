@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The whole chain with one command. After an interruption, run it again: it skips what is done
 # and goes on where it stopped.
-#   bash run.sh            everything on this machine, from the text that is on it: 11 to 15 minutes
+#   bash run.sh            everything on this machine, from the text that is on it: 13 to 15 minutes
 #                          on 2 CPU cores with bfloat16, about 25 without (estimated)
 #   bash run.sh test       the linter and the tests
 #   bash run.sh speedrun   depth 20 on downloaded data, over all GPUs of this machine
