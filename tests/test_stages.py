@@ -496,6 +496,36 @@ def test_before_the_first_save_no_checkpoint_is_named(toy, tmp_path):
     assert "--resume" not in result.stderr
 
 
+def scale_the_loss_by_too_much():
+    """Let float16 begin with a loss scale that the gradients do not fit."""
+    from train.optimizer import LossScale
+    original = LossScale.__init__
+
+    def too_large(self, dtype):
+        original(self, dtype)
+        self.factor = 2.0 ** 40 if self.is_used else self.factor
+
+    LossScale.__init__ = too_large
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["pretrain", "sft", "dpo"])
+def test_in_float16_steps_that_do_not_fit_are_skipped_and_shown(toy, tmp_path, stage):
+    assert " skipped" not in toy.output[stage].stdout
+    out = copy_of(toy, tmp_path / "out", NEEDS[stage])
+    result = toy(stage, "--dtype", "float16", "--steps", 50, out=out,
+                 before=scale_the_loss_by_too_much)
+    assert result.status == 0, result.stderr
+    norms = [norm for norm, in metrics(out / stage, "grad_norm")]
+    skipped = norms.count(0)
+    assert 0 < skipped < 40
+    assert f" | {skipped} skipped" in result.stdout.split("step    49/50")[1]
+    saved = torch.load(out / stage / "optim.pt", weights_only=True)
+    assert saved["loss_scale"]["skipped"] == skipped and saved["count"] == 50 - skipped
+    losses = [loss for loss, in metrics(out / stage, "loss")]
+    assert losses[-1] < 0.9 * losses[0]
+
+
 def interrupt_packing():
     """Ctrl-C as soon as rows are written."""
     from train import rows
