@@ -405,6 +405,11 @@ def run(main):
     for name, mode in [("stdin", "r"), ("stdout", "w"), ("stderr", "w")]:
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode))
+    # A character that the terminal's encoding lacks is shown as "?": output never loses what was
+    # computed.
+    for stream in sys.stdout, sys.stderr:
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
     try:
         main()
         sys.stdout.flush()

@@ -18,6 +18,7 @@ import base64
 import hashlib
 import json
 import os
+import shlex
 import shutil
 import sys
 import tempfile
@@ -315,6 +316,12 @@ def main():
     cfg = parse_config(Config, __doc__)
 
     # ---- what to read ----
+    # The next stage reads the same text, and finds the tokenizer in the same folder.
+    next_flags = []
+    if cfg.out != Config.out:
+        next_flags += ["--out", cfg.out]
+    if cfg.data:
+        next_flags += ["--data", *cfg.data]
     paths = choose_documents(cfg.data, torch.cuda.is_available())
     # Of a download a billion characters are enough: more would hardly change a token (a guess).
     if paths and not cfg.data:
@@ -372,7 +379,7 @@ def main():
         python = f"Python {sys.version_info[0]}.{sys.version_info[1]}"
         sources = [f"standard library of {python}", cfg.mixture]
     save_tokenizer(path, merges, tok, {"sources": sources, **seen})
-    print(f"done       {path}. Next: python pretrain.py")
+    print(f"done       {path}. Next: {shlex.join(['python', 'pretrain.py', *next_flags])}")
 
 
 if __name__ == "__main__":

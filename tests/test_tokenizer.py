@@ -5,6 +5,7 @@ The fast trainer is tested in test_bpe.py.
 import json
 import os
 import random
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -133,6 +134,27 @@ def test_script_limits_and_too_little_text(tmp_path, monkeypatch, capsys):
     tok = Tokenizer.load(tmp_path / "tokenizer")
     assert [tok.enc.decode_single_token_bytes(i) for i in range(tok.vocab_size - 9)] == expected
     assert "fewer than --vocab_size 5000" in capsys.readouterr().out
+
+
+def test_the_next_command_reads_the_same_text_from_the_same_folder(tmp_path, monkeypatch, capsys):
+    data = write_documents(tmp_path / "my text.jsonl")
+    run_main(monkeypatch, "--data", data, "--out", tmp_path, "--vocab_size", 300)
+    *_, last = capsys.readouterr().out.splitlines()
+    command = last.partition("Next: ")[2]
+    assert shlex.split(command) == ["python", "pretrain.py", "--out", str(tmp_path),
+                                    "--data", str(data)]
+
+
+@pytest.mark.slow
+def test_an_output_of_few_characters_loses_no_tokenizer(tmp_path):
+    """As `python tokenizer.py > log` on Windows: the vocabulary shown has letters that it lacks."""
+    data = tmp_path / "text.txt"
+    data.write_text("Привет, как дела? 中文 " * 500, "utf-8")
+    result = subprocess.run([sys.executable, "tokenizer.py", "--data", data, "--out", tmp_path,
+                             "--vocab_size", "280"], cwd=ROOT, capture_output=True,
+                            env=dict(os.environ, PYTHONIOENCODING="cp1252"))
+    assert result.returncode == 0, result.stderr
+    assert b"?" in result.stdout and Tokenizer.load(tmp_path / "tokenizer").vocab_size == 280
 
 
 def test_script_replaces_the_old_tokenizer_only_by_a_whole_one(tmp_path, monkeypatch):
