@@ -33,7 +33,15 @@ from data.documents import list_files, read_documents
 from data.mixtures import open_source
 from data.published.core_tasks import TASKS as CORE_TASKS
 from data.published.core_tasks import CoreTask, encode_prompt
-from machine import can_compile, parse_config, run, setup, versions, write_synced
+from machine import (
+    can_compile,
+    parse_config,
+    run,
+    setup,
+    try_to_compile,
+    versions,
+    write_synced,
+)
 from talk.engine import Engine, parse_answer
 from talk.memory import fit_rows, generate
 from talk.options import block_states, choose
@@ -354,7 +362,7 @@ def evaluate_stage(path, tasks, cfg, env, say):
     n_compared = sum(len(task) for name, task in tasks.items() if name not in ANSWERED)
     forward = block_states
     if cfg.compile and n_compared >= 2000 and can_compile(env.device):
-        forward = torch.compile(block_states, dynamic=True)
+        forward = try_to_compile(block_states, dynamic=True)
     engine = None
     for name, task in tasks.items():
         if name in ANSWERED:

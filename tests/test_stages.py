@@ -323,8 +323,8 @@ BAD_LINES = {
         ('{"messages": [{"role": "user"', "column"),
         ('{"messages": "abc"}', "messages"),
         ('{"messages": [{"role": "assistant", "content": "b"}, {"role": "user", "content": "a"}]}',
-         "assistant"),
-        (GOOD.strip().replace("assistant", "user"), "user"),
+         "no answer is to be learned"),
+        (GOOD.strip().replace("assistant", "user"), "no assistant message"),
         (GOOD.strip().replace('"b"', '"b \\u0000"'), "NUL")],
     "dpo": [
         ('{"prompt": "a", "chosen": "b"}', "rejected"),
