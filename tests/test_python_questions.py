@@ -40,6 +40,7 @@ def test_answers_are_short_and_right():
         assert answer[-1] in ".!?" and (answer[0].isupper() or answer[0].isdigit())
 
 
+@pytest.mark.slow
 def test_question_names_the_symbol_and_its_docstring_answers():
     known = python_questions.symbols()
     for conversation in PythonQuestions("test", 300):
