@@ -1,10 +1,13 @@
 """
-The tool that the model may call: run_python, a calculator that also counts letters.
+The tool that the model may call: run_python, a calculator that also looks at letters.
+
+What it knows: + - * / // % ** and parentheses; one comparison (7*8 == 54); round, min, max and abs;
+and of a text in quotes 'word'.count('w'), len('word'), 'word'[0], 'word'[-1] and 'word'[::-1].
 
 Its input was written by a model, and so in effect by anybody who talks to the model: nothing here
 may do more than return a text. Nothing is executed. Python's own parser makes a syntax tree,
-evaluate() walks it, and only the operations in this file exist: no names, no loops, no attributes
-except .count.
+evaluate() walks it, and only the operations in this file exist: no variables, no loops, no
+attributes except .count.
 
 Three bounds hold time and memory: the length of the expression (and with it its depth), the size of
 every number on the way, and a look at every power before it is computed.
@@ -16,6 +19,9 @@ import warnings
 OPERATORS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul,
              ast.Div: operator.truediv, ast.FloorDiv: operator.floordiv, ast.Mod: operator.mod,
              ast.Pow: operator.pow, ast.USub: operator.neg, ast.UAdd: operator.pos}
+COMPARISONS = {ast.Eq: operator.eq, ast.NotEq: operator.ne, ast.Lt: operator.lt,
+               ast.LtE: operator.le, ast.Gt: operator.gt, ast.GtE: operator.ge}
+FUNCTIONS = {"round": round, "min": min, "max": max, "abs": abs}
 # In characters. This also bounds the nesting that ast.parse and evaluate recurse into.
 MAX_CODE = 400
 # Of every integer, so that no operation takes long and every result is short.
@@ -24,6 +30,8 @@ MAX_BITS = 512
 
 def run_python(code):
     """'12/60' -> '0.2', '"strawberry".count("r")' -> '3', '1/0' -> 'error: division by zero'.
+
+    'cat'[::-1] gives tac, without quotes, and 7*8 == 54 gives False.
 
     Never raises, and takes less than 1 ms.
     """
@@ -38,9 +46,9 @@ def run_python(code):
     # Lone surrogates give a UnicodeError.
     except (SyntaxError, UnicodeError, RecursionError, MemoryError):
         return "error: not a valid expression"
-    except (ValueError, ArithmeticError) as e:
+    except (ValueError, ArithmeticError, IndexError) as e:
         return f"error: {e}"
-    return number_text(value)
+    return str(value) if type(value) in (str, bool) else number_text(value)
 
 
 def number_text(value):
@@ -57,15 +65,32 @@ def number_text(value):
 
 
 def evaluate(node):
-    """Arithmetic on int and float literals, and "text".count("part"); else ValueError."""
+    """The value of what the docstring above lists: a number, a text, True or False."""
+    match node:
+        case ast.Compare(left, [op], [right]) if type(op) in COMPARISONS:
+            return COMPARISONS[type(op)](number(left), number(right))
+        case ast.Subscript(ast.Constant(str(text)), ast.Slice(None, None, step)):
+            if number(step) != -1:
+                raise ValueError("of slices only [::-1] is known")
+            return text[::-1]
+        case ast.Subscript(ast.Constant(str(text)), place):
+            place = number(place)
+            if type(place) is not int:
+                raise ValueError("a place in a text is a whole number")
+            return text[place]
+    return number(node)
+
+
+def number(node):
+    """The value of a part that is a number: arithmetic, and counts in a text; else ValueError."""
     match node:
         # type() and not isinstance(), because True is an int for the latter.
         case ast.Constant(value) if type(value) in (int, float):
             return bounded(value)
         case ast.UnaryOp(op, operand) if type(op) in OPERATORS:
-            return OPERATORS[type(op)](evaluate(operand))
+            return OPERATORS[type(op)](number(operand))
         case ast.BinOp(left, op, right) if type(op) in OPERATORS:
-            left, right = evaluate(left), evaluate(right)
+            left, right = number(left), number(right)
             whole = type(left) is int and type(right) is int
             # Refuse 9**9**9 before Python starts to compute it.
             if type(op) is ast.Pow and whole and (left.bit_length() - 1) * right > MAX_BITS:
@@ -77,7 +102,21 @@ def evaluate(node):
         case ast.Call(ast.Attribute(ast.Constant(str(text)), "count"), [ast.Constant(str(part))],
                       []):
             return text.count(part)
-    raise ValueError("only arithmetic and str.count on literals")
+        case ast.Call(ast.Name("len"), [ast.Constant(str(text))], []):
+            return len(text)
+        case ast.Call(ast.Name(name), arguments, []) if name in FUNCTIONS and arguments:
+            return call(name, [number(argument) for argument in arguments])
+    raise ValueError("only arithmetic on numbers, and counts and places in a text in quotes")
+
+
+def call(name, values):
+    """round, min, max or abs of numbers; ValueError if the function does not take these."""
+    try:
+        # The largest of one number is that number.
+        return bounded(FUNCTIONS[name](values) if name in ("min", "max")
+                       else FUNCTIONS[name](*values))
+    except TypeError as e:
+        raise ValueError(f"{name}() takes other arguments") from e
 
 
 def bounded(value):

@@ -14,7 +14,11 @@ from talk.tool import run_python
     ("2**10", "1024"), ("2**-1", "0.5"), ("(1+2)*3", "9"), (" 37*48 ", "1776"), ("+5", "5"),
     ("1e3", "1000"), ("10**12/7", "142857142857"), ("(-1)**9999999", "-1"),
     ("'strawberry'.count('r')", "3"), ('"aaaa".count("aa")', "2"), ("'abc'.count('')", "4"),
-    ("'b'.count('b')+1", "2")])
+    ("'b'.count('b')+1", "2"), ("len('word')", "4"), ("len('')", "0"), ("2*len('ab')", "4"),
+    ("'word'[::-1]", "drow"), ("'word'[0]", "w"), ("'word'[-1]", "d"), ("'word'[1+1]", "r"),
+    ("7*8 == 54", "False"), ("7*8 != 54", "True"), ("0.5<1", "True"), ("3>=4", "False"),
+    ("len('ab') <= 2", "True"), ("round(2.345, 1)", "2.3"), ("round(7/2)", "4"),
+    ("max(3, 5*8)", "40"), ("min(3)", "3"), ("abs(3-5)", "2"), ("max(1, 2.5)+1", "3.5")])
 def test_run_python_computes(code, result):
     assert run_python(code) == result
 
@@ -47,11 +51,17 @@ REFUSED = {
                   "1.5**1e9", "(-1.5)**1e9", "9" * 400, "9" * 155 + "%7**9**9"],
     "too long": ["1" + "+1" * 500, "'" + "a" * 500 + "'.count('a')"],
     "too deep": ["(" * 300, "-" * 399, "1+" * 199 + "1+"],
+    "not in the text": ["'abc'[3]", "''[0]", "'abc'[-4]", "'abc'[9**99]", "'abc'[0.5]",
+                        "'abc'['a']", "'abc'[::2]", "'abc'[1:]", "'abc'[::-1][0]", "'abc'[::-1]*2",
+                        "'abc'[1:2:-1]", "'a' == 'a'", "'abc'[0]+'b'", "(1<2)+1", "(1<2)<3"],
     "not an expression": ["", "2+", "1\n2", "import os", "\0", "\ud800", "'\ud800'.count('a')"],
-    "other operations": ["'a'*3", "'a'", "'\\d'", "True", "x", "x:=1", "1 if 1 else 2", "1<2", "~1",
-                         "1<<9", "[1]", "1,2", "lambda: 1", "(1)(2)", "f'{1}'.count('1')"],
+    "other operations": ["'a'*3", "'a'", "'\\d'", "True", "x", "x:=1", "1 if 1 else 2", "1<2<3",
+                         "~1", "1<<9", "[1]", "1,2", "lambda: 1", "(1)(2)", "f'{1}'.count('1')"],
     "other calls": ["__import__('os')", "open('/etc/passwd')", "().__class__", "(1).real",
-                    "'a'.upper()", "'a'.count()", "'a'.count('a', 0)", "'a'.count(1)",
+                    "'a'.upper()", "'a'.count()", "len()", "len(5)", "len('a', 'b')", "max()",
+                    "max('ab')", "max(*'ab')", "round('a')", "round(1, 2, 3)", "round(1, 0.5)", "abs(1, 2)",
+                    "sum('ab')", "print('a')", "eval('1')", "max(1, key=abs)", "len(len('a'))",
+                    "'a'.count('a', 0)", "'a'.count(1)",
                     "'a'.count(*'a')", "'a'.count('a').real", "'a'.count('a', x=1)",
                     "'a'.count(b'a')"]}
 
