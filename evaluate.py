@@ -51,17 +51,19 @@ from train.run import evaluate_loss
 # Task -> the group of wordings that it asks.
 IDENTITY = {"identity": "identity", "small_talk": "small talk", "unknown": "unknown",
             "refuse": "refuse"}
-ANSWERED = ["spelling_bee", "simple_spelling", "arithmetic", "word_problems", "choices", *IDENTITY,
-            "gsm8k", "humaneval", *OTHER_TASKS]
+ANSWERED = ["spelling_bee", "simple_spelling", "letters", "arithmetic", "word_problems", "choices",
+            *IDENTITY, "gsm8k", "humaneval", *OTHER_TASKS]
 MULTIPLE_CHOICE = ["mmlu", "arc_easy", "arc_challenge"]
 CORE = [f"core:{name}" for name in CORE_TASKS]
 REPORTED = ["sft", "dpo", "distill"]
-DEMO_TASKS = "spelling_bee,arithmetic,simple_spelling,identity,small_talk,unknown"
+DEMO_TASKS = ("spelling_bee,simple_spelling,letters,arithmetic,word_problems,choices,identity,"
+              "small_talk,unknown,refuse")
 # Skill -> its task with known wordings, which share their sentences with the training data, and
 # its task with other wordings, which share none. None stands for no such task.
 SKILLS = {
     "counting": ("spelling_bee", "other_counting"),
     "spelling": ("simple_spelling", "other_spelling"),
+    "letters": ("letters", None),
     "arithmetic": ("arithmetic", "other_arithmetic"),
     "word problems, 1 step": (None, "other_word_problems_1"),
     "word problems, 2 steps": (None, "other_word_problems_2"),

@@ -35,8 +35,9 @@ from train.run import (
 )
 
 STAGE, BASE, NEXT = "sft", "midtrain", "dpo"
-DEMO_MIXTURE = ("spelling_bee:4000,simple_spelling:8000,arithmetic:7000,word_problems:4500,"
-                "choices:3500,python_questions:1500,identity:18000")
+DEMO_MIXTURE = ("spelling_bee:8000-12000,simple_spelling:14000-21000,letters:9000-13500,"
+                "arithmetic:12000-19000,word_problems:8000-12500,choices:4000-6000,"
+                "python_questions:1500,identity:16000-32000")
 
 
 @dataclass

@@ -1,6 +1,7 @@
 """
 Conversations by name: `--mixture "spelling_bee:8000,mine.jsonl*2,smoltalk"` is 8,000 questions that
-count letters, your own file twice and all of SmolTalk, shuffled. All sources are lazy. Each has a
+count letters, your own file twice and all of SmolTalk, shuffled. `spelling_bee:8000-12000` is the
+4,000 behind those, so that a later stage sees none of them again. All sources are lazy. Each has a
 file of its own: data/demo/ holds what every machine can make, data/published/ what is downloaded.
 
 The split says which rows a stage sees. No row of a source is in two of them, but for rl:
@@ -24,6 +25,7 @@ from data.conversations import FileRows, read_conversations, read_preferences
 from data.demo.arithmetic import Arithmetic
 from data.demo.choices import Choices
 from data.demo.identity import Identity
+from data.demo.letters import Letters
 from data.demo.python_questions import PythonQuestions
 from data.demo.spelling import SimpleSpelling, SpellingBee
 from data.demo.word_problems import WordProblems
@@ -45,6 +47,7 @@ from data.published.ultrafeedback import UltraFeedback
 MADE_HERE = {
     "spelling_bee": SpellingBee,
     "simple_spelling": SimpleSpelling,
+    "letters": Letters,
     "arithmetic": Arithmetic,
     "word_problems": WordProblems,
     "choices": Choices,
@@ -145,7 +148,9 @@ def choose_mixture(stage, wanted, demo, paths, env, dest=DOWNLOADS):
     else:
         # Validation takes the same sources, each of them once and not too many rows of it.
         most = 300 if stage == "dpo" else 1000
-        parts = [f"{name}:{min(size or most, most)}" for name, size in parse_mixture(train)]
+        parts = []
+        for name, first, last in parse_mixture(train):
+            parts.append(f"{name}:{min(last - first if last else most, most)}")
         val = ",".join(dict.fromkeys(parts))
 
     lacking = not_on_disk(train, split, dest) | not_on_disk(val, "test", dest)
@@ -156,26 +161,35 @@ def choose_mixture(stage, wanted, demo, paths, env, dest=DOWNLOADS):
     return Chosen(train, val, describe_files(f"{train},{val}", dest))
 
 
+class Entry(NamedTuple):
+    """A source of a mixture: its items from `first` to before `last`; None: to the end."""
+    name: str
+    first: int
+    last: int | None
+
+
 def parse_mixture(spec):
-    """"identity*2,my.jsonl:9" -> [("identity", None), ("identity", None), ("my.jsonl", 9)]."""
+    """"identity*2,my.jsonl:9" -> [Entry("identity", 0, None)] * 2 + [Entry("my.jsonl", 0, 9)]."""
     known = (f"names are {', '.join(NAMES)} and files that end in .jsonl, .json, .parquet or "
              f".csv")
     entries = []
-    for entry in spec.split(","):
-        entry = entry.strip()
-        if not entry:
+    for text in spec.split(","):
+        text = text.strip()
+        if not text:
             continue
-        match = re.fullmatch(r"(.+?)(?::([1-9]\d*))?(?:\*([1-9]\d*))?", entry)
+        match = re.fullmatch(r"(.+?)(?::(?:(\d+)-)?([1-9]\d*))?(?:\*([1-9]\d*))?", text)
         if not match or not (match[1] in NAMES or match[1].endswith(OWN)):
-            raise ValueError(f"--mixture: cannot read {entry!r}; expected demo, downloads, or a "
-                             f"list of name, name:size or name*times; {known}")
-        name = match[1]
-        size = int(match[2]) if match[2] else None
-        times = int(match[3] or 1)
-        if (size or 1) > 10 ** 9 or times > 10 ** 4:
-            raise ValueError(f"--mixture: {entry!r} asks for more than 1,000,000,000 rows or "
+            raise ValueError(f"--mixture: cannot read {text!r}; expected demo, downloads, or a "
+                             f"list of name, name:size, name:first-last or name*times; {known}")
+        entry = Entry(match[1], int(match[2] or 0), int(match[3]) if match[3] else None)
+        times = int(match[4] or 1)
+        if (entry.last or 1) > 10 ** 9 or times > 10 ** 4:
+            raise ValueError(f"--mixture: {text!r} asks for more than 1,000,000,000 rows or "
                              f"10,000 times all of them")
-        entries += [(name, size)] * times
+        if entry.last is not None and entry.first >= entry.last:
+            raise ValueError(f"--mixture: {text!r} is empty: the first item must come before the "
+                             f"last")
+        entries += [entry] * times
     if not entries:
         raise ValueError(f"--mixture is empty; {known}")
     return entries
@@ -190,7 +204,7 @@ def not_on_disk(spec, split, dest=DOWNLOADS):
     lacking = {}
     if not spec:
         return lacking
-    for name, _ in parse_mixture(spec):
+    for name, _, _ in parse_mixture(spec):
         if name not in DOWNLOADED:
             continue
         source = DOWNLOADED[name]
@@ -208,7 +222,7 @@ def describe_files(spec, dest=DOWNLOADS):
     When they change, rows on disk are out of date and get packed anew.
     """
     files = []
-    for name in dict.fromkeys(name for name, _ in parse_mixture(spec)):
+    for name in dict.fromkeys(name for name, _, _ in parse_mixture(spec)):
         if name.endswith(OWN):
             files += list_files([name], OWN)
         elif name in DOWNLOADED:
@@ -296,11 +310,12 @@ def read_problems(paths, skip_bad_rows=False):
 def mix(spec, own, named):
     """A specification -> Mixture of own([file]) for a user's files and named(name, size)."""
     sources = []
-    for name, size in parse_mixture(spec):
+    for name, first, last in parse_mixture(spec):
         if name.endswith(OWN):
-            sources.append(own([name])[:size])
+            sources.append(own([name])[first:last])
         else:
-            sources.append(named(name, size))
+            source = named(name, last)
+            sources.append(View(source, range(first, len(source))) if first else source)
     return Mixture(sources)
 
 

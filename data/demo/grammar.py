@@ -29,6 +29,36 @@ I need it for school. | it's for my homework. | be quick. | asap | can you help?
 help me please. | just the answer. | I always forget. | thank you so much! | go! | :)
 """.strip()
 
+# What people are doing while they ask: a sentence in front of the question that has nothing to do
+# with it.
+CONTEXTS = """
+I am on the train. | it's late. | we had dinner. | my cat is asleep. | I am at work.
+it is raining. | I have a test tomorrow. | my daughter is in school. | we are on holiday.
+I am tired. | I broke my phone. | I'm learning English. | my keyboard is old. | sorry for my typing.
+I am new here. | we are playing a game. | I am writing a report. | our boss is waiting.
+this is urgent. | I've been thinking about this all day. | my brother and I disagree.
+I lost my notes. | we bet on it. | I am a teacher. | I am in the kitchen. | my friends are here.
+I hope you can do it. | nobody knows. | I asked others before. | it's for a friend.
+I can't find it in the book. | I forgot my glasses. | the children are noisy. | I have coffee.
+we are in class. | I got this by mail. | I am curious. | I am stuck. | this one is easy.
+this one is hard. | I'll be quick. | let's test you. | don't be shy. | take your time. | no hurry.
+think well. | be careful. | listen well. | read this. | last one for now. | I am in a meeting.
+the bus is late. | my battery is low. | mom says hi. | I'm preparing a lesson.
+"""
+# What people put in between without changing what they ask.
+FILLERS = """
+actually | basically | maybe | really | just | kindly | quickly | exactly | honestly | again | today
+here | please | I mean | you know | by the way | if possible | in fact | for a friend | for me | erm
+uh | um | like | well | dear | my friend | sir | buddy | for us | at once | now | then | perhaps
+if you can | if you like | for my class | in your opinion | without mistakes | as always | also | so
+for the record | to be sure | first of all | in any case | for school | out there | in short | too
+""".strip()
+# Words that a hurried or foreign writer leaves out.
+DROPPED = set("""
+the a an is are do does did you can could would please me i it its that this of for to there have
+has word we my be at will your some any as by with in on
+""".split())
+
 
 def alternatives(text):
     """The lines of a grammar, split at | and at line ends: "a | b" -> ["a", "b"]."""
@@ -88,8 +118,37 @@ def typo(text, rng):
     return text[:at] + rng.choice([b, a + a + b, b + a]) + text[at + 2:]
 
 
+def leave_out(text, rng):
+    """The text without one of the short words that nothing depends on."""
+    words = text.split(" ")
+    places = [k for k, word in enumerate(words) if word.lower() in DROPPED]
+    if len(words) < 4 or not places:
+        return text
+    del words[rng.choice(places)]
+    return " ".join(words)
+
+
+def put_in(text, rng):
+    """The text with something in between that changes nothing."""
+    # Not inside of braces.
+    places = [match.start() for match in re.finditer(r" (?![^{]*\})", text)]
+    if not places:
+        return text
+    at = rng.choice(places)
+    mark = rng.choice(["", "", ","])
+    return f"{text[:at]}{mark} {rng.choice(alternatives(FILLERS))}{mark}{text[at:]}"
+
+
 def dress(wording, rng):
     """A wording as one of many people would type it: with a greeting, thanks, slips, in a hurry."""
+    # No grammar has all the ways in which people ask. What is left out and put in teaches a model
+    # to look at the few words that matter.
+    if rng.random() < 0.15:
+        wording = leave_out(wording, rng)
+    for _ in range(rng.choice([0, 0, 0, 0, 1, 1, 2])):
+        wording = put_in(wording, rng)
+    if rng.random() < 0.08:
+        wording = f"{capital(rng.choice(alternatives(CONTEXTS)))} {capital(wording)}"
     if rng.random() < 0.1:
         opener = rng.choice(alternatives(OPENERS))
         if opener[-1] in ".?!":

@@ -210,11 +210,17 @@ Hoeveel {l} zitten er in [/het woord] {w}? | Hur många {l} finns i [/ordet] {w}
 Ile liter {l} ma {w}?
 """.strip()
 # Bare twice as often as in either kind of quotes.
+# Of words.
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
 QUOTES = ["{}"] * 8 + ["'{}'"] * 4 + ['"{}"'] * 4 + ["`{}`", "*{}*", "“{}”", "<{}>"]
 # Percent of the questions that are about a letter that the word does not have.
 ABSENT_PERCENT = 13
 # Percent of the items whose word is two words in one, of 15 to 20 letters.
 LONG_PERCENT = 10
+# Percent of the training items whose word is made up: the beginning of one and the end of another.
+# The words of the list can be learned by heart; of these there are millions, so that the spelling
+# of each token has to be learned.
+MADE_UP_PERCENT = 40
 # Answers without a number, to be rejected.
 EVASIVE = [
     "I cannot count letters.", "That is hard to say.", "There are some.",
@@ -293,16 +299,28 @@ def ask(grammar, section, split, word, letter, rng):
     return wording.format(w=quote.format(word), l=other.format(letter), b=letter)
 
 
-def word_for(i, words, rng):
-    """The word of item i: each in turn, or now and then two that are written as one."""
+def word_for(i, split, words, rng):
+    """The word of item i: each of words in turn, two that are written as one, or one made up."""
     word = words[i % len(words)]
-    if rng.randrange(100) >= LONG_PERCENT:
-        return word
-    # No word of the list is that long, so the two in one are in no other split.
-    other = rng.choice(words)
-    while not 15 <= len(word + other) <= 20:
-        word, other = rng.choice(words), rng.choice(words)
-    return word + other
+    percent = rng.randrange(100)
+    if percent < LONG_PERCENT:
+        # No word of the list is that long, so the two in one are in no other split.
+        other = rng.choice(words)
+        while not 15 <= len(word + other) <= 20:
+            word, other = rng.choice(words), rng.choice(words)
+        return word + other
+    if split != "test" and percent < LONG_PERCENT + MADE_UP_PERCENT:
+        return made_up(split, words, rng)
+    return word
+
+
+def made_up(split, words, rng):
+    """A word of this split that nobody uses: "gardle" of garden and turtle."""
+    while True:
+        first, second = rng.choice(words), rng.choice(words)
+        word = first[:rng.randrange(1, len(first))] + second[rng.randrange(1, len(second)):]
+        if is_word(word) and split_of(word) == split:
+            return word
 
 
 def spelled(word):
@@ -330,7 +348,7 @@ class SimpleSpelling(Lazy):
 
     def get(self, i):
         rng = generator("SimpleSpelling", self.split, i)
-        word = word_for(i, self.words, rng)
+        word = word_for(i, self.split, self.words, rng)
         question = ask(SPELL, "spelling", self.split, word, "", rng)
         return record(question, spelled(word), word=word)
 
@@ -390,10 +408,10 @@ class SpellingBee(Lazy):
 
     def get(self, i):
         rng = generator("SpellingBee", self.split, i)
-        word = word_for(i, self.words, rng)
+        word = word_for(i, self.split, self.words, rng)
         letters = word
         if rng.randrange(100) < ABSENT_PERCENT:
-            letters = [c for c in "abcdefghijklmnopqrstuvwxyz" if c not in word]
+            letters = [c for c in LETTERS if c not in word]
         letter = rng.choice(letters)
         question = ask(COUNT, "counting", self.split, word, letter, rng)
         return record(question, solution(word, letter), word=word, letter=letter,
