@@ -100,9 +100,12 @@ def test_a_source_of_another_stage_is_refused(disk):
 
 def test_a_mixture_reads_names_sizes_epochs_and_own_files(disk, tmp_path):
     assert parse_mixture(" identity*2, a b/c.jsonl:7*2 ,mmlu") == [
-        ("identity", None), ("identity", None), ("a b/c.jsonl", 7), ("a b/c.jsonl", 7),
-        ("mmlu", None)]
+        ("identity", 0, None), ("identity", 0, None), ("a b/c.jsonl", 0, 7),
+        ("a b/c.jsonl", 0, 7), ("mmlu", 0, None)]
+    assert parse_mixture("letters:3-7,a-b.jsonl:0-2*2") == [
+        ("letters", 3, 7), ("a-b.jsonl", 0, 2), ("a-b.jsonl", 0, 2)]
     for spec in ("", ",", "spelling", "mmlu:0", "mmlu:x", "mmlu*0", "mmlu*-1", "notes.txt",
+                 "mmlu:5-5", "mmlu:5-4", "mmlu:5-", "mmlu:-5",
                  "downloads,mmlu"):
         with pytest.raises(ValueError, match="--mixture.*mmlu"):
             parse_mixture(spec)
@@ -115,6 +118,12 @@ def test_a_mixture_reads_names_sizes_epochs_and_own_files(disk, tmp_path):
     rows = conversations(f"{own}*2,{own}:3,gsm8k:4,arithmetic:5", "train", dest=disk)
     assert len(rows) == 9 + 9 + 3 + 4 + 5
     assert sum("own" in text for text in questions(rows)) == 21
+    # What comes before the first item is left out, of any kind of source.
+    later = conversations(f"{own}:7-10,spelling_bee:3-5", "train")
+    first = conversations("spelling_bee:3", "train")
+    assert len(later) == 4 and not set(questions(later)) & set(questions(first))
+    assert {f"own {i}" for i in (7, 8)} <= set(questions(later))
+    assert len(preferences("spelling_bee:3-5", "pairs")) == 2
     array = tmp_path / "me.json"
     array.write_text(json.dumps([json.loads(line) for line in own.read_text().splitlines()]))
     from_array = [text for text in questions(conversations(f"{array}:3,arithmetic:1", "train"))
@@ -218,7 +227,7 @@ def test_validation_is_by_the_published_test_splits_and_capped(disk):
 def test_the_mixtures_of_downloads_have_the_sizes_that_are_promised(disk):
     published = dict(smoltalk=460_341, mmlu=99_842, gsm8k=7_473, arc_easy=2_251,
                      arc_challenge=1_119, ultrafeedback=61_135)
-    size = {stage: sum(n or published[name] for name, n in parse_mixture(spec))
+    size = {stage: sum(n or published[name] for name, _, n in parse_mixture(spec))
             for stage, spec in DOWNLOADS_MIXTURE.items() if stage != "distill"}
     assert 840_000 < size["midtrain"] < 856_000
     assert 21_500 < size["sft"] < 24_500
@@ -226,9 +235,9 @@ def test_the_mixtures_of_downloads_have_the_sizes_that_are_promised(disk):
     for stage, spec in DOWNLOADS_MIXTURE.items():
         read = preferences if stage == "dpo" else conversations
         rows = read(spec, SPLITS[stage], dest=disk)
-        names = {name for name, _ in parse_mixture(spec)}
+        names = {name for name, _, _ in parse_mixture(spec)}
         assert names <= set(NAMES)
-        made_here = sum(n for name, n in parse_mixture(spec) if name in MADE_HERE)
+        made_here = sum(n for name, _, n in parse_mixture(spec) if name in MADE_HERE)
         assert made_here < len(rows) < made_here + 300
         assert rows[0] and rows[-1]
 

@@ -17,12 +17,14 @@ from data.demo.arithmetic import Arithmetic
 from data.demo.choices import Choices
 from data.demo.grammar import alternatives, spell_out
 from data.demo.identity import Identity
+from data.demo.letters import Letters
 from data.demo.python_questions import PythonQuestions
 from data.demo.spelling import SimpleSpelling, SpellingBee
 from data.demo.word_problems import WordProblems
 
 ROOT = Path(__file__).resolve().parent.parent
-TASKS = [PythonQuestions, SimpleSpelling, SpellingBee, Arithmetic, WordProblems, Choices, Identity]
+TASKS = [PythonQuestions, SimpleSpelling, SpellingBee, Letters, Arithmetic, WordProblems, Choices,
+         Identity]
 SPLITS = ["train", "pairs", "prompts", "rl", "test"]
 
 

@@ -115,7 +115,7 @@ def test_every_command_exists_with_its_flags_and_fits_the_others(speedrun):
 
     for stage, spec in DOWNLOADS_MIXTURE.items():
         assert parsed[f"{stage}.py"].mixture == "downloads"
-        assert all_fetched(name for name, _ in parse_mixture(spec))
+        assert all_fetched(entry.name for entry in parse_mixture(spec))
     tasks = evaluate.task_names(parsed["evaluate.py"].tasks)
     assert parsed["evaluate.py"].report and parsed["evaluate.py"].items == 0
     for name in "mmlu arc_easy arc_challenge gsm8k humaneval spelling_bee core:squad".split():

@@ -7,11 +7,13 @@ from data.demo import choices, identity, splits, word_problems
 from data.demo.arithmetic import Arithmetic, item_of
 from data.demo.choices import Choices
 from data.demo.identity import Identity
+from data.demo.letters import Letters
 from data.demo.python_questions import PythonQuestions
 from data.demo.spelling import SimpleSpelling, SpellingBee
 from data.demo.word_problems import WordProblems
 
-TASKS = [PythonQuestions, SimpleSpelling, SpellingBee, Arithmetic, WordProblems, Choices, Identity]
+TASKS = [PythonQuestions, SimpleSpelling, SpellingBee, Letters, Arithmetic, WordProblems, Choices,
+         Identity]
 SPLITS = ["train", "pairs", "prompts", "rl", "test"]
 
 

@@ -633,7 +633,7 @@ def test_every_command_of_the_documentation_parses():
             cfg = parse_config(module.Config, module.__doc__, argv)
             if getattr(cfg, "mixture", "demo") not in ("demo", "downloads"):
                 # The stage must find its split in each source.
-                for name, _ in parse_mixture(cfg.mixture):
+                for name, _, _ in parse_mixture(cfg.mixture):
                     if name in DOWNLOADED and script != "tokenizer.py":
                         published_split(name, SPLITS[script.removesuffix(".py")])
         except (SystemExit, ValueError) as e:

@@ -3,7 +3,8 @@ Arithmetic with the tool: the model writes the expression, Python computes it.
 
 `What is 37*48?` is answered with `37*48 = `, a python part and its output, then `#### 1776`, as in
 GSM8K. The model need not calculate: it has to read the question, write the expression and copy the
-result. `Is 12*7 = 85?` is a claim: its answer is `12*7 = `, the parts, then `No, it is 84.`
+result. `Is 12*7 = 85?` is a claim: Python also compares, `12*7==85`, and on False the answer ends
+with `No, it is 84.`
 
 The expression decides the split, and 3+4 counts as 4+3. So does, apart from it, the sentence
 around it, and the phrase for it. A result has at most four decimals and seven digits before them.
@@ -117,6 +118,8 @@ does {x} [/really/indeed/actually] [equal/make/give/come to/amount to/result in]
 # Between numbers of a list: as separators and before the last one.
 LISTS = [(", ", " and "), (", ", ", and "), (", ", ", "), (" ", " "), ("; ", "; "),
          (" and ", " and "), (",", ","), (", ", " and ")]
+# The same where one of them is looked for.
+CHOICES = [(", ", " or "), (", ", ", or "), (", ", ", "), (" ", " "), (", ", " and ")]
 
 
 class Kind(NamedTuple):
@@ -494,6 +497,41 @@ KINDS = [
     Kind("{a}*{b}", 3, "decimal", MUL, MUL_C), Kind("{a}/{b}", 2, "decimal quotient", DIV, DIV_C),
     Kind("{a}*{b}", 1, "money", MUL, MUL_C),
     Kind("{a}+{b}+{c}", 1, "decimal", "the [sum/total] of {list}", "add {list} | {list}: total?"),
+    # Which of them is the largest or the smallest.
+    *[Kind(f"{name}({', '.join(letters)})", weight, "medium",
+           phrases=f"the [{adjectives}] of {{list}} | the [{adjectives}] [number/one/value] of "
+                   f"{{list}} | the [{adjectives}] of the numbers {{list}} | "
+                   f"the {name} of {{list}}",
+           commands=f"which [is/one is/number is/is the/of these is/one is the] [{adjectives}]"
+                    f"[,/:/] {{list}}? | "
+                    f"{{list}}[: which is/, which is/: which one is/. which is] [the/] "
+                    f"[{adjectives}]? | "
+                    f"[find/tell me/pick/give me/name/say/choose] the [{adjectives}][:/ of/"
+                    f" number:/ number of/ one:] {{list}} | "
+                    f"[what/which] is [the/] [{adjectives}] [/number] [of/among/out of/in] "
+                    f"{{list}}? | [{adjectives}][:/ of:/ of these:/ number:] {{list}}")
+      for name, adjectives in (
+          ("max", "largest/larger/bigger/biggest/greater/greatest/highest/higher/maximum/more"),
+          ("min", "smallest/smaller/least/lower/lowest/minimum/less"))
+      for letters, weight in ((["{a}", "{b}"], 2), (["{a}", "{b}", "{c}"], 1),
+                              (["{a}", "{b}", "{c}", "{d}"], 0.5))],
+    *[Kind(f"{name}({first}, {second})", 0.5, "small",
+           phrases=f"the [{adjectives}] of {said}",
+           commands=f"which [is/one is/is the/makes] [{adjectives}][,/:/] {said}? | "
+                    f"what is [{adjectives}][,/:/] {said}? | "
+                    f"{said}[: which is/, which is/ - what is] [{adjectives}]?")
+      for name, adjectives in (("max", "larger/bigger/more/greater/higher"),
+                               ("min", "smaller/less/lower"))
+      for first, second, said in (
+          ("{a}*{b}", "{c}", "{a}*{b} or {c}"), ("{c}", "{a}*{b}", "{c} or {a} times {b}"),
+          ("{a}*{b}", "{c}*{d}", "{a}*{b} or {c}*{d}"), ("{a}+{b}", "{c}", "{a}+{b} or {c}"),
+          ("{a}*{b}", "{c}*{d}", "{a} times {b} or {c} times {d}"))],
+    # Roots.
+    Kind("{a}**0.5", 1.5, "root",
+         phrases="the square root of {a} | the root of {a} | sqrt of {a} | √{a} | sqrt({a}) | "
+                 "the positive root of {a}",
+         commands="square root: {a} | {a}: square root? | take the square root of {a} | "
+                  "which number [squared/times itself] [is/makes/gives] {a}? | root of {a}"),
     # Larger numbers.
     Kind("{a}+{b}", 2, "large", ADD, ADD_C), Kind("{a}-{b}", 2, "large", SUB, SUB_C),
 ]
@@ -561,6 +599,8 @@ def draw_numbers(kind, rng):
         drawn["c"] = rng.randrange(2, 13)
         drawn["a"] = drawn["c"] * number(rng, (60, 40))
         drawn["b"] = number(rng, (60, 40))
+    elif kind.draw == "root":
+        drawn["a"] = number(rng, (40, 55, 5)) ** 2
     elif kind.draw == "power":
         drawn = {"a": rng.randrange(2, 13), "b": rng.randrange(2, 8)}
     elif kind.draw == "rest":
@@ -617,26 +657,36 @@ def result(template, numbers):
 # --------------------------------------------------------------------------------------------------
 # Questions
 
-def in_words(n):
-    """A number below 100 in words: 48 -> "forty-eight"."""
+def in_words(n, hyphen="-"):
+    """A number up to 9,999 in words: 48 -> "forty-eight", 120 -> "one hundred and twenty"."""
     if n < 20:
         return SMALL_WORDS[n]
-    return TENS[n // 10] + (f"-{SMALL_WORDS[n % 10]}" if n % 10 else "")
+    if n < 100:
+        return TENS[n // 10] + (f"{hyphen}{SMALL_WORDS[n % 10]}" if n % 10 else "")
+    size, name = (100, "hundred") if n < 1000 else (1000, "thousand")
+    rest = n % size
+    said = f"{in_words(n // size)} {name}"
+    if rest:
+        said += (" and " if rest < 100 else " ") + in_words(rest, hyphen)
+    return said
 
 
 def as_said(numbers, rng):
     """The numbers as a question says them: in words, with commas, or mostly as they are."""
-    if rng.random() < 0.1 and all(text.isdigit() and int(text) < 100 for text in numbers.values()):
-        return {name: in_words(int(text)) for name, text in numbers.items()}
+    whole = [int(text) for text in numbers.values() if text.isdigit()]
+    if len(whole) == len(numbers) and rng.random() < (0.25 if max(whole) < 100 else 0.1) and (
+            max(whole) < 10_000):
+        hyphen = rng.choice(["-", "-", " "])
+        return {name: in_words(int(text), hyphen) for name, text in numbers.items()}
     if rng.random() < 0.25:
         return {name: f"{int(text):,}" if text.isdigit() else text
                 for name, text in numbers.items()}
     return numbers
 
 
-def listed(numbers, rng):
+def listed(numbers, rng, lists=LISTS):
     """The numbers as a list: "3, 8, 12 and 5"."""
-    between, before_last = rng.choice(LISTS)
+    between, before_last = rng.choice(lists)
     *first, last = numbers.values()
     return f"{between.join(first)}{before_last}{last}"
 
@@ -698,7 +748,8 @@ def question(kind, numbers, split, rng, claimed=None):
     # Among signs and in lists the numbers stay digits: no "seven*eight", and no "1,250,300".
     if not re.search(r"\}[^\s,.?!]|[^\s]\{|[-+*/^=×x·÷:−–%] \{|\{list", wording):
         said = as_said(numbers, rng)
-    return wording.format(**said, list=listed(said, rng), y=claimed)
+    lists = CHOICES if kind.code.startswith("m") else LISTS
+    return wording.format(**said, list=listed(said, rng, lists), y=claimed)
 
 
 def solution(code, output):
@@ -710,10 +761,14 @@ def solution(code, output):
 
 
 def verdict(code, output, claimed):
-    """The answer to a claim, as parts: what Python computes, then Yes or No."""
-    parts = solution(code, output)
-    text = "Yes." if claimed == output else f"No, it is {output}."
-    return [*parts[:-1], {"type": "text", "text": f"\n{text}"}]
+    """The answer to a claim, as parts: what Python computes and compares, then Yes or No."""
+    is_right = claimed == output
+    text = "Yes." if is_right else f"No, it is {output}."
+    return [*solution(code, output)[:-1],
+            {"type": "text", "text": f", is that {claimed}? "},
+            {"type": "python", "text": f"{output}=={claimed}"},
+            {"type": "python_output", "text": str(is_right)},
+            {"type": "text", "text": f"\n{text}"}]
 
 
 def slip_of(output, rng):

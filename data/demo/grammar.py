@@ -55,8 +55,8 @@ for the record | to be sure | first of all | in any case | for school | out ther
 """.strip()
 # Words that a hurried or foreign writer leaves out.
 DROPPED = set("""
-the a an is are do does did you can could would please me i it its that this of for to there have
-has word we my be at will your some any as by with in on
+the a an is are do does did would please it its that this of for to there have has word be at will
+some any as by with in on
 """.split())
 
 
@@ -166,6 +166,9 @@ def dress(wording, rng):
     form = rng.random()
     if form < 0.22:
         return sloppy(wording, rng)
+    if form > 0.98:
+        # Not the names in braces.
+        return re.sub(r"[^{}]+(?![^{]*\})", lambda match: match[0].upper(), wording)
     if form < 0.32:
         return wording.rstrip(".?!")
     if form < 0.36:

@@ -15,7 +15,7 @@ import tomllib
 from pathlib import Path
 
 from data.demo.arithmetic import Arithmetic
-from data.demo.grammar import spell_one
+from data.demo.grammar import leave_out, put_in, spell_one
 from data.demo.other_wordings import may_train
 from data.demo.records import preference, record, run_on
 from data.demo.spelling import SimpleSpelling
@@ -175,7 +175,13 @@ def plain(wording):
 
 def dress(wording, rng):
     """Vary a wording by a prefix, a suffix, lower case or punctuation; half stay as they are."""
-    if rng.random() < 0.5 or not re.search(r"\w", wording):
+    if not re.search(r"\w", wording):
+        return wording
+    if rng.random() < 0.1:
+        wording = leave_out(wording, rng)
+    if len(wording.split()) > 2 and rng.random() < 0.15:
+        wording = put_in(wording, rng)
+    if rng.random() < 0.5:
         return wording
     asks = wording.endswith("?")
     if (asks or len(wording.split()) > 4) and rng.random() < 0.4:
