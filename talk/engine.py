@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from talk.decode import make_decoder
+from talk.memory import PADDING, prefill_tokens
 from talk.tool import run_python
 
 # --------------------------------------------------------------------------------------------------
@@ -223,7 +224,7 @@ class Engine:
         # Fewer common ids than this are not worth a copy.
         self.min_shared = 16
         # At most so many tokens of new prompts a step: this bounds how long the others wait.
-        self.prefill_tokens = 512
+        self.prefill_tokens = prefill_tokens(self.decoder)
         # Added to the logits: 0 for the special tokens that may be sampled in a state, else -inf.
         # Text may open Python or end the answer, code may only close itself, and raw text may only
         # end. The model can never open a tool output.
@@ -263,6 +264,10 @@ class Engine:
             raise ValueError(f"a prompt of {len(prompt)} tokens: this model takes 1 to "
                              f"{self.max_len - 1} (it was trained on rows of {self.max_len}); "
                              f"shorten the conversation")
+        # Such an id would end a GPU's whole process, and in decode.c read any memory.
+        if not (0 <= min(prompt) and max(prompt) < self.tok.vocab_size):
+            raise ValueError(f"a prompt with ids from {min(prompt)} to {max(prompt)}: this model "
+                             f"has 0 to {self.tok.vocab_size - 1}")
         if max_tokens < 1:
             raise ValueError(f"max_tokens {max_tokens}: expected 1 or more")
         end = min(len(prompt) + max_tokens, self.max_len)
@@ -310,9 +315,8 @@ class Engine:
 
         # The last id of every generation, all rows as one batch. A row whose prompt is not yet
         # complete runs along: what this writes into its cache is overwritten later.
-        last_ids = [generation.ids[-1] for generation in self.active]
-        positions = [generation.cached for generation in self.active]
-        logits, ids = self.decoder.next(last_ids, positions, self.mask)
+        logits, ids = self.next()
+        ready = [row for row in ready if not self.active[row].finish]
         generations = [self.active[row] for row in ready]
         if not all(generation.sampling.plain for generation in generations):
             ids = self.sample(logits, ready, generations)
@@ -423,19 +427,69 @@ class Engine:
     def prefill(self):
         """Put new ids into the cache, those of prompts and of tool outputs, but not the last one.
 
-        At most prefill_tokens in one step.
+        At most prefill_tokens in one step, and all of them in one pass.
         """
         budget = self.prefill_tokens
+        pieces = []
         for row, generation in enumerate(self.active):
             if budget and generation.cached < len(generation.ids) - 1:
                 ids = generation.ids[generation.cached:-1][:budget]
                 budget -= len(ids)
-                try:
-                    self.decoder.forward([ids], [generation.cached], row, logits=None)
-                except Exception as e:
-                    self.fail(generation, e)
-                    continue
-                generation.cached += len(ids)
+                pieces.append((ids, generation.cached, row))
+        if pieces:
+            self.put(pieces)
+
+    def put(self, pieces):
+        """Put pieces (ids, start, row) into the cache. Where that fails, each half by itself.
+
+        So an error ends only what causes it, and too little memory for all may do for each.
+        """
+        try:
+            self.decoder.prefill(pieces, PADDING * self.prefill_tokens)
+        except Exception as e:
+            if isinstance(e, torch.OutOfMemoryError) and self.prefill_tokens > 512:
+                self.prefill_tokens //= 2
+            if len(pieces) == 1:
+                [(_, _, row)] = pieces
+                self.fail(self.active[row], e)
+                return
+        else:
+            for ids, _, row in pieces:
+                self.active[row].cached += len(ids)
+            return
+        # Only here, as within `except` the error holds the memory of the pass that failed.
+        middle = len(pieces) // 2
+        self.put(pieces[:middle])
+        self.put(pieces[middle:])
+
+    def next(self):
+        """The decoder's next() for all rows: logits (B, V) and the likeliest ids."""
+        last_ids = [generation.ids[-1] for generation in self.active]
+        positions = [generation.cached for generation in self.active]
+        try:
+            return self.decoder.next(last_ids, positions, self.mask)
+        except Exception:
+            if not self.isolate_errors:
+                raise
+        logits = self.next_in_halves(last_ids, positions, 0)
+        logits[:, -self.mask.size(1):] += self.mask
+        return logits, logits.argmax(-1).tolist()
+
+    def next_in_halves(self, last_ids, positions, first):
+        """Logits (B, V) of the rows from `first` on, from passes that do not fail.
+
+        A row that fails by itself ends with its error, and its logits are 0.
+        """
+        try:
+            return self.decoder.forward([[id] for id in last_ids], positions, first)
+        except Exception as e:
+            if len(last_ids) == 1:
+                self.fail(self.active[first], e)
+                return torch.zeros(1, self.tok.vocab_size, device=self.specials.device)
+        middle = len(last_ids) // 2
+        return torch.cat([
+            self.next_in_halves(last_ids[:middle], positions[:middle], first),
+            self.next_in_halves(last_ids[middle:], positions[middle:], first + middle)])
 
     def accept(self, generation, id):
         """Append a sampled id and, where it closes a tool call, the tool's output.

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from talk.decode import Decoder, make_decoder
-from toy_chat import tiny_model
+from toy_chat import count_passes, tiny_model
 
 torch.set_num_threads(1)
 
@@ -44,6 +44,40 @@ def test_cached_batched_chunked_and_plain_forward_agree(n_kv_head, kind):
 
 
 @pytest.mark.parametrize("kind", ["PyTorch", "decode.c"])
+@pytest.mark.parametrize("n_kv_head", [1, 2])
+def test_many_prompts_of_mixed_lengths_go_into_the_cache_together(n_kv_head, kind):
+    """Some begin behind what the cache has already. The logits behind them are GPT.forward's."""
+    model = tiny_model(n_kv_head=n_kv_head)
+    rng = torch.Generator().manual_seed(4)
+    lengths = [40, 3, 100, 17, 18, 2, 64, 5]
+    sequences = [torch.randint(0, 265, (n,), generator=rng).tolist() for n in lengths]
+    starts = [0, 0, 60, 16, 0, 0, 7, 0]
+    rows = [3, 0, 7, 1, 2, 6, 4, 5]
+    for most, n_passes in [(10 ** 6, 1), (256, 2), (1, 7)]:
+        decoder = make_decoder(model, torch.float32, compile=kind == "decode.c")
+        if kind == "decode.c" and type(decoder) is Decoder:
+            pytest.skip("no C compiler on this machine")
+        decoder.reserve(8, 128)
+        # What stands behind a sequence, or in a row that is not meant, changes nothing.
+        decoder.cache[:] = 100 * torch.randn(decoder.cache.shape, generator=rng)
+        for ids, start, row in zip(sequences, starts, rows):
+            if start:
+                decoder.forward([ids[:start]], [0], row, logits=None)
+        passes = count_passes(decoder)
+        decoder.prefill([(ids[start:-1], start, row)
+                         for ids, start, row in zip(sequences, starts, rows)
+                         if len(ids) - 1 > start], most)
+        # One of them has but one id to go, which is not for prefill.
+        assert len(passes) == (1 if kind == "decode.c" else n_passes)
+        assert sum(passes) == sum(lengths) - sum(starts) - len(lengths)
+        by_row = [sequences[rows.index(row)] for row in range(8)]
+        logits = decoder.forward([[ids[-1]] for ids in by_row], [len(ids) - 1 for ids in by_row])
+        with torch.inference_mode():
+            expected = torch.stack([model(torch.tensor([ids]))[0, -1] for ids in by_row])
+        assert torch.allclose(logits, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["PyTorch", "decode.c"])
 def test_next_masks_the_special_tokens_and_finds_the_likeliest(kind):
     decoder = make_decoder(tiny_model(vocab_size=301), torch.float32, compile=kind == "decode.c")
     rng = torch.Generator().manual_seed(2)
@@ -72,7 +106,7 @@ def test_padded_steps_of_a_gpu_are_those_of_a_cpu():
         out = torch.zeros(rows, 265)
 
         def replay():
-            logits = padded.compute(ids[:, None], positions[:, None], slots, 0, end, "last")
+            logits = padded.compute(ids, positions[:, None], slots, slice(rows), end, "last")
             out.copy_(logits)
         return SimpleNamespace(replay=replay), inputs, out
 

@@ -637,7 +637,7 @@ def test_settings_at_random_harm_nobody():
     client.close()
 
 
-@pytest.mark.parametrize("place", ["sample", "accept", "forward", "give_row"])
+@pytest.mark.parametrize("place", ["sample", "accept", "prefill", "give_row"])
 def test_an_error_in_a_step_ends_only_the_text_that_caused_it(place, monkeypatch, capfd):
     client = Client(max_tokens=20)
     engine = client.engine
@@ -654,11 +654,11 @@ def test_an_error_in_a_step_ends_only_the_text_that_caused_it(place, monkeypatch
     def is_bad(*args):
         if place == "sample":
             return any(generation.ids[:len(bad)] == bad for generation in args[1])
-        if place == "forward":
-            return args[0][0][:len(bad) - 1] == bad[:-1]
+        if place == "prefill":
+            return any(ids[:len(bad) - 1] == bad[:-1] for ids, *_ in args[0])
         return args[0].ids[:len(bad)] == bad
 
-    owner = {"sample": talk.engine, "forward": engine.decoder}.get(place, engine)
+    owner = {"sample": talk.engine, "prefill": engine.decoder}.get(place, engine)
     original = getattr(owner, place)
 
     def broken(*args, **kwargs):
