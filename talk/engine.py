@@ -316,7 +316,6 @@ class Engine:
         # The last id of every generation, all rows as one batch. A row whose prompt is not yet
         # complete runs along: what this writes into its cache is overwritten later.
         logits, ids = self.next()
-        ready = [row for row in ready if not self.active[row].finish]
         generations = [self.active[row] for row in ready]
         if not all(generation.sampling.plain for generation in generations):
             ids = self.sample(logits, ready, generations)
