@@ -18,13 +18,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from common import digest, load_checkpoint, render_pair, save_checkpoint
+from common import digest, load_checkpoint, render_pair
 from data.mixtures import choose_mixture, preferences
 from machine import StopSignal, can_compile, parse_config, run, setup, try_to_compile
 from train.optimizer import make_optimizer
 from train.rows import describe_sources, my_share, pack_conversations, read_ahead, step_indices
 from train.run import (
-    SaveClock,
+    Saver,
     banner,
     check_finite,
     decisive_settings,
@@ -220,7 +220,7 @@ def main():
 
     # ---- loop: evaluate, save, stop, then train ----
     stop = StopSignal()
-    save_clock = SaveClock(cfg.save_every, env)
+    saver = Saver(cfg.save_every, env)
     log = {}
     batches_of = lambda step: pair_batches(train_rows, train_reference, step, rows_per_step,
                                            batch_size, env, cfg.seed)
@@ -234,10 +234,11 @@ def main():
             metrics.append(dict(step=step, **{"val_" + key: value for key, value in log.items()}))
             env.print(f"step {step:5d} | val {show(log)}")
         stopping = stop.requested(env)
-        if done or stopping or save_clock.is_due(step, first):
+        if done or stopping or saver.is_due(step, first):
             meta = dict(stage=STAGE, step=step, steps=steps, settings=settings, config=asdict(cfg),
                         tokenizer=tok.fingerprint, metrics=log)
-            save_checkpoint(out / f"{STAGE}.part", model, meta, metrics, optimizer, env)
+            saver.save(out / f"{STAGE}.part", model, meta, metrics, optimizer,
+                       now=done or stopping)
         if done or stopping:
             break
 

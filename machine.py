@@ -18,6 +18,7 @@ import signal
 import subprocess
 import sys
 import sysconfig
+import threading
 import traceback
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -104,6 +105,10 @@ def lost_a_rank(error):
     return isinstance(error, dist.DistError) or "gloo/transport" in str(error)
 
 
+# The name of the thread that writes a checkpoint while training goes on.
+WRITER = "checkpoint writer"
+
+
 def leave_ranks(error):
     """End this process as one of the ranks. error: what ends the script, or None if it is done.
 
@@ -116,6 +121,10 @@ def leave_ranks(error):
     if error is None:
         dist.destroy_process_group()
         return
+    # A checkpoint that is being written is worth this wait.
+    for thread in threading.enumerate():
+        if thread.name == WRITER:
+            thread.join(60)
     status = 1
     if isinstance(error, SystemExit):
         status = error.code
@@ -506,7 +515,9 @@ def finish_replace(path):
     """Undo a half-finished replacement: the old folder is moved aside, the new one is not there."""
     old = path.with_name(path.name + ".old")
     if old.exists() and not path.exists():
-        old.rename(path)
+        # Another process may be quicker.
+        with contextlib.suppress(FileNotFoundError):
+            old.rename(path)
 
 
 def write_synced(path, write):

@@ -15,13 +15,13 @@ from pathlib import Path
 
 import torch
 
-from common import digest, load_checkpoint, save_checkpoint
+from common import digest, load_checkpoint
 from data.mixtures import choose_mixture, conversations
 from machine import StopSignal, can_compile, parse_config, run, setup, try_to_compile
 from train.optimizer import make_optimizer
 from train.rows import describe_sources, micro_batches, pack_conversations, read_ahead
 from train.run import (
-    SaveClock,
+    Saver,
     banner,
     check_finite,
     decisive_settings,
@@ -109,7 +109,7 @@ def main():
 
     # ---- loop: evaluate, save, stop, then train ----
     stop = StopSignal()
-    save_clock = SaveClock(cfg.save_every, env)
+    saver = Saver(cfg.save_every, env)
     log = {}
     batches_of = lambda step: micro_batches(train_rows, step, rows_per_step, batch_size, env,
                                             cfg.seed)
@@ -123,10 +123,11 @@ def main():
             env.print(f"step {step:5d} | val loss {log['loss']:.4f} | "
                       f"val bits per byte {log['bpb']:.4f}")
         stopping = stop.requested(env)
-        if done or stopping or save_clock.is_due(step, first):
+        if done or stopping or saver.is_due(step, first):
             meta = dict(stage=STAGE, step=step, steps=steps, settings=settings, config=asdict(cfg),
                         tokenizer=tok.fingerprint, metrics=log)
-            save_checkpoint(out / f"{STAGE}.part", model, meta, metrics, optimizer, env)
+            saver.save(out / f"{STAGE}.part", model, meta, metrics, optimizer,
+                       now=done or stopping)
         if done or stopping:
             break
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from common import GPT, GPTConfig, Tokenizer, generate, rotary_table, rotate, save_checkpoint
+from common import GPT, GPTConfig, Tokenizer, generate, rotary_table, rotate
 from data.demo import python_corpus
 from data.documents import choose_documents, list_files, read_documents
 from machine import StopSignal, can_compile, parse_config, run, setup, try_to_compile
@@ -33,7 +33,7 @@ from train.plan import (
 )
 from train.rows import describe_sources, micro_batches, pack_documents, read_ahead
 from train.run import (
-    SaveClock,
+    Saver,
     banner,
     check_finite,
     decisive_settings,
@@ -246,7 +246,7 @@ def main():
     depth, why = cfg.depth, "--depth"
     if not depth and cfg.resume:
         # What is free on the GPU, and so what is chosen, may have changed since then.
-        depth, why = saved_settings(out, STAGE).get("n_layer", 0), "as before"
+        depth, why = saved_settings(out, STAGE, env).get("n_layer", 0), "as before"
 
     def choose_depth(n_tokens):
         """-> the Plan of the depth, and what the next depth lacks, or this one if it is given."""
@@ -314,7 +314,7 @@ def main():
 
     # ---- loop: evaluate, save, stop, then train ----
     stop = StopSignal()
-    save_clock = SaveClock(cfg.save_every, env)
+    saver = Saver(cfg.save_every, env)
     log = {}
     batches_of = lambda step: micro_batches(train_rows, step, rows_per_step, batch_size, env,
                                             cfg.seed)
@@ -330,10 +330,11 @@ def main():
         if env.rank == 0 and (done or (step > 0 and step % cfg.sample_every == 0)):
             print_samples(model, tok, val_rows, seed=step)
         stopping = stop.requested(env)
-        if done or stopping or save_clock.is_due(step, first):
+        if done or stopping or saver.is_due(step, first):
             meta = dict(stage=STAGE, step=step, steps=steps, settings=settings, config=asdict(cfg),
                         tokenizer=tok.fingerprint, metrics=log)
-            save_checkpoint(out / f"{STAGE}.part", model, meta, metrics, optimizer, env)
+            saver.save(out / f"{STAGE}.part", model, meta, metrics, optimizer,
+                       now=done or stopping)
         if done or stopping:
             break
 

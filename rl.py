@@ -24,13 +24,14 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from common import STAGES, digest, load_checkpoint, save_checkpoint
+from common import STAGES, digest, load_checkpoint
 from data.mixtures import choose_mixture, graded_prompts
 from machine import StopSignal, can_compile, parse_config, run, setup, try_to_compile
 from talk.engine import Engine, Sampling, parse_answer
 from train.optimizer import make_optimizer
 from train.rows import describe_sources, my_share, step_indices
 from train.run import (
+    Saver,
     check_finite,
     decisive_settings,
     finish_run,
@@ -65,7 +66,7 @@ class Config:
     eval_every: int = 20              # steps between evaluations on held-out prompts
     eval_prompts: int = 64            # held-out prompts that an evaluation asks; 0: no evaluation
     eval_samples: int = 8             # answers to each of them
-    save_every: int = 20              # steps between checkpoints to resume from
+    save_every: int = None            # steps between checkpoints; GPU: 10 minutes, CPU: 20
     resume: bool = False              # go on from the last checkpoint of an interrupted run
     seed: int = 0                     # of the order of the prompts and of what is sampled
     device: str = "auto"              # auto, cpu, cuda or mps
@@ -406,6 +407,8 @@ def main():
 
     # ---- loop: evaluate, save, stop, then train ----
     stop = StopSignal()
+    # On a CPU a step takes as long as many of the other stages.
+    saver = Saver(cfg.save_every, env, on_cpu=20)
     log = {}
     # The last pass only evaluates and saves.
     for step in range(first, steps + 1):
@@ -415,10 +418,11 @@ def main():
             metrics.append(dict(step=step, **{"val_" + key: value for key, value in log.items()}))
             env.print(f"step {step:5d} | val {show(log)}")
         stopping = stop.requested(env)
-        if done or stopping or (step > first and step % cfg.save_every == 0):
+        if done or stopping or saver.is_due(step, first):
             meta = dict(stage=STAGE, step=step, steps=steps, settings=settings, config=asdict(cfg),
                         tokenizer=tok.fingerprint, metrics=log)
-            save_checkpoint(out / f"{STAGE}.part", model, meta, metrics, optimizer, env)
+            saver.save(out / f"{STAGE}.part", model, meta, metrics, optimizer,
+                       now=done or stopping)
         if done or stopping:
             break
 

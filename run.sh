@@ -96,7 +96,7 @@ if [ "$what" = speedrun ]; then
     stage tokenizer tokenizer/tokenizer.json $python tokenizer.py --out $out --data $text \
         --vocab_size 32768 --max_chars 1000000000
     stage pretrain pretrain/meta.json $on_gpus pretrain.py --out $out --data $text --depth 20 \
-        --seq_len 2048 --eval_every 500 --sample_every 1000 --save_every 500
+        --seq_len 2048 --eval_every 500 --sample_every 1000
     stage midtrain midtrain/meta.json $on_gpus midtrain.py --out $out --mixture downloads
     stage sft sft/meta.json $on_gpus sft.py --out $out --mixture downloads
     stage dpo dpo/meta.json $on_gpus dpo.py --out $out --mixture downloads

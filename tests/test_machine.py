@@ -2,6 +2,8 @@
 import errno
 import os
 import signal
+import threading
+import time
 from dataclasses import dataclass
 
 import pytest
@@ -261,6 +263,24 @@ def test_what_a_user_can_cause_ends_without_a_traceback(error, status, text, cap
         machine.run(lambda: 1 / 0)
     with pytest.raises(RuntimeError, match="must match"):
         machine.run(lambda: torch.zeros(2).add_(torch.zeros(3)))
+
+
+def test_a_rank_that_fails_finishes_the_checkpoint_that_it_writes(monkeypatch, tmp_path):
+    def write():
+        time.sleep(0.2)
+        (tmp_path / "written").touch()
+
+    ended = []
+    monkeypatch.setattr(machine.dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(machine.os, "_exit", lambda status: ended.append(
+        (status, (tmp_path / "written").exists())))
+    threading.Thread(target=write, name=machine.WRITER).start()
+    # It does not wait for other threads.
+    other = threading.Event()
+    threading.Thread(target=other.wait, args=(60,)).start()
+    machine.leave_ranks(SystemExit(2))
+    other.set()
+    assert ended == [(2, True)]
 
 
 # ---- signals ----

@@ -14,6 +14,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -216,6 +217,75 @@ def test_resumed_after_any_interruption_it_ends_at_the_same_bits(toy, tmp_path, 
         assert same(resumed, uninterrupted), f"{name} differs"
     for names in ("step", "loss", "lr", "grad_norm"), ("step", "val_loss"):
         assert metrics(out / stage, *names) == metrics(toy.out / stage, *names)
+
+
+def slow_writes(n, *signals):
+    """Save in the background, slowly; send the signals, one after the other, in the n-th file."""
+    import common
+    from train.run import Saver
+    Saver.__init__ = functools.partialmethod(Saver.__init__, in_background=True)
+    original = common.write_synced
+    calls = 0
+
+    def slow(path, write):
+        nonlocal calls
+        calls += 1
+        path.write_bytes(b"torn")
+        if calls == n:
+            for number in signals:
+                os.kill(os.getpid(), number)
+                # By then, the main thread has noted it.
+                time.sleep(0.3)
+        time.sleep(0.05)
+        original(path, write)
+
+    common.write_synced = slow
+
+
+@pytest.mark.slow
+def test_signals_in_a_save_in_the_background_lose_nothing(toy, tmp_path):
+    """A run of 20 steps takes less time than a save. Each save writes 4 files."""
+    out = copy_of(toy, tmp_path / "out", NEEDS["sft"])
+    part = out / "sft.part"
+    # The first save is killed: nothing is there. Then the second: the first one is.
+    for n, signals, status, step in [
+            (2, [signal.SIGKILL], -signal.SIGKILL, None),
+            (6, [signal.SIGINT, signal.SIGINT], -signal.SIGINT, 5)]:
+        result = toy("sft", "--resume", out=out, before=functools.partial(slow_writes, n, *signals))
+        assert result.status == status, result.stderr
+        assert (step_of(part) if part.exists() else None) == step
+    # Asked to stop while a thread writes, it lets it finish and saves the step that it is at.
+    result = toy("sft", "--resume", out=out,
+                 before=functools.partial(slow_writes, 3, signal.SIGTERM))
+    assert result.status == 128 + signal.SIGTERM, result.stderr
+    assert step_of(part) > 10 and f"{part} is saved" in result.stdout
+    result = toy("sft", "--resume", out=out, before=functools.partial(slow_writes, 0))
+    assert result.status == 0, result.stderr
+    for name in "model.pt", "optim.pt":
+        resumed = torch.load(out / "sft" / name, weights_only=True)
+        assert same(resumed, torch.load(toy.out / "sft" / name, weights_only=True))
+    assert not list(out.glob("sft.*"))
+
+
+def fail_after_a_save():
+    """Save in the background, slowly; the step after the first save fails."""
+    from train.optimizer import Optimizer
+    slow_writes(0)
+    step = Optimizer.step
+
+    def failing(self, *args, **kwargs):
+        if self.count == 5:
+            raise ValueError("no more steps")
+        return step(self, *args, **kwargs)
+
+    Optimizer.step = failing
+
+
+@pytest.mark.slow
+def test_an_error_lets_the_save_in_the_background_finish(toy, tmp_path):
+    out = copy_of(toy, tmp_path / "out", NEEDS["sft"])
+    fails_with_one_line(toy("sft", out=out, before=fail_after_a_save), "no more steps")
+    assert step_of(out / "sft.part") == 5 and not list(out.glob("sft.part.*"))
 
 
 def step_of(checkpoint):
