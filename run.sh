@@ -24,11 +24,15 @@ case "$what" in
     speedrun) extras="[data]" ;;
 esac
 want="$(cksum < pyproject.toml) $extras"
-if [ ! -x $python ]; then
+has_pip() { $python -c "import pip" 2>/dev/null; }
+# What an interrupted or failed attempt has left is made anew.
+if [ ! -x $python ] || { [ ! -e .venv/installed ] && ! has_pip; }; then
     command -v python3 >/dev/null || fail "no python3 on this machine; install Python 3.11 or newer"
     python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
         fail "$(python3 --version) is too old; tok2chat needs 3.11 or newer"
-    python3 -m venv .venv ||
+    # Debian's Python, which Colab has, lacks what venv installs pip with: then pip does it itself.
+    python3 -m venv .venv >/dev/null 2>&1 ||
+        { python3 -m venv --without-pip .venv && python3 -m pip --python $python install -q pip; } ||
         fail "python3 -m venv failed; on Debian and Ubuntu: apt install python3-venv"
 fi
 if ! grep -qxF "$want" .venv/installed 2>/dev/null; then

@@ -657,13 +657,16 @@ def test_a_compiled_run_saves_the_same_weights_under_the_names_of_the_source(toy
 # ---- the commands that we print ----
 
 def commands():
-    """(file, script, flags) of every command of ours in the docstrings, the README and run.sh."""
+    """(file, script, flags) of every command in docstrings, the README, run.sh and the notebook."""
     word = r"""(?:"[^"\n]*"|'[^'\n]*'|[^\s"'`#(|>;·]+)"""
     # Two spaces end a command.
     command = rf"(?:python|torchrun[^`\n]*?) ((?:tests/bench/)?[a-z_]+\.py)((?: {word})*)"
     scripts = [*ROOT.glob("*.py"), *ROOT.glob("tests/bench/*.py")]
-    for path in sorted([*scripts, ROOT / "README.md", ROOT / "run.sh"]):
+    texts = [ROOT / "README.md", ROOT / "run.sh", ROOT / "dev/tok2chat.ipynb"]
+    for path in sorted([*scripts, *texts]):
         text = path.read_text()
+        if path.suffix == ".ipynb":
+            text = "\n".join("".join(cell["source"]) for cell in json.loads(text)["cells"])
         if path.suffix == ".py":
             text = text.split('"""')[1]
         if path.suffix == ".sh":
