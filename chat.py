@@ -126,4 +126,4 @@ def main():
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, less_memory="--max_rows or --max_tokens")

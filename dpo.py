@@ -271,4 +271,4 @@ def main():
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, less_memory="--batch_size")

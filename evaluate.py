@@ -569,4 +569,4 @@ def main():
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, less_memory="--max_rows or --batch_tokens")

@@ -407,8 +407,11 @@ def fail(message):
     sys.exit(2)
 
 
-def run(main):
-    """Run a script's main(); an error that a user can cause ends in one line and exit status 2."""
+def run(main, less_memory=""):
+    """Run a script's main(); an error that a user can cause ends in one line and exit status 2.
+
+    less_memory: the flags with which the script takes less memory if they are smaller.
+    """
     # Python leaves out what was closed before it started, as by >&-. Whatever is printed then goes
     # nowhere, instead of into the first file that the script opens.
     for name, mode in [("stdin", "r"), ("stdout", "w"), ("stderr", "w")]:
@@ -437,7 +440,9 @@ def run(main):
         # Of a GPU's many sentences, the first one says what happened.
         on_gpu = isinstance(e, torch.OutOfMemoryError)
         what = str(e).split(". ")[0] if on_gpu else "out of memory"
-        fail(f"{what}. Choose a smaller --batch_size or --depth")
+        if less_memory:
+            fail(f"{what}. Choose a smaller {less_memory}")
+        fail(f"{what}. Close other programs, or take a machine with more memory")
     # Numbers that are too large, files that end too early, packages that are missing or broken.
     except (ValueError, OSError, OverflowError, EOFError, ImportError) as e:
         fail(e)

@@ -482,4 +482,4 @@ def main():
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, less_memory="--batch_size or --prompts_per_step")

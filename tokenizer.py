@@ -384,4 +384,4 @@ def main():
 
 if __name__ == "__main__":
     from machine import run
-    run(main)
+    run(main, less_memory="--max_chars or --processes")

@@ -18,8 +18,10 @@ import hashlib
 import itertools
 import os
 import platform
+import re
 import shutil
 import subprocess
+import sys
 import sysconfig
 import tempfile
 from pathlib import Path
@@ -453,17 +455,31 @@ def int64_array(values):
     return (ctypes.c_int64 * len(values))(*values)
 
 
+def processor(cpuinfo=Path("/proc/cpuinfo")):
+    """The model of the processor and its instructions, to be told from others."""
+    if cpuinfo.exists():
+        first = cpuinfo.read_text().split("\n\n")[0]
+        # Other lines change all the time, as the clock rate does.
+        return re.findall(r"^(?:cpu|cpu family|model|model name|flags|Features|isa|CPU \w+)\s*:.*",
+                          first, re.M)
+    if sys.platform == "darwin":
+        return subprocess.run(["sysctl", "-n", "machdep.cpu.brand_string"], capture_output=True,
+                              text=True).stdout
+    return platform.processor()
+
+
 def compiled_library():
     """decode.c as a loaded library, or None where there is no C compiler.
 
-    It is compiled for this processor at the first use.
+    It is compiled for this processor at the first use. Another one, in a copied folder or on a
+    shared disk, may lack its instructions, and gets a library of its own.
     """
     source = Path(__file__).with_name("decode.c")
     compiler = (os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc")
                 or shutil.which("clang"))
     if not compiler or sysconfig.get_platform().startswith("win"):
         return None
-    made_from = source.read_bytes() + f"{platform.uname()} {compiler}".encode()
+    made_from = source.read_bytes() + f"{platform.uname()} {compiler} {processor()}".encode()
     # Python, too, puts here what it has compiled.
     folder = source.parent / "__pycache__"
     path = folder / f"decode-{hashlib.sha256(made_from).hexdigest()[:16]}.so"

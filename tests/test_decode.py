@@ -1,9 +1,11 @@
 """Both decoders against GPT.forward: at once, in chunks, one by one, alone, in a batch, padded."""
+import shutil
 from types import SimpleNamespace
 
 import pytest
 import torch
 
+from talk import decode
 from talk.decode import Decoder, make_decoder
 from toy_chat import count_passes, tiny_model
 
@@ -93,6 +95,50 @@ def test_next_masks_the_special_tokens_and_finds_the_likeliest(kind):
         assert likeliest == plain.argmax(-1).tolist()
         _, likeliest = decoder.next(ids, [0] * B, torch.full((B, 9), -torch.inf))
         assert likeliest == plain[:, :-9].argmax(-1).tolist()
+
+
+INTEL = """processor\t: %d
+cpu family\t: 6
+model\t\t: 207
+model name\t: Intel(R) Xeon(R) Processor
+cpu MHz\t\t: %f
+flags\t\t: fpu sse2 avx2 %s
+"""
+ARM = """processor\t: %d
+BogoMIPS\t: %f
+Features\t: fp asimd %s
+CPU implementer\t: 0x41
+CPU part\t: 0xd0c
+"""
+
+
+@pytest.mark.parametrize("text", [INTEL, ARM])
+def test_a_processor_is_known_by_its_instructions(text, tmp_path):
+    def processor(n, *values):
+        path = tmp_path / f"cpuinfo-{n}"
+        path.write_text("\n".join(text % (i, *values) for i in range(n)))
+        return decode.processor(path)
+
+    known = processor(2, 2100.0, "avx512f")
+    assert known == processor(8, 1800.5, "avx512f") and "avx512f" in str(known)
+    assert known != processor(2, 2100.0, "")
+    path = tmp_path / "other-model"
+    path.write_text(text.replace("207", "143").replace("0xd0c", "0xd40") % (0, 2100, "avx512f"))
+    assert known != decode.processor(path)
+
+
+def test_another_processor_compiles_anew(tmp_path, monkeypatch):
+    """The folder was copied from another machine, or several share it."""
+    source = tmp_path / "decode.c"
+    shutil.copy(decode.__file__.replace(".py", ".c"), source)
+    monkeypatch.setattr(decode, "__file__", str(tmp_path / "decode.py"))
+    made = []
+    for name in "one", "one", "two", "one":
+        monkeypatch.setattr(decode, "processor", lambda: name)
+        if decode.compiled_library() is None:
+            pytest.skip("no C compiler on this machine")
+        made.append(len(list((tmp_path / "__pycache__").glob("decode-*.so"))))
+    assert made == [1, 1, 2, 2]
 
 
 def test_padded_steps_of_a_gpu_are_those_of_a_cpu():

@@ -1,6 +1,7 @@
 """machine.py: devices, flags, errors of one line, signals. test_common.py tests its files."""
 import errno
 import os
+import re
 import signal
 import threading
 import time
@@ -22,6 +23,7 @@ from machine import (
     setup,
     try_to_compile,
 )
+from toy import ROOT
 
 ENV = Env(torch.device("cpu"), torch.float32)
 
@@ -247,22 +249,42 @@ def test_help_shows_every_comment_and_default(capsys):
     (ModuleNotFoundError("No module named 'x'"), 2, "error: No module named 'x'\n"),
     (KeyboardInterrupt(), 130, "\nstopped by Ctrl-C\n"),
     (BrokenPipeError(errno.EPIPE, "Broken pipe"), 141, ""),
-    (MemoryError(), 2, "error: out of memory. Choose a smaller --batch_size or --depth\n"),
+    (MemoryError(), 2, "error: out of memory. Choose a smaller --x or --y\n"),
     (RuntimeError("[alloc_cpu.cpp:121] . DefaultCPUAllocator: can't allocate memory: 9 bytes"), 2,
-     "error: out of memory. Choose a smaller --batch_size or --depth\n"),
+     "error: out of memory. Choose a smaller --x or --y\n"),
     (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate"), 2,
-     "error: CUDA out of memory. Choose a smaller --batch_size or --depth\n")])
+     "error: CUDA out of memory. Choose a smaller --x or --y\n")])
 def test_what_a_user_can_cause_ends_without_a_traceback(error, status, text, capsys):
     def main():
         raise error
     with pytest.raises(SystemExit) as e:
-        machine.run(main)
+        machine.run(main, less_memory="--x or --y")
     assert e.value.code == status and capsys.readouterr().err == text
     # Our own mistakes keep their traceback.
     with pytest.raises(ZeroDivisionError):
         machine.run(lambda: 1 / 0)
     with pytest.raises(RuntimeError, match="must match"):
         machine.run(lambda: torch.zeros(2).add_(torch.zeros(3)))
+
+
+@pytest.mark.parametrize("script", [path.stem for path in sorted(ROOT.glob("*.py"))])
+def test_out_of_memory_names_flags_that_the_script_has(script, capsys):
+    source = (ROOT / f"{script}.py").read_text()
+    ends = re.findall(r"^    run\(main(?:, less_memory=\"(.+)\")?\)$", source, re.M)
+    if script in ("common", "machine"):
+        assert ends == []
+        return
+    flags = re.findall(r"--(\w+)", ends[0])
+    assert all(re.search(rf"^    {flag}: int = ", source, re.M) for flag in flags)
+
+    def main():
+        raise MemoryError
+
+    with pytest.raises(SystemExit):
+        machine.run(main, ends[0])
+    advice = f"Choose a smaller {ends[0]}" if flags else "Close other programs"
+    assert capsys.readouterr().err.startswith(f"error: out of memory. {advice}")
+    assert flags or script == "export"
 
 
 def test_a_rank_that_fails_finishes_the_checkpoint_that_it_writes(monkeypatch, tmp_path):
