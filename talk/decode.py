@@ -296,7 +296,10 @@ class Decoder:
 
     def swap(self, a, b, length):
         """Exchange the first `length` positions of two rows."""
-        self.cache[:, [a, b], :length] = self.cache[:, [b, a], :length]
+        # With the index [a, b] a GPU would have to wait for these numbers.
+        before = self.cache[:, a, :length].clone()
+        self.copy(b, a, length)
+        self.cache[:, b, :length] = before
 
 
 def end_of(piece):
