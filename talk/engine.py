@@ -426,17 +426,33 @@ class Engine:
     def prefill(self):
         """Put new ids into the cache, those of prompts and of tool outputs, but not the last one.
 
-        At most prefill_tokens in one step, and all of them in one pass.
+        At most prefill_tokens in one step, and all of them in one pass. Those of several samples of
+        one prompt count once.
         """
         budget = self.prefill_tokens
         pieces = []
+        # The rows with pieces, by the ids they are to have; further ones with these get a copy.
+        rows = {}
+        copies = []
         for row, generation in enumerate(self.active):
-            if budget and generation.cached < len(generation.ids) - 1:
+            if generation.cached == len(generation.ids) - 1:
+                continue
+            key = (generation.cached, *generation.ids[:-1])
+            if key in rows:
+                copies.append((rows[key], row))
+            elif budget:
+                rows[key] = row
                 ids = generation.ids[generation.cached:-1][:budget]
                 budget -= len(ids)
                 pieces.append((ids, generation.cached, row))
         if pieces:
             self.put(pieces)
+        for source, row in copies:
+            # After an error there is nothing to copy, and the row is tried by itself.
+            if not self.active[source].finish:
+                length = self.active[source].cached
+                self.decoder.copy(source, row, length)
+                self.active[row].cached = length
 
     def put(self, pieces):
         """Put pieces (ids, start, row) into the cache. Where that fails, each half by itself.

@@ -354,6 +354,50 @@ def test_all_waiting_prompts_go_in_with_one_pass_a_step(compile):
 
 
 @pytest.mark.parametrize("compile", [True, False])
+def test_samples_of_one_prompt_go_in_once(compile):
+    engine = Engine(tiny_model(), byte_tokenizer(), compile=compile)
+    prompts = 9 * [list(range(30))] + 5 * [list(range(40, 90))] + [list(range(31))]
+    settings = dict(raw=True, temperature=1.5)
+    expected = [Engine(tiny_model(), engine.tok, max_rows=1, compile=compile).generate(
+        ids * n, 8, **settings) for ids, n in (([prompts[0]], 9), ([prompts[9]], 5),
+                                               ([prompts[-1]], 1))]
+    passes = count_passes(engine.decoder)
+    assert engine.generate(prompts, 8, **settings) == sum(expected, [])
+    assert passes[0] == 29 + 49 + 30 and max(passes[1:]) == 15
+    # Also by pieces.
+    engine.reset()
+    engine.prefill_tokens = 25
+    passes.clear()
+    assert engine.generate(prompts, 8, **settings) == sum(expected, [])
+    assert sum(n for n in passes if n > 15) < 108 + 9
+
+
+def test_after_an_error_the_other_samples_of_the_prompt_are_tried_themselves():
+    engine, tok = tiny_engine()
+    engine.isolate_errors = True
+    prefill = engine.decoder.prefill
+    n_failed = 0
+
+    def fails_twice(pieces, most):
+        nonlocal n_failed
+        if n_failed < 2:
+            n_failed += 1
+            raise RuntimeError("nonsense")
+        prefill(pieces, most)
+
+    engine.decoder.prefill = fails_twice
+    ids = prompt(tok, "a question")
+    generations = [engine.submit(ids, 9) for _ in range(4)]
+    while not all(generation.finish for generation in generations):
+        engine.step()
+    # Each failure ends the one that was tried; the others get the keys and values of the third.
+    assert sum(generation.finish == "error" for generation in generations) == 2
+    [expected] = tiny_engine()[0].generate([ids], 9)
+    answers = [generation.answer for generation in generations if generation.finish != "error"]
+    assert answers == 2 * [expected]
+
+
+@pytest.mark.parametrize("compile", [True, False])
 def test_every_id_is_the_likeliest_of_the_plain_forward(compile):
     """Mixed lengths, shared beginnings, tool calls, prompts that join while others decode."""
     tok = byte_tokenizer()
