@@ -337,6 +337,9 @@ class Engine:
         """End one generation because of an error of its own, or raise the error."""
         if not self.isolate_errors:
             raise error
+        # Its prompt may have failed in this step, and then its row does.
+        if generation.finish:
+            return
         generation.finish = "error"
         generation.error = error
         self.failed.append((generation, []))

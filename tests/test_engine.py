@@ -435,7 +435,7 @@ def test_every_id_is_the_likeliest_of_the_plain_forward(compile):
 
 
 @pytest.mark.parametrize("isolate", [True, False])
-@pytest.mark.parametrize("place", ["prefill", "next"])
+@pytest.mark.parametrize("place", ["prefill", "next", "both"])
 def test_an_error_in_a_shared_pass_ends_only_the_text_that_caused_it(place, isolate):
     engine, tok = tiny_engine()
     engine.isolate_errors = isolate
@@ -449,14 +449,21 @@ def test_an_error_in_a_shared_pass_ends_only_the_text_that_caused_it(place, isol
             return originals[name](*args)
         return call
 
+    def has_bad_row(ids, start, first):
+        # forward() gets its first row; next() means all rows, and gets a mask.
+        first = first if isinstance(first, int) else 0
+        rows = engine.active[first:first + len(ids)]
+        return any(generation.ids[:len(bad)] == bad for generation in rows)
+
     bad = prompt(tok, "the bad one")
-    if place == "prefill":
+    position = len(bad) + 3
+    if place != "next":
         decoder.prefill = fails_if(lambda pieces, _: any(ids == bad[:-1] for ids, *_ in pieces),
                                    "prefill")
-    else:
-        position = len(bad) + 3
-        decoder.next = fails_if(lambda ids, start, _: position in start, "next")
-        decoder.forward = fails_if(lambda ids, start, _: position in start, "forward")
+    if place != "prefill":
+        is_bad = has_bad_row if place == "both" else lambda ids, start, _: position in start
+        decoder.next = fails_if(is_bad, "next")
+        decoder.forward = fails_if(is_bad, "forward")
     prompts = [prompt(tok, "y" * n) for n in (1, 2, 3, 20, 21, 22)]
     prompts.insert(2, bad)
     expected = [tiny_engine()[0].generate([ids], 12)[0] for ids in prompts]
@@ -475,7 +482,7 @@ def test_an_error_in_a_shared_pass_ends_only_the_text_that_caused_it(place, isol
     while not all(generation.finish for generation in others):
         seen += [generation for generation, ids in engine.step() if generation.finish == "error"]
     assert seen == [failing] and str(failing.error) == "nonsense"
-    assert failing.answer == expected[2][:0 if place == "prefill" else 4]
+    assert failing.answer == expected[2][:4 if place == "next" else 0]
     assert [generation.answer for generation in others] == expected[:2] + expected[3:]
 
 
