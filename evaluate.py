@@ -35,6 +35,7 @@ from data.published.core_tasks import TASKS as CORE_TASKS
 from data.published.core_tasks import CoreTask, encode_prompt
 from machine import (
     can_compile,
+    is_terminal,
     parse_config,
     run,
     setup,
@@ -45,6 +46,7 @@ from machine import (
 from talk.engine import Engine, parse_answer
 from talk.memory import fit_rows, generate
 from talk.options import block_states, choose
+from train.progress import Line
 from train.rows import Rows, describe_sources, pack_documents
 from train.run import evaluate_loss
 
@@ -217,7 +219,8 @@ def evaluate_choices(model, tok, task, cfg, env, name, forward=block_states):
         else:
             questions.append(letter_question(tok, task[i], row_len))
 
-    show = lambda done: progress(name, done, len(questions), start, env)
+    line = make_line(cfg, env)
+    show = lambda done: line.count(name, done, len(questions))
     right = gather(choose(model, questions, cfg.batch_tokens, forward, show), n, env)
     # An option that has lost its beginning no longer starts with <|bos|>.
     bos = tok.special("<|bos|>")
@@ -254,7 +257,8 @@ def evaluate_answers(engine, tok, task, cfg, env, name):
         if ok:
             asked += [prompt] * k
 
-    show = lambda done: progress(name, done, len(asked), start, env)
+    line = make_line(cfg, env)
+    show = lambda done: line.count(name, done, len(asked))
     if env.device.type == "cuda":
         longest = max(map(len, asked), default=1) + cfg.max_tokens
         fit_rows(engine, min(longest, engine.max_len), cfg.max_rows or 128)
@@ -296,6 +300,12 @@ def evaluate_answers(engine, tok, task, cfg, env, name):
     return task_result(shares, sum(chances) / n, start, **more), transcripts
 
 
+def make_line(cfg, env):
+    """The progress line: with --json on stderr, and only if that is a terminal."""
+    silent = env.rank > 0 or (cfg.json and not is_terminal(sys.stderr))
+    return Line(silent, sys.stderr if cfg.json else sys.stdout)
+
+
 def gather(mine, n, env):
     """The values of all n items, on every rank. mine: those of rank, rank + world_size, ..."""
     if env.world_size == 1:
@@ -303,14 +313,6 @@ def gather(mine, n, env):
     shares = [None] * env.world_size
     dist.all_gather_object(shares, mine)
     return [shares[i % env.world_size][i // env.world_size] for i in range(n)]
-
-
-def progress(name, done, total, start, env):
-    if env.rank == 0 and sys.stderr.isatty():
-        rate = done / max(1e-9, time.time() - start)
-        print(f"\r{name}: {done:,} of {total:,}, {rate:.1f}/s, "
-              f"{(total - done) / rate:.0f} s left   ",
-              end="\r" if done == total else "", file=sys.stderr, flush=True)
 
 
 # --------------------------------------------------------------------------------------------------

@@ -59,6 +59,7 @@ class Env:
 
     def print(self, *args, **kwargs):
         if self.rank == 0:
+            clear_line(sys.stdout)
             print(*args, **kwargs, flush=True)
 
 
@@ -330,9 +331,15 @@ def try_to_compile(function, **options):
     from torch._dynamo.exc import TorchDynamoException
     from torch._functorch import config
     current = torch.compile(function, **options)
+    is_new = True
 
     def call(*args, **kwargs):
-        nonlocal current
+        nonlocal current, is_new
+        if is_new and os.environ.get("RANK", "0") == "0":
+            clear_line(sys.stderr)
+            print("compiling  which takes half a minute or more before anything moves",
+                  file=sys.stderr, flush=True)
+        is_new = False
         try:
             # Compile the backward pass now, too, so that its errors are raised here.
             with config.patch(force_non_lazy_backward_lowering=True):
@@ -340,6 +347,7 @@ def try_to_compile(function, **options):
         except TorchDynamoException as e:
             if current is function:
                 raise
+            clear_line(sys.stderr)
             print(f"note       goes on without torch.compile, and slower, as compiling failed: "
                   f"{in_words(e)[:300]} ...", file=sys.stderr, flush=True)
             current = function
@@ -399,10 +407,31 @@ def in_words(error):
     return " ".join(text.split()) or type(error).__name__
 
 
+def is_terminal(stream):
+    """Can a line on it be overwritten?"""
+    return stream.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def terminal_width(stream):
+    """The columns of the terminal that shows `stream`; 80 if it does not say."""
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or 80
+    except OSError:
+        return 80
+
+
+def clear_line(stream):
+    """On a terminal, make room for a line where a progress line may stand (train/progress.py)."""
+    if is_terminal(stream):
+        # Spaces, as not every terminal knows the codes that erase.
+        print("\r" + " " * (terminal_width(stream) - 1) + "\r", end="", file=stream)
+
+
 def fail(message):
     """End the script with one line on stderr and exit status 2. message: a text or an exception."""
     # Nobody may be listening on stderr either.
     with contextlib.suppress(OSError):
+        clear_line(sys.stderr)
         print(f"error: {in_words(message)}", file=sys.stderr, flush=True)
     sys.exit(2)
 

@@ -362,13 +362,13 @@ def test_a_stage_under_torchrun_stops_on_sigterm_and_one_process_goes_on(tmp_pat
     lines = []
     for line in process.stdout:
         lines.append(line)
-        if line.startswith("step     5/"):
+        if line.startswith("step     0/"):
             # torchrun passes the signal on to both ranks.
             process.send_signal(signal.SIGTERM)
     assert process.wait(300) != 0, "".join(lines[-40:])
     assert "".join(lines).count("stopped by SIGTERM") == 1, "".join(lines[-40:])
     stopped = json.loads((outs[1] / "pretrain.part/meta.json").read_text())["step"]
-    assert 5 < stopped < 200
+    assert 0 < stopped < 200
     result = run_script("pretrain.py", "--out", outs[1], "--resume", *flags, log=tmp_path / "two")
     assert one.status == result.status == 0, result.stderr
 

@@ -183,18 +183,6 @@ def banner(cfg, env, model_text, is_compiled, steps, rows_per_step, batch_size, 
               f"micro-batches of {batch_size} rows\n"
               f"config     {cfg}")
 
-
-def progress_line(step, steps, shown, lr, seconds, tok_per_sec, skipped, more=""):
-    """The line printed for a step. seconds: how long it took. shown: its loss and the like.
-
-    skipped: how many steps the float16 loss scale has skipped in the whole run.
-    """
-    if skipped:
-        more += f" | {skipped} skipped"
-    left = (steps - step - 1) * seconds
-    return (f"step {step:5d}/{steps} | {shown} | lr x {lr:.3f} | {seconds * 1e3:7.1f} ms | "
-            f"{tok_per_sec:9,.0f} tok/s{more} | {left // 60:.0f}:{left % 60:02.0f} left")
-
 # --------------------------------------------------------------------------------------------------
 # Held-out loss
 
