@@ -175,14 +175,19 @@ class Generation:
     is_call: object = None
     # When it left the batch, by time.monotonic().
     retired: float = 0.0
-    # Whether to keep the log-probability of every sampled id.
+    # Whether to keep the log-probability of every sampled id, and of how many of the likeliest ids
+    # beside it.
     keep_logps: bool = False
+    n_top: int = 0
 
     def __post_init__(self):
         # For each id of the answer: 1 if the model sampled it, 0 in a tool's output.
         self.sampled = []
-        # Of the sampled ids, in nats, at temperature 1 and after the mask of special tokens.
+        # Of the sampled ids, in nats, at temperature 1 and after the mask of special tokens. No
+        # penalty and no filter changes them.
         self.logps = []
+        # For each sampled id the likeliest ids there, as pairs (id, its log-probability).
+        self.tops = []
         # Every (seed, prompt, copy) has its own random stream: samples of one prompt differ, and
         # the other rows of the batch have no influence.
         self.random = random.Random(f"{self.sampling.seed} {self.copy} {self.ids}")
@@ -255,10 +260,11 @@ class Engine:
         self.decoder.update(model)
 
     def submit(self, prompt, max_tokens, sampling=Sampling(), raw=False, copy=0, keep_logps=False,
-               is_call=None):
+               n_top=0, is_call=None):
         """Queue a prompt for step() to work on. Returns its Generation.
 
-        prompt: ids up to <|assistant_start|>, or any ids with raw. is_call: of Generation.
+        prompt: ids up to <|assistant_start|>, or any ids with raw. keep_logps, n_top, is_call: of
+        Generation.
         """
         if not 0 < len(prompt) < self.max_len:
             raise ValueError(f"a prompt of {len(prompt)} tokens: this model takes 1 to "
@@ -272,7 +278,7 @@ class Engine:
             raise ValueError(f"max_tokens {max_tokens}: expected 1 or more")
         end = min(len(prompt) + max_tokens, self.max_len)
         generation = Generation(list(prompt), len(prompt), end, sampling, raw, copy,
-                                keep_logps=keep_logps, is_call=is_call)
+                                keep_logps=keep_logps, n_top=n_top, is_call=is_call)
         if not raw:
             generation.code = self.open_code(generation.ids)
         self.waiting.append(generation)
@@ -358,11 +364,27 @@ class Engine:
             return ids
 
     def note_logps(self, generations, logits, ids):
-        """Append the log-probability of each sampled id. logits (B, V), masked; ids: B numbers."""
-        logps = logits.log_softmax(-1).gather(1, column(ids, logits))[:, 0].tolist()
-        for generation, logp in zip(generations, logps):
-            if generation.keep_logps:
-                generation.logps.append(logp)
+        """Keep the log-probability of each sampled id. logits (B, V), masked; ids: B numbers."""
+        rows = [row for row, generation in enumerate(generations)
+                if generation.keep_logps and not generation.finish]
+        if len(rows) < len(generations):
+            logits = logits[rows]
+            generations = [generations[row] for row in rows]
+            ids = [ids[row] for row in rows]
+        if not generations:
+            return
+        logps = logits.log_softmax(-1)
+        sampled = logps.gather(1, column(ids, logits))[:, 0].tolist()
+        for generation, logp in zip(generations, sampled):
+            generation.logps.append(logp)
+        n_top = max(generation.n_top for generation in generations)
+        if n_top:
+            top = logps.topk(min(n_top, logps.size(1)))
+            for generation, values, top_ids in zip(generations, top.values.tolist(),
+                                                   top.indices.tolist()):
+                # The special tokens that may not come here have no probability at all.
+                pairs = [(id, logp) for id, logp in zip(top_ids, values) if logp > -torch.inf]
+                generation.tops.append(pairs[:generation.n_top])
 
     def retire(self):
         """Take finished generations out of the batch. The last active row fills each gap."""

@@ -563,6 +563,29 @@ def test_log_probabilities_are_those_of_the_plain_forward_for_what_was_sampled_a
     assert len(called.logps) == sum(called.sampled)
 
 
+def test_the_likeliest_ids_are_kept_for_those_who_ask_whatever_is_drawn():
+    engine, tok = tiny_engine()
+    model = tiny_model()
+    ids = prompt(tok, "hello")
+    hot = Sampling(temperature=2.0, top_k=50, presence_penalty=1.5, seed=3)
+    wanted = engine.submit(ids, 12, hot, keep_logps=True, n_top=3)
+    more = engine.submit(ids, 12, keep_logps=True, n_top=300)
+    without = engine.submit(ids, 12, hot, keep_logps=True)
+    neither = engine.submit(ids, 12, hot)
+    while not all(g.finish for g in (wanted, more, without, neither)):
+        engine.step()
+    assert wanted.answer == without.answer == neither.answer
+    assert not any(without.tops) and neither.tops == neither.logps == []
+    for generation, n in (wanted, 3), (more, 258):
+        assert sum(generation.sampled) == len(generation.logps) == len(generation.tops) > 0
+        logits = model(torch.tensor([generation.ids]))[0, generation.n_prompt - 1]
+        logits[-9:] += engine.specials[0]
+        likeliest = logits.log_softmax(-1).topk(n)
+        assert [id for id, _ in generation.tops[0]] == likeliest.indices.tolist()
+        values = [logp for _, logp in generation.tops[0]]
+        assert values == pytest.approx(likeliest.values.tolist(), abs=1e-4)
+
+
 def test_an_error_of_one_text_is_raised_or_ends_that_one_alone(monkeypatch):
     monkeypatch.setattr("talk.engine.run_python", lambda code: 1 / 0)
     flat = [0]
