@@ -270,14 +270,24 @@ def fastest_dtype(device):
         return "float16" if capability >= (7, 0) else "float32"
     if device.type != "cpu":
         return "float32"
+    return "bfloat16" if has_native_bfloat16() else "float32"
+
+
+def has_native_bfloat16():
+    """Does this CPU multiply bfloat16 by an instruction of its own, AVX512-BF16 or AMX?"""
     # ATEN_CPU_CAPABILITY can restrict PyTorch to an older instruction set than the processor has.
     if not torch.backends.cpu.get_cpu_capability().startswith("AVX512"):
-        return "float32"
+        return False
     cpuinfo = Path("/proc/cpuinfo")
     if not cpuinfo.exists():
-        return "float32"
-    has_bfloat16 = re.search(r"\b(avx512_bf16|amx_bf16)\b", cpuinfo.read_text())
-    return "bfloat16" if has_bfloat16 else "float32"
+        return False
+    return bool(re.search(r"\b(avx512_bf16|amx_bf16)\b", cpuinfo.read_text()))
+
+
+def cpu_features():
+    """What a timing on a CPU depends on, as plain data for the benchmarks."""
+    return dict(instruction_set=torch.backends.cpu.get_cpu_capability(),
+                native_bfloat16=has_native_bfloat16())
 
 # --------------------------------------------------------------------------------------------------
 # torch.compile, where it works

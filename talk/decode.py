@@ -489,11 +489,12 @@ def compiled_library():
         folder.mkdir(exist_ok=True)
         if not path.exists():
             with tempfile.TemporaryDirectory(dir=folder) as scratch:
-                # A compiler without OpenMP (macOS) makes a library with one thread.
-                for openmp in (["-fopenmp"], []):
-                    command = [*compiler.split(), "-O3", "-march=native", "-fno-math-errno",
+                # A compiler without OpenMP (macOS) makes a library with one thread. Some for Arm
+                # know no -march=native, and NEON is there without it.
+                for extra in (["-march=native", "-fopenmp"], ["-march=native"], ["-fopenmp"], []):
+                    command = [*compiler.split(), "-O3", *extra, "-fno-math-errno",
                                "-fno-trapping-math", "-ffinite-math-only", "-fno-signed-zeros",
-                               "-fopenmp-simd", *openmp, "-shared", "-fPIC", str(source),
+                               "-fopenmp-simd", "-shared", "-fPIC", str(source),
                                "-o", f"{scratch}/decode.so", "-lm"]
                     if subprocess.run(command, capture_output=True).returncode == 0:
                         break

@@ -141,6 +141,25 @@ def test_another_processor_compiles_anew(tmp_path, monkeypatch):
     assert made == [1, 1, 2, 2]
 
 
+@pytest.mark.parametrize("refused", ["-march=native", "-fopenmp", "-march=native -fopenmp"])
+def test_a_compiler_that_refuses_a_flag_does_without_it(refused, tmp_path, monkeypatch):
+    """Apple's clang has no OpenMP, and older ones for Arm no -march=native."""
+    compiler = shutil.which("cc")
+    if not compiler:
+        pytest.skip("no C compiler on this machine")
+    picky = tmp_path / "picky"
+    picky.write_text(f'#!/bin/sh\nfor flag in {refused}; do\n'
+                     f'    case " $* " in *" $flag "*) exit 1 ;; esac\ndone\n'
+                     f'exec {compiler} "$@"\n')
+    picky.chmod(0o755)
+    shutil.copy(decode.__file__.replace(".py", ".c"), tmp_path / "decode.c")
+    monkeypatch.setattr(decode, "__file__", str(tmp_path / "decode.py"))
+    monkeypatch.setenv("CC", str(picky))
+    library = decode.compiled_library()
+    # Without the flag these are the vectors that every such processor has.
+    assert library and ("-march=native" not in refused or library.width() == 4)
+
+
 def test_padded_steps_of_a_gpu_are_those_of_a_cpu():
     """A CUDA graph rounds its rows and its length up. Here a function on the CPU replaces it."""
     shapes = []
