@@ -116,6 +116,11 @@ def choose_seq_len(paths, on_gpu):
     return 2048 if on_gpu and n_bytes >= 1e6 else 512
 
 
+def demo_tokens_per_param(dtype):
+    """Of the demo. A CPU that computes in float32 is slower, so it reads 0.4 of the tokens."""
+    return 0.26 if dtype == torch.float32 else 0.65
+
+
 def make_plans(cfg, depths, vocab_size, seq_len, tokens_per_param, chip):
     """What the models of some depths take with such a chip -> a list of Plans."""
     configs = [model_config(depth, vocab_size, seq_len, cfg.n_kv_head) for depth in depths]
@@ -243,8 +248,7 @@ def main():
     if not tokens_per_param and not is_demo:
         tokens_per_param = 12
     elif not tokens_per_param:
-        # The demo. A CPU that computes in float32 is slower, so it reads 0.4 of the tokens.
-        tokens_per_param = 0.26 if env.dtype == torch.float32 else 0.65
+        tokens_per_param = demo_tokens_per_param(env.dtype)
     depth, why = cfg.depth, "--depth"
     if not depth and cfg.resume:
         # What is free on the GPU, and so what is chosen, may have changed since then.

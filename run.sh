@@ -3,6 +3,9 @@
 # and goes on where it stopped.
 #   bash run.sh            everything on this machine, from the text that is on it: 13 to 15 minutes
 #                          on 2 CPU cores with bfloat16, about 25 without (estimated)
+#   bash run.sh 60         the same with 60 minutes of time: more text, more questions, and from
+#                          some hours on a deeper model; in out/60. budget.py has the rules
+#   bash run.sh 60 --plan  only say what that would be, and how long each stage would take
 #   bash run.sh test       the linter and the tests
 #   bash run.sh speedrun   depth 20 on downloaded data, over all GPUs of this machine
 # Everything is written below out/; `rm -r out` starts over.
@@ -11,10 +14,16 @@ cd "$(dirname "$0")"
 
 fail() { echo "error: $*" >&2; exit 2; }
 what=${1:-demo}
+minutes=0
 case "$what" in
     demo | test | speedrun) ;;
-    *) fail "bash run.sh [test|speedrun], not '$what'" ;;
+    *) [[ $what =~ ^[1-9][0-9]{0,4}$ ]] || fail "bash run.sh [MINUTES|test|speedrun], not '$what'"
+        minutes=$what
+        what=demo ;;
 esac
+only_plan=
+if [ "$what" = demo ] && [ "${2:-}" = --plan ]; then only_plan=yes; shift; fi
+[ $# -le 1 ] || fail "bash run.sh [MINUTES [--plan]|test|speedrun], not '$*'"
 
 # ---- the environment: .venv with the pinned packages, made once ----
 python=.venv/bin/python
@@ -50,6 +59,8 @@ fi
 out=out
 # Each tier keeps its own tokenizer and checkpoints.
 [ "$what" = demo ] || out=out/speedrun
+[ $minutes = 0 ] || out=out/$minutes
+if [ "$only_plan" ]; then exec $python budget.py --minutes $minutes; fi
 mkdir -p $out
 before=
 
@@ -74,15 +85,18 @@ stage() {
 }
 
 if [ "$what" = demo ]; then
-    stage tokenizer tokenizer/tokenizer.json $python tokenizer.py
-    stage pretrain pretrain/meta.json $python pretrain.py
-    stage midtrain midtrain/meta.json $python midtrain.py
-    stage sft sft/meta.json $python sft.py
-    stage dpo dpo/meta.json $python dpo.py
-    stage distill distill/meta.json $python distill.py
-    stage evaluate report.md $python evaluate.py --report
-    cat out/report.md
-    echo "Talk to it:  .venv/bin/python chat.py"
+    # What the stages need to know of each other's times and, with MINUTES, their sizes.
+    $python budget.py --minutes $minutes --out $out --save
+    planned() { sed -n "s/^$1 //p" $out/plan.txt; }
+    folder=
+    [ $out = out ] || folder="--out $out"
+    stage tokenizer tokenizer/tokenizer.json $python tokenizer.py $folder
+    for name in pretrain midtrain sft dpo distill; do
+        stage $name $name/meta.json $python $name.py $folder $(planned $name)
+    done
+    stage evaluate report.md $python evaluate.py $folder --report
+    cat $out/report.md
+    echo "Talk to it:  .venv/bin/python chat.py${folder:+ $folder}"
 fi
 
 if [ "$what" = speedrun ]; then

@@ -174,4 +174,4 @@ def test_bash_reads_it_and_other_words_are_refused(speedrun):
     result = subprocess.run(["bash", "run.sh", "speedrn"], cwd=speedrun.folder,
                             capture_output=True, text=True)
     assert result.returncode == 2
-    assert result.stderr == "error: bash run.sh [test|speedrun], not 'speedrn'\n"
+    assert result.stderr == "error: bash run.sh [MINUTES|test|speedrun], not 'speedrn'\n"

@@ -677,7 +677,9 @@ def commands():
             text = text.split('"""')[1]
         if path.suffix == ".sh":
             text = re.sub(r"\\\n *", "", text)
-            text = text.replace("$python", "python").replace("$on_gpus", "torchrun")
+            for variable, value in dict(python="python", on_gpus="torchrun", minutes="60",
+                                        folder="").items():
+                text = text.replace(f"${variable}", value)
         for script, rest in re.findall(command, text):
             yield path.name, script, rest
 
