@@ -197,6 +197,13 @@ class Generation:
         return self.ids[self.n_prompt:]
 
     @property
+    def score(self):
+        """Of the last sampled id: its log-probability and the likeliest ids; None if not kept."""
+        if not self.logps:
+            return None
+        return self.logps[-1], self.tops[-1] if self.tops else []
+
+    @property
     def state(self):
         if self.raw:
             return IN_RAW_TEXT
