@@ -1,5 +1,6 @@
 """tests/bench/machines.sh with a toy command: what each kind of machine lacks, and the table."""
 import json
+import os
 import subprocess
 
 import pytest
@@ -19,9 +20,13 @@ TASKS = {"spelling_bee": {"accuracy": 0.955}, "other_counting": {"accuracy": 0.7
 REPORT = {"sft": {"tasks": {}}, "distill": {"tasks": TASKS}}
 
 
-def machines(*arguments):
-    return subprocess.run(["bash", ROOT / "tests/bench/machines.sh", *map(str, arguments)],
-                          capture_output=True, text=True, timeout=300)
+@pytest.fixture
+def machines(tmp_path):
+    def run(*arguments):
+        return subprocess.run(["bash", ROOT / "tests/bench/machines.sh", *map(str, arguments)],
+                              env=dict(os.environ, TMPDIR=str(tmp_path)), capture_output=True,
+                              text=True, timeout=300)
+    return run
 
 
 @pytest.fixture
@@ -31,7 +36,7 @@ def venv():
 
 
 @pytest.mark.slow
-def test_each_kind_lacks_what_it_should_and_has_a_row(tmp_path, venv):
+def test_each_kind_lacks_what_it_should_and_has_a_row(tmp_path, machines, venv):
     (tmp_path / "seen.py").write_text(SEEN)
     (tmp_path / "times.txt").write_text(TIMES)
     (tmp_path / "report.json").write_text(json.dumps(REPORT))
@@ -62,7 +67,7 @@ def test_each_kind_lacks_what_it_should_and_has_a_row(tmp_path, venv):
 
 
 @pytest.mark.slow
-def test_a_run_that_fails_is_named_with_its_log_and_leaves_an_empty_row(venv):
+def test_a_run_that_fails_is_named_with_its_log_and_leaves_an_empty_row(machines, venv):
     result = machines("one-core", "--", "sh", "-c", "echo what went wrong; exit 3")
     assert result.returncode == 1 and "one-core: status 3" in result.stderr
     assert result.stdout.splitlines()[-1].startswith("| one-core | - |")
@@ -70,7 +75,7 @@ def test_a_run_that_fails_is_named_with_its_log_and_leaves_an_empty_row(venv):
         assert f.read() == "what went wrong\n"
 
 
-def test_an_unknown_kind_is_one_line():
+def test_an_unknown_kind_is_one_line(machines):
     result = machines("avx3")
     assert result.returncode == 2 and result.stdout == ""
     assert result.stderr.startswith("error: 'avx3'") and result.stderr.count("\n") == 1
