@@ -38,21 +38,26 @@ class Line:
         pause = ON_TERMINAL if self.on_terminal else IN_FILE
         return not self.silent and time.monotonic() - self.shown >= pause
 
-    def show(self, text, share=None, place=""):
-        """Show `text` now. share: of the work that is done, 0 to 1, for a bar behind `place`."""
+    def show(self, text, more="", share=None, place=""):
+        """Show `place`, `text` and `more` now. share: of the work that is done, 0 to 1, for a bar.
+
+        On a terminal the bar gets the room that `text` leaves, and `more` what is left then.
+        """
         if self.silent:
             return
         self.shown = time.monotonic()
         if not self.on_terminal:
-            print(f"{place}{' | ' if place else ''}{text}", file=self.stream, flush=True)
+            print(" | ".join(filter(None, [place, text, more])), file=self.stream, flush=True)
             return
-        width = terminal_width(self.stream)
-        if share is not None:
-            place = f"{place} {bar(share, min(20, width // 5))}".strip()
-        line = f"{place}{' | ' if place else ''}{text}"
-        clear_line(self.stream)
         # A character in the last column would begin a new line.
-        print(line[:width - 1], end="", file=self.stream, flush=True)
+        width = terminal_width(self.stream) - 1
+        if share is not None:
+            place = " ".join(place.split())
+            room = width - len(f"{place} [] 100 % | {text}")
+            place += bar(share, min(20, room))
+        line = " | ".join(filter(None, [place, text, more]))
+        clear_line(self.stream)
+        print(line[:width], end="", file=self.stream, flush=True)
 
     def clear(self):
         """Make room for a line that stays."""
@@ -70,7 +75,7 @@ class Line:
         # The total may be an estimate.
         left = max(0, total - done) / speed
         self.show(f"{done:,.0f} of {total:,.0f} {unit}{' ' if unit else ''}| {in_seconds(speed)} | "
-                  f"{clock(left)} left{more}", done / total, what)
+                  f"{clock(left)} left{more}", share=done / total, place=what)
 
 
 def in_seconds(speed):
@@ -78,10 +83,11 @@ def in_seconds(speed):
 
 
 def bar(share, width):
-    """bar(0.5, 10) -> "[#####-----]  50 %"."""
+    """bar(0.5, 10) -> " [#####-----]  50 %"; without the room for one the number alone."""
     share = min(1, max(0, share))
     full = int(share * width)
-    return f"[{'#' * full}{'-' * (width - full)}] {100 * share:3.0f} %"
+    cells = f" [{'#' * full}{'-' * (width - full)}]" if width >= 4 else ""
+    return f"{cells} {100 * share:3.0f} %"
 
 
 def clock(seconds):
@@ -122,13 +128,12 @@ class Progress(Line):
         text = f"{clock(left)} left"
         if self.after:
             whole = time.monotonic() - self.start + left
-            text += f", {clock(left + self.after * whole)} to the end of the chain"
-        text += f" | {shown} | {tok_per_sec:,.0f} tok/s"
+            text += f", chain {clock(left + self.after * whole)}"
+        text += f"{others} | {shown} | {tok_per_sec:,.0f} tok/s"
         if skipped:
             text += f" | {skipped} skipped"
-        # On a terminal what matters less comes last, where it may not fit.
-        text += f"{others}{more} | {seconds * 1e3:.1f} ms | lr x {lr:.3f}"
-        self.show(text, (step + 1) / self.steps, f"step {step:5d}/{self.steps}")
+        more = f"{seconds * 1e3:.1f} ms | lr x {lr:.3f}{more}"
+        self.show(text, more, (step + 1) / self.steps, f"step {step:5d}/{self.steps}")
 
 
 class Neighbours:
