@@ -10,7 +10,9 @@ from toy import ROOT
 SEEN = """
 import json, os, torch
 from machine import has_native_bfloat16, missing_for_compile
-seen = dict(bfloat16=has_native_bfloat16(), lacks=missing_for_compile(torch.device("cpu")),
+from talk.decode import compiled_library
+library = compiled_library()
+seen = dict(width=library.width() if library else 0, bfloat16=has_native_bfloat16(), lacks=missing_for_compile(torch.device("cpu")),
             cores=len(os.sched_getaffinity(0)), threads=torch.get_num_threads())
 print(json.dumps(seen))
 """
@@ -59,11 +61,11 @@ def test_each_kind_lacks_what_it_should_and_has_a_row(tmp_path, machines, venv):
         with open(f"{folder}/{kind}/out/seen") as f:
             seen[kind] = json.load(f)
     as_is = seen["as-is"]
-    assert seen["avx2"] == dict(as_is, bfloat16=False)
+    assert seen["avx2"] == dict(as_is, bfloat16=False, width=min(8, as_is["width"]))
     assert seen["one-core"] == dict(as_is, cores=1, threads=1)
     # Headers that are missing are said first.
     assert "C++ compiler" in seen["no-compiler"]["lacks"] or "headers" in as_is["lacks"]
-    assert seen["no-compiler"] == dict(as_is, lacks=seen["no-compiler"]["lacks"])
+    assert seen["no-compiler"] == dict(as_is, width=0, lacks=seen["no-compiler"]["lacks"])
 
 
 @pytest.mark.slow

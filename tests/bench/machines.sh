@@ -7,7 +7,7 @@
 #   bash tests/bench/machines.sh avx2 -- bash run.sh 60     another command
 #
 # as-is         this machine
-# avx2          no AVX-512: PyTorch, oneDNN and MKL keep to AVX2, which their own words must confirm
+# avx2          no AVX-512: PyTorch, oneDNN, MKL and the compilers keep to AVX2, and must say so
 # no-compiler   a PATH without C and C++ compilers
 # one-core      a single core
 # The packages are those of this checkout's .venv, which run.sh has made.
@@ -49,15 +49,31 @@ without_compilers() {
     echo "$programs"
 }
 
+# Compilers for whom this machine has no AVX-512, in a folder for the beginning of PATH.
+avx2_compilers() {
+    local compilers=$folder/compilers name
+    mkdir -p "$compilers"
+    for name in cc gcc clang c++ g++ clang++; do
+        command -v $name >/dev/null || continue
+        printf '#!/bin/sh\nexec %s "$@" -mno-avx512f\n' "$(command -v $name)" > "$compilers/$name"
+        chmod +x "$compilers/$name"
+    done
+    echo "$compilers"
+}
+
 # What PyTorch, oneDNN and MKL say that they use; to_mkldnn asks oneDNN, and a product MKL.
+# A vector of decode.c has 8 floats with AVX2; without a compiler there is none.
 instructions() {
-    "$@" env ONEDNN_VERBOSE=1 MKL_VERBOSE=1 OMP_NUM_THREADS=1 "$python" -c '
+    "$@" env ONEDNN_VERBOSE=1 MKL_VERBOSE=1 OMP_NUM_THREADS=1 PYTHONPATH="$root" "$python" -c '
 import torch
+from talk.decode import compiled_library
+library = compiled_library()
+print("decode", library.width() if library else "none")
 x = torch.randn(64, 64)
 torch.nn.functional.relu(x.to_mkldnn())
 x @ x
 print("pytorch", torch.backends.cpu.get_cpu_capability())' |
-        sed -nE 's/^onednn_verbose.*info,cpu,isa:(.*)/onednn \1/p; s/^pytorch/pytorch/p
+        sed -nE 's/^onednn_verbose.*info,cpu,isa:(.*)/onednn \1/p; /^(pytorch|decode) /p
                  s/^MKL_VERBOSE oneMKL.*(\(R\) AVX[^)]*|SSE4.2|Vector Extensions[^)]*).*/mkl \1/p'
 }
 
@@ -97,11 +113,12 @@ for kind in "${kinds[@]}"; do
     as=(env "TORCHINDUCTOR_CACHE_DIR=$folder/$kind-inductor")
     case "$kind" in
         avx2)
-            as+=(ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2)
+            as=(env -u CC -u CXX "${as[@]:1}" "PATH=$(avx2_compilers):$PATH"
+                ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2)
             said=$(instructions "${as[@]}")
             echo "avx2: $(tr '\n' ';' <<< "$said")" >&2
             if [ "$(grep -ciE '^(onednn|mkl|pytorch) .*AVX ?2' <<< "$said")" != 3 ] ||
-                   grep -qiE 'AVX-?512|AVX10|AMX' <<< "$said"; then
+                   grep -qiE 'AVX-?512|AVX10|AMX|decode (4|16)' <<< "$said"; then
                 echo "| avx2 | not imitated: $(tr '\n' ';' <<< "$said") |"
                 status=1
                 continue
