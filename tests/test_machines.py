@@ -12,7 +12,8 @@ import json, os, torch
 from machine import has_native_bfloat16, missing_for_compile
 from talk.decode import compiled_library
 library = compiled_library()
-seen = dict(width=library.width() if library else 0, bfloat16=has_native_bfloat16(), lacks=missing_for_compile(torch.device("cpu")),
+seen = dict(width=library.width() if library else 0, bfloat16=has_native_bfloat16(),
+            lacks=missing_for_compile(torch.device("cpu")),
             cores=len(os.sched_getaffinity(0)), threads=torch.get_num_threads())
 print(json.dumps(seen))
 """
