@@ -13,6 +13,7 @@ import math
 import os
 import platform
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -25,6 +26,15 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
+
+try:
+    import resource
+except ImportError:
+    # Windows has none.
+    resource = None
+
+# When this process was started, nearly.
+STARTED = datetime.datetime.now().astimezone()
 
 # --------------------------------------------------------------------------------------------------
 # Device, dtype and ranks
@@ -374,6 +384,45 @@ def versions():
                                 text=True, cwd=Path(__file__).parent)
         commit = result.stdout.strip() or None
     return dict(commit=commit, torch=torch.__version__, python=platform.python_version())
+
+
+def run_record(env):
+    """What this process ran on, from when to when, and the most memory it took: plain data.
+
+    seconds: since it was started. peak_memory, peak_gpu_memory: in bytes, of this rank; None where
+    the system does not tell.
+    """
+    on_gpu = env.device.type == "cuda"
+    peak = None
+    if resource:
+        # macOS counts in bytes, Linux in KiB.
+        unit = 1 if sys.platform == "darwin" else 1024
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return dict(command=shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]]),
+                started=STARTED.isoformat(timespec="seconds"),
+                seconds=round((datetime.datetime.now().astimezone() - STARTED).total_seconds(), 1),
+                system=f"{platform.system()} {platform.machine()}", processor=processor_name(),
+                cores=os.cpu_count(), instructions=instruction_set(),
+                gpu=torch.cuda.get_device_name(env.device) if on_gpu else None,
+                device=env.device.type, ranks=env.world_size,
+                dtype=str(env.dtype).removeprefix("torch."), peak_memory=peak,
+                peak_gpu_memory=torch.cuda.max_memory_allocated(env.device) if on_gpu else None)
+
+
+def processor_name():
+    cpuinfo = Path("/proc/cpuinfo")
+    found = re.search(r"model name\s*:\s*(.+)", cpuinfo.read_text()) if cpuinfo.exists() else None
+    return found[1].strip() if found else platform.processor() or platform.machine()
+
+
+def instruction_set():
+    """What decides how fast this processor multiplies: "AVX512, avx512_bf16, amx_bf16"."""
+    names = [torch.backends.cpu.get_cpu_capability()]
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        flags = set(cpuinfo.read_text().split())
+        names += [flag for flag in ("avx512_bf16", "amx_bf16") if flag in flags]
+    return ", ".join(names)
 
 # --------------------------------------------------------------------------------------------------
 # Flags, errors, signals

@@ -132,15 +132,16 @@ def check_pattern(pattern):
 # --------------------------------------------------------------------------------------------------
 # Files
 
-def save_tokenizer(path, merges, tok, trained_on):
+def save_tokenizer(path, merges, tok, trained_on, bytes_per_token=None):
     """Write a folder of merges.tiktoken and tokenizer.json, which replaces the old one as a whole.
 
     merges: the bytes of merges.tiktoken, from which the Tokenizer `tok` was made.
-    trained_on: dict, for the record.
+    trained_on, and bytes_per_token by kind of text: dicts, for the record.
     """
     from machine import new_folder, write_synced
     info = {"pattern": tok.pattern, "special_tokens": list(tok.specials),
-            "vocab_size": tok.vocab_size, "trained_on": trained_on, "fingerprint": tok.fingerprint}
+            "vocab_size": tok.vocab_size, "trained_on": trained_on,
+            "bytes_per_token": bytes_per_token or {}, "fingerprint": tok.fingerprint}
     with new_folder(path) as new:
         write_synced(new / "merges.tiktoken", lambda f: f.write(merges))
         write_synced(new / "tokenizer.json",
@@ -264,24 +265,30 @@ def report_samples(cfg):
 def report(tok, tokens, cfg):
     """Print bytes per token on text not trained on, and a look at the vocabulary.
 
+    -> the bytes per token of our tokens, {kind of text: number}.
     ValueError if a text does not survive encoding and decoding.
     """
     encodings = {"ours": tok.enc} | cached_encodings()
     print("\nbytes per token     " + "".join(f"{name:>14}" for name in encodings))
+    ours = {}
     for kind, texts in report_samples(cfg).items():
         sample = "\n\n".join(islice(texts, 500))[:1_000_000]
         if tok.decode(tok.encode(sample)) != sample:
             raise ValueError(f"{kind} comes back changed: --pattern {cfg.pattern!r} does not match "
                              f"every character")
         line = f"{kind:<20}"
-        for encoding in encodings.values():
+        for name, encoding in encodings.items():
             n_tokens = len(encoding.encode_ordinary(sample))
-            line += f"{len(sample.encode()) / max(1, n_tokens):14.2f}"
+            bytes_per_token = len(sample.encode()) / max(1, n_tokens)
+            line += f"{bytes_per_token:14.2f}"
+            if name == "ours":
+                ours[kind] = round(bytes_per_token, 3)
         print(line)
     merged = tokens[256:]
     for what, some in [("first merges", merged[:14]), ("last merges", merged[-14:]),
                        ("longest", sorted(tokens, key=len)[-6:])]:
         print(f"{what:<16}" + " ".join(repr(token.decode(errors="replace")) for token in some))
+    return ours
 
 
 def main():
@@ -354,13 +361,13 @@ def main():
     merges = b"".join(base64.b64encode(token) + b" %d\n" % rank
                       for rank, token in enumerate(tokens))
     tok = Tokenizer(merges, pattern)
-    report(tok, tokens, cfg)
+    bytes_per_token = report(tok, tokens, cfg)
     if cfg.data:
         sources = list(cfg.data)
     else:
         python = f"Python {sys.version_info[0]}.{sys.version_info[1]}"
         sources = [f"standard library of {python}", cfg.mixture]
-    save_tokenizer(path, merges, tok, {"sources": sources, **seen})
+    save_tokenizer(path, merges, tok, {"sources": sources, **seen}, bytes_per_token)
     print(f"done       {path}. Next: {shlex.join(['python', 'pretrain.py', *next_flags])}")
 
 

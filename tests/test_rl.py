@@ -458,7 +458,7 @@ def test_the_reward_rises_and_a_whole_checkpoint_is_left(toy):
     assert toy.output.status == 0, toy.output.stderr
     assert f"done       {toy.out}/rl. Next: python chat.py --out {toy.out}\n" in toy.output.stdout
     assert sorted(read_folder(toy.out / "rl")) == [
-        "meta.json", "metrics.jsonl", "model.pt", "optim.pt"]
+        "meta.json", "metrics.jsonl", "model.pt", "optim.pt", "run.json"]
     assert not list(toy.out.glob("*.part*"))
     logged = metrics(toy.out / "rl", "step", "reward", "pass@1", "pass@8", "gap")
     assert [step for step, *_ in logged] == list(range(30))

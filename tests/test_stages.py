@@ -81,7 +81,13 @@ def metrics(path, *names):
 def test_a_stage_learns_and_leaves_a_whole_checkpoint(toy, stage):
     assert toy.output[stage].status == 0, toy.output[stage].stderr
     out = toy.out / stage
-    assert sorted(read_folder(out)) == ["meta.json", "metrics.jsonl", "model.pt", "optim.pt"]
+    assert sorted(read_folder(out)) == ["meta.json", "metrics.jsonl", "model.pt", "optim.pt",
+                                        "run.json"]
+    record = json.loads((out / "run.json").read_text())
+    assert record["command"].startswith(f"python {stage}.py --out ") and record["cores"] >= 1
+    # A process with PyTorch takes more than 100 MB.
+    assert record["peak_memory"] > 1e8 and record["peak_gpu_memory"] is None
+    assert 0 < record["seconds"] < 600
     for left_over in "*.part*", "*.tmp", "*.old":
         assert not list(toy.out.glob(left_over))
     losses = [loss for _, loss in metrics(out, "step", "loss")]

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from common import CHUNK, checkpoint_writer, load_tensors, read_meta
-from machine import WRITER, finish_replace, replace_folder
+from machine import WRITER, finish_replace, replace_folder, run_record, write_synced
 
 # --------------------------------------------------------------------------------------------------
 # How long: the schedule, the horizon, the rows of a step
@@ -390,6 +390,10 @@ def finish_run(out, stage, stop, env, then, data=""):
     """
     part = Path(out, stage + ".part")
     path = Path(out, stage)
+    if env.rank == 0:
+        # For report.py alone: no later stage depends on it.
+        record = json.dumps(run_record(env), indent=1)
+        write_synced(part / "run.json", lambda f: f.write(record.encode()))
     if stop.number:
         env.print(f"stopped by {signal.Signals(stop.number).name}; {part} is saved, "
                   f"go on with --resume")
