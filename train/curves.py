@@ -286,7 +286,7 @@ def run_panels(run, other=None):
                      if "pass@" in name and not name.endswith("@1")})
     passes = both("rl", "pass@1", "pass@1")
     for name in groups:
-        passes += both("rl", name, name, "good")
+        passes += both("rl", name, name, "pretrain")
     add("rl: prompts solved by one answer, by one of a group", passes)
     add("rl: answers that call the tool", both("rl", "tool"))
     add("rl: tokens of an answer", both("rl", "length"))
@@ -445,5 +445,5 @@ def draw_bars(rows, stages, name):
     axes.grid(visible=False, axis="y")
     axes.set_ylim(at - 0.7 + 0.1, -0.8)
     axes.set_xlim(0, 100)
-    axes.set_xticks([0, 25, 50, 75, 100], ["0", "25", "50", "75", "100 %"])
+    axes.set_xticks([0, 25, 50, 75, 100], ["0", "25", "50", "75 %", "100"])
     return to_svg(figure, name), titles
