@@ -30,6 +30,7 @@ from talk.engine import Engine, parse_answer
 from talk.memory import generate
 from train.curves import (
     REFERENCE_POINTS,
+    REPORT_POINTS,
     as_dict,
     as_list,
     can_draw,
@@ -411,7 +412,7 @@ def answers_of(out, stage, questions, cfg, env):
     model.compute_dtype = env.dtype
     engine = Engine(model, tok, len(prompts))
     answers = generate(engine, prompts, cfg.max_tokens, temperature=0.0, seed=0)
-    texts = [written(parse_answer(tok, answer)) for answer in answers]
+    texts = [written(parse_answer(tok, answer)).strip("\n") for answer in answers]
     text = json.dumps(dict(key=key, answers=texts), indent=1)
     try:
         replace_file(folder / "answers.json", text)
@@ -494,6 +495,10 @@ def markdown(report):
 
 def esc(text):
     return html.escape(str(text), quote=True)
+
+
+def cut(text, n=1200):
+    return text if len(text) <= n else text[:n] + " \u2026"
 
 
 def json_in_html(value):
@@ -650,10 +655,10 @@ def page(report):
             "learns to say. The rest is context.</p>" if shown else "", *shown)
     asked = ""
     for question, in_data, answers in report["answers"]:
-        given = "".join(f"<div style='--c:var(--{stage})'><dt>{stage}</dt><dd>{esc(text)}</dd>"
+        given = "".join(f"<div style='--c:var(--{stage})'><dt>{stage}</dt><dd>{esc(cut(text))}</dd>"
                         f"</div>" for stage, text in answers.items())
-        asked += (f"<h3>{esc(question)}</h3><dl class=answers>{given}<div><dt>the data say</dt>"
-                  f"<dd>{esc(in_data)}</dd></div></dl>")
+        asked += (f"<h3>{esc(cut(question))}</h3><dl class=answers>{given}"
+                  f"<div><dt>the data say</dt><dd>{esc(cut(in_data))}</dd></div></dl>")
     section("The same held-out questions, answered by every stage",
             "<p>Greedy answers, cut after some tokens. Tool calls and their results stand in "
             "\u2039\u203a.</p>" + asked if asked else "")
@@ -751,17 +756,21 @@ code { background: var(--soft); padding: 0 4px; border-radius: 3px; white-space:
 .learn { background: var(--learn); border-radius: 3px }
 .special { opacity: .65; font-size: .9em }
 .answers { display: grid; gap: 8px; margin: 0;
-  grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)) }
+  grid-template-columns: repeat(auto-fit, minmax(128px, 1fr)) }
 .answers div { min-width: 0; padding: 4px 8px; background: var(--soft);
   border-top: 3px solid var(--c, var(--faint)) }
 dt { font-size: .78rem; font-weight: 600 }
-dd { margin: 0; font-size: .84rem; white-space: pre-wrap; overflow-wrap: anywhere }
+dd { margin: 0; max-height: 13em; overflow: auto; font-size: .84rem; white-space: pre-wrap;
+  overflow-wrap: anywhere }
 footer { margin-top: 3em; font-size: .8rem }
 :focus-visible { outline: 2px solid var(--pretrain); outline-offset: 2px }
-@media (max-width: 480px) { .answers { grid-template-columns: 1fr } }
+@media (max-width: 480px) { .answers { grid-template-columns: 1fr }
+  tbody th { white-space: normal } }
 @media print { body { font-size: 10pt } main { max-width: none; padding: 0 } .hint { display: none }
   figure, .answers, .conversation, tr { break-inside: avoid } h2, h3 { break-after: avoid }
-  .grid { grid-template-columns: 1fr 1fr } .scroll, pre { overflow: visible }
+  .grid { grid-template-columns: 1fr 1fr } .scroll, pre, dd { overflow: visible; max-height: none }
+  pre { white-space: pre-wrap } table { font-size: 8pt }
+  thead th, thead + tbody td, tbody th { white-space: normal; padding-right: 8px }
   * { print-color-adjust: exact } }
 """
 
@@ -918,7 +927,12 @@ def main():
     cfg = parse_config(Config, __doc__)
     out = Path(cfg.out)
     report = collect(cfg)
-    text = page(report)
+    # Many stages and another run make many curves: fewer points then.
+    for n_points in REPORT_POINTS, REPORT_POINTS // 2, REPORT_POINTS // 4:
+        report["run"] = read_run(out, n_points)
+        text = page(report)
+        if len(text.encode()) <= MAX_BYTES:
+            break
     replace_file(out / "report.html", text)
     replace_file(out / "report.md", markdown(report))
     if cfg.thin:

@@ -1,9 +1,11 @@
 """report.py: what is there is shown, what is missing is left out, and nothing becomes markup."""
+import functools
 import json
 import math
 import re
 import shutil
 import sys
+import time
 from html.parser import HTMLParser
 from types import SimpleNamespace
 from xml.etree import ElementTree
@@ -15,6 +17,7 @@ import torch
 import report
 from common import STAGES, save_checkpoint
 from machine import Env
+from test_page import CHROMIUM, Browser
 from toy import ROOT, chat, fails_with_one_line, run_script, tiny_model, write_tokenizer
 from train import curves
 from train.rows import pack_conversations
@@ -194,6 +197,84 @@ def test_the_pointer_finds_the_logged_values(made, whole):
                                    for panel in chain)
     for at, (_, color, xs, _) in enumerate(chain[0]["lines"]):
         assert color == STAGES[at] and at <= xs[0] < xs[-1] <= at + 1
+
+
+# ---- in a browser ----
+
+@pytest.fixture(scope="module")
+def tab(made, whole, tmp_path_factory):
+    """tab(width, scheme, media) opens the page -> js, which runs JavaScript on it, and call."""
+    browser = Browser(tmp_path_factory.mktemp("profile"))
+    target = browser.call("Target.createTarget", url="about:blank")["targetId"]
+    session = browser.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+    call = functools.partial(browser.call, session=session)
+
+    def js(code):
+        result = call("Runtime.evaluate", expression=code, returnByValue=True)
+        assert "exceptionDetails" not in result, result
+        return result["result"].get("value")
+
+    def open_page(width, scheme="light", media="screen"):
+        call("Emulation.setDeviceMetricsOverride", width=width, height=800, deviceScaleFactor=1,
+             mobile=width < 500)
+        call("Emulation.setEmulatedMedia", media=media,
+             features=[dict(name="prefers-color-scheme", value=scheme)])
+        call("Page.navigate", url=f"file://{whole}/report.html")
+        end = time.monotonic() + 60
+        while not js("document.readyState === 'complete' && !!document.querySelector('footer')"):
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        return js
+
+    open_page.call = call
+    yield open_page
+    browser.close()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not CHROMIUM, reason="no Chromium")
+def test_the_page_fits_a_phone_a_desk_and_paper_in_light_and_dark(tab):
+    for width, media in (375, "screen"), (1200, "screen"), (794, "print"):
+        js = tab(width, media=media)
+        # The scrollbar takes some of the width; tables and commands scroll by themselves.
+        assert js("document.documentElement.scrollWidth") <= width
+        outside = ("[...document.querySelectorAll('main *')].filter(e => "
+                   "!e.closest('.scroll, pre, dd') && e.getBoundingClientRect().right > "
+                   "innerWidth + 1).map(e => e.outerHTML.slice(0, 80))")
+        assert js(outside) == []
+    color = "getComputedStyle(document.body).backgroundColor"
+    assert tab(1200, "light")(color) == "rgb(255, 255, 255)"
+    assert tab(1200, "dark")(color) == "rgb(23, 24, 26)"
+    # On paper it is always light.
+    assert tab(794, "dark", "print")(color) == "rgb(255, 255, 255)"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not CHROMIUM, reason="no Chromium")
+def test_values_stand_under_the_pointer_and_the_arrow_keys(tab):
+    js = tab(375)
+    # What a text brought as a script would have opened a dialog, and stopped everything.
+    assert js("document.querySelectorAll('img').length") == 0
+    js("window.scrollTo(0, document.querySelector('figure[data-panel]').offsetTop - 200)")
+    box = js("(() => { const r = document.querySelector('.plot').getBoundingClientRect();"
+             "return [r.left, r.top, r.width, r.height] })()")
+
+    def point(share):
+        tab.call("Input.dispatchMouseEvent", type="mouseMoved", x=box[0] + share * box[2],
+                 y=box[1] + box[3] / 2)
+        return js("document.querySelector('#tip').innerText")
+
+    # Scrolling hides it: wait until that is over.
+    time.sleep(0.3)
+    assert "held-out 4" in point(0.17)
+    assert re.search(r"tokens 1,2\d\d,\d\d\d", point(0.96)) and "held-out 2" in point(0.96)
+    js("document.querySelector('figure[data-panel]').focus()")
+    tip = js("document.querySelector('#tip').innerText")
+    for _ in range(3):
+        tab.call("Input.dispatchKeyEvent", type="keyDown", key="ArrowLeft",
+                 windowsVirtualKeyCode=37)
+    assert js("document.querySelector('#tip').innerText") != tip
+    assert js("document.querySelector('#tip').hidden") is False
 
 
 # ---- parts of it ----
