@@ -783,7 +783,8 @@ const number = (v) => Math.abs(v) >= 1e4 ? Math.round(v).toLocaleString("en")
 let active = null;
 
 function where(panel, x) {
-  if (panel.kind !== "chain") return panel.kind + " " + number(x);
+  if (panel.kind === "step") return "step " + Math.round(Math.max(0, x));
+  if (panel.kind !== "chain") return panel.kind + " " + number(Math.max(0, x));
   const at = Math.min(panel.segments.length - 1, Math.max(0, Math.floor(x)));
   const [stage, steps] = panel.segments[at];
   return stage + ", step " + Math.round(Math.max(0, x - at) * steps);

@@ -684,7 +684,7 @@ def commands():
         if path.suffix == ".sh":
             text = re.sub(r"\\\n *", "", text)
             for variable, value in dict(python="python", on_gpus="torchrun", minutes="60",
-                                        folder="").items():
+                                        folder="", answers="").items():
                 text = text.replace(f"${variable}", value)
         for script, rest in re.findall(command, text):
             yield path.name, script, rest
