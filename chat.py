@@ -48,6 +48,7 @@ class Config:
     allow_host: str = ""          # further names of this machine besides localhost, comma-separated
     allow_origin: str = ""        # sites whose pages may use --serve, comma-separated, or * for all
     max_queue: int = 128          # answers running or waiting at once; further ones get status 429
+    max_models: int = 3           # stages of --serve in memory at once; the least used makes room
     time_limit: float = 120.0     # seconds until an answer of --serve is cut off
     device: str = "auto"          # auto, cpu, cuda or mps
     compile: bool = True          # decode.c where there is a C compiler, CUDA graphs on a GPU
@@ -93,6 +94,8 @@ def main():
     cfg = parse_config(Config, __doc__, flags)
     if cfg.port > 65535:
         raise ValueError(f"--port {cfg.port}: expected 0 to 65535")
+    if cfg.max_models < 1:
+        raise ValueError(f"--max_models {cfg.max_models}: expected 1 or more")
     if cfg.max_rows < 1:
         raise ValueError(f"--max_rows {cfg.max_rows}: expected 1 or more")
     path = find_checkpoint(cfg.out, cfg.stage)
@@ -109,13 +112,21 @@ def main():
         raise ValueError("standard output is closed, so there is nowhere to show an answer")
     sampling = Sampling(**{field.name: getattr(cfg, field.name) for field in fields(Sampling)})
     env = setup(cfg.device, cfg.dtype)
-    model, tok, _ = load_checkpoint(path, env.device)
-    model.compute_dtype = env.dtype
-    dtype = None if cfg.dtype == "auto" else env.dtype
-    engine = Engine(model, tok, cfg.max_rows, dtype, cfg.compile)
+
+    def load(path):
+        """The model of a checkpoint, and its Engine."""
+        model, tok, _ = load_checkpoint(path, env.device)
+        model.compute_dtype = env.dtype
+        dtype = None if cfg.dtype == "auto" else env.dtype
+        return model, Engine(model, tok, cfg.max_rows, dtype, cfg.compile)
+
     if cfg.serve:
-        serve(engine, tok, cfg, asdict(sampling), path.name)
-    elif cfg.batch:
+        # This loads what is asked for, and drops what is not.
+        serve(lambda path: load(path)[1], path, cfg, asdict(sampling))
+        return
+    model, engine = load(path)
+    tok = engine.tok
+    if cfg.batch:
         batch(engine, tok, cfg, sampling, str(path))
     elif prompt is not None:
         one_answer(engine, tok, cfg, sampling, prompt)
@@ -126,4 +137,4 @@ def main():
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, less_memory="--max_rows or --max_tokens")

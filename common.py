@@ -17,6 +17,7 @@ Sizes in shape comments:
 B batch, T time, C channels (n_embd), H heads, D head size, V vocabulary, N = B*T.
 """
 import base64
+import copy
 import hashlib
 import json
 import math
@@ -490,23 +491,41 @@ def save_checkpoint(path, model, meta, metrics, optimizer, env):
 
     All ranks must call this, since they gather the state of the optimizer; rank 0 writes.
     """
+    write = checkpoint_writer(path, model, meta, metrics, optimizer, env)
+    if env.rank == 0:
+        write()
+
+
+def checkpoint_writer(path, model, meta, metrics, optimizer, env, later=False):
+    """-> a function that writes the checkpoint, for save_checkpoint; None on the other ranks.
+
+    later: what it writes is a copy, so that training may go on before it is called.
+    """
     optimizer_state = optimizer.state_dict()
     if env.rank > 0:
-        return
+        return None
     weights = {name: p.cpu() for name, p in model.state_dict().items()}
+    if later and model.embed.is_cpu:
+        # From other devices they were copied just now.
+        weights, optimizer_state = copy.deepcopy((weights, optimizer_state))
     meta = dict(format=1, **meta, model=asdict(model.config), versions=versions())
+    meta = json.dumps(meta, indent=1)
     lines = "".join(json.dumps(m) + "\n" for m in metrics)
-    try:
-        with new_folder(Path(path)) as new:
-            write_synced(new / "model.pt", lambda f: torch.save(weights, f))
-            write_synced(new / "optim.pt", lambda f: torch.save(optimizer_state, f))
-            write_synced(new / "metrics.jsonl", lambda f: f.write(lines.encode()))
-            write_synced(new / "meta.json", lambda f: f.write(json.dumps(meta, indent=1).encode()))
-    # torch reports a full disk as a RuntimeError.
-    except (OSError, RuntimeError) as e:
-        raise OSError(f"{path}: the checkpoint could not be written ({e}); what stood there before "
-                      f"is untouched. Free some disk space or choose another --out, then go on "
-                      f"with --resume") from None
+
+    def write():
+        try:
+            with new_folder(Path(path)) as new:
+                write_synced(new / "model.pt", lambda f: torch.save(weights, f))
+                write_synced(new / "optim.pt", lambda f: torch.save(optimizer_state, f))
+                write_synced(new / "metrics.jsonl", lambda f: f.write(lines.encode()))
+                write_synced(new / "meta.json", lambda f: f.write(meta.encode()))
+        # torch reports a full disk as a RuntimeError.
+        except (OSError, RuntimeError) as e:
+            raise OSError(f"{path}: the checkpoint could not be written ({e}); what stood there "
+                          f"before is untouched. Free some disk space or choose another --out, "
+                          f"then go on with --resume") from None
+
+    return write
 
 
 def read_meta(path, hint="train that stage first"):

@@ -18,20 +18,21 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from common import digest, load_checkpoint, render_pair, save_checkpoint
+from common import digest, load_checkpoint, render_pair
 from data.mixtures import choose_mixture, preferences
-from machine import StopSignal, can_compile, parse_config, run, setup, try_to_compile
+from machine import StopSignal, parse_config, run, setup, try_to_compile
 from train.optimizer import make_optimizer
+from train.plan import choose_compile
+from train.progress import Line, Progress
 from train.rows import describe_sources, my_share, pack_conversations, read_ahead, step_indices
 from train.run import (
-    SaveClock,
+    Saver,
     banner,
     check_finite,
     decisive_settings,
     finish_run,
     lr_scale,
     plan_steps,
-    progress_line,
     start_or_resume,
 )
 
@@ -65,7 +66,8 @@ class Config:
     seed: int = 0                     # of the order of the rows
     device: str = "auto"              # auto, cpu, cuda or mps
     dtype: str = "auto"               # compute dtype: auto, float32, bfloat16 or float16
-    compile: bool = True              # torch.compile the model
+    compile: bool = None              # torch.compile the model; without the flag, where it pays
+    after: float = 0.0                # the stages after this take so many times as long; 0: unknown
 
 
 def dpo_loss(policy_logps, reference_logps, is_pair, beta):
@@ -122,7 +124,9 @@ def reference_logps(model, rows, batch_size, env):
     logps = torch.zeros(len(rows), n_pairs, 2, device=env.device)
     # Not bool but float32, as it is summed over the ranks.
     is_pair = torch.zeros(len(rows), n_pairs, device=env.device)
+    line = Line(silent=env.rank > 0)
     for at in range(env.rank * batch_size, len(rows), batch_size * env.world_size):
+        line.count("reference ", at, len(rows), "rows")
         # The last batch repeats the last row to be full, so that one compiled graph serves all.
         indices = np.arange(at, at + batch_size).clip(max=len(rows) - 1)
         ids, targets = (t.to(env.device) for t in rows.batch(indices, only_learned=True))
@@ -202,26 +206,27 @@ def main():
 
     # ---- model, horizon, optimizer ----
     model.train().compute_dtype = env.dtype
-    use_compile = cfg.compile and can_compile(env.device)
-    compiled = try_to_compile(model, dynamic=False) if use_compile else model
     horizon = math.ceil(cfg.epochs * len(train_rows) * seq_len)
     steps, rows_per_step, batch_size = plan_steps(cfg, horizon, model, env, own_data=bool(cfg.data))
+    cfg.compile = choose_compile(cfg, STAGE, steps * rows_per_step * seq_len, model, env)
+    compiled = try_to_compile(model, dynamic=False) if cfg.compile else model
 
     # The reference is the SFT model before it changes.
     train_reference = reference_logps(compiled, train_rows, batch_size, env)
     val_reference = reference_logps(compiled, val_rows, batch_size, env)
 
-    optimizer = make_optimizer(cfg, model, env, use_compile)
+    optimizer = make_optimizer(cfg, model, env, cfg.compile)
     settings = decisive_settings(cfg, model, env, start=digest(previous), data=made_from,
                                  steps=steps, rows_per_step=rows_per_step)
     first, metrics = start_or_resume(out, STAGE, settings, cfg.resume, model, optimizer, env)
-    banner(cfg, env, f"{out}/{BASE}, {model.num_params():,} parameters", use_compile,
+    banner(cfg, env, f"{out}/{BASE}, {model.num_params():,} parameters", cfg.compile,
            steps, rows_per_step, batch_size, train_rows)
 
     # ---- loop: evaluate, save, stop, then train ----
     stop = StopSignal()
-    save_clock = SaveClock(cfg.save_every, env)
+    saver = Saver(cfg.save_every, env)
     log = {}
+    progress = Progress(env, steps, first, cfg.after)
     batches_of = lambda step: pair_batches(train_rows, train_reference, step, rows_per_step,
                                            batch_size, env, cfg.seed)
     step_batches = read_ahead(batches_of, first, env.device)
@@ -234,10 +239,11 @@ def main():
             metrics.append(dict(step=step, **{"val_" + key: value for key, value in log.items()}))
             env.print(f"step {step:5d} | val {show(log)}")
         stopping = stop.requested(env)
-        if done or stopping or save_clock.is_due(step, first):
+        if done or stopping or saver.is_due(step, first):
             meta = dict(stage=STAGE, step=step, steps=steps, settings=settings, config=asdict(cfg),
                         tokenizer=tok.fingerprint, metrics=log)
-            save_checkpoint(out / f"{STAGE}.part", model, meta, metrics, optimizer, env)
+            saver.save(out / f"{STAGE}.part", model, meta, metrics, optimizer,
+                       now=done or stopping)
         if done or stopping:
             break
 
@@ -261,8 +267,8 @@ def main():
         dt = time.perf_counter() - t0
         check_finite(step, means["loss"], norm, out / f"{STAGE}.part")
         tok_per_sec = rows_per_step * seq_len / dt
-        env.print(progress_line(step, steps, show(means), lr, dt, tok_per_sec,
-                                optimizer.loss_scale.skipped))
+        progress.step(step, show(means), lr, dt, rows_per_step * seq_len,
+                      optimizer.loss_scale.skipped)
         metrics.append(dict(step=step, **means, lr=lr, grad_norm=norm, ms=dt * 1e3,
                             tok_per_sec=tok_per_sec))
 
@@ -270,4 +276,4 @@ def main():
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, less_memory="--batch_size")

@@ -7,12 +7,13 @@ python evaluate.py --stage dpo --tasks mmlu,arc_easy,arc_challenge --items 0 --j
 python evaluate.py --tasks gsm8k,humaneval --num_samples 10 --temperature 0.8  for pass@10
 python evaluate.py --stage pretrain --tasks core   a base model on the 22 tasks of CORE
 torchrun --standalone --nproc_per_node 8 evaluate.py --tasks mmlu,gsm8k --items 0
-python evaluate.py --report                        the table at the end of bash run.sh
+python evaluate.py --report                        all that report.py shows of skills
 
 There are three kinds of tasks. Answers are generated, with the Python tool, and graded. Multiple
 choice (MMLU, ARC) is decided by the logits of the letters. CORE compares the losses of whole
 endings. The last two need no sampling: see talk/options.py.
 """
+import contextlib
 import functools
 import json
 import math
@@ -23,7 +24,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import torch
 import torch.distributed as dist
 
 from common import find_checkpoint, load_checkpoint, read_meta, trained_anew
@@ -35,6 +35,7 @@ from data.published.core_tasks import TASKS as CORE_TASKS
 from data.published.core_tasks import CoreTask, encode_prompt
 from machine import (
     can_compile,
+    is_terminal,
     parse_config,
     run,
     setup,
@@ -45,6 +46,7 @@ from machine import (
 from talk.engine import Engine, parse_answer
 from talk.memory import fit_rows, generate
 from talk.options import block_states, choose
+from train.progress import Line
 from train.rows import Rows, describe_sources, pack_documents
 from train.run import evaluate_loss
 
@@ -56,6 +58,8 @@ ANSWERED = ["spelling_bee", "simple_spelling", "letters", "arithmetic", "word_pr
 MULTIPLE_CHOICE = ["mmlu", "arc_easy", "arc_challenge"]
 CORE = [f"core:{name}" for name in CORE_TASKS]
 REPORTED = ["sft", "dpo", "distill"]
+# Transcripts that a checkpoint's evaluation.json keeps of a task.
+N_EXAMPLES = 3
 DEMO_TASKS = ("spelling_bee,simple_spelling,letters,arithmetic,word_problems,choices,identity,"
               "small_talk,unknown,refuse")
 # Skill -> its task with known wordings, which share their sentences with the training data, and
@@ -94,7 +98,7 @@ class Config:
     max_rows: int = 0                 # answers generated at once; 0: 64, on a GPU up to 128
     show: int = 2                     # conversations to print per task, and as many wrong ones
     json: bool = False                # print one JSON object and nothing else
-    report: bool = False              # evaluate sft, dpo, distill (and rl): out/report.md
+    report: bool = False              # evaluate sft, dpo, distill (and rl) for report.py
     seed: int = 0                     # of sampling
     device: str = "auto"              # auto, cpu, cuda or mps
     dtype: str = "auto"               # compute dtype: auto, float32, bfloat16 or float16
@@ -219,7 +223,8 @@ def evaluate_choices(model, tok, task, cfg, env, name, forward=block_states):
         else:
             questions.append(letter_question(tok, task[i], row_len))
 
-    show = lambda done: progress(name, done, len(questions), start, env)
+    line = make_line(cfg, env)
+    show = lambda done: line.count(name, done, len(questions))
     right = gather(choose(model, questions, cfg.batch_tokens, forward, show), n, env)
     # An option that has lost its beginning no longer starts with <|bos|>.
     bos = tok.special("<|bos|>")
@@ -256,7 +261,8 @@ def evaluate_answers(engine, tok, task, cfg, env, name):
         if ok:
             asked += [prompt] * k
 
-    show = lambda done: progress(name, done, len(asked), start, env)
+    line = make_line(cfg, env)
+    show = lambda done: line.count(name, done, len(asked))
     if env.device.type == "cuda":
         longest = max(map(len, asked), default=1) + cfg.max_tokens
         fit_rows(engine, min(longest, engine.max_len), cfg.max_rows or 128)
@@ -298,6 +304,12 @@ def evaluate_answers(engine, tok, task, cfg, env, name):
     return task_result(shares, sum(chances) / n, start, **more), transcripts
 
 
+def make_line(cfg, env):
+    """The progress line: with --json on stderr, and only if that is a terminal."""
+    silent = env.rank > 0 or (cfg.json and not is_terminal(sys.stderr))
+    return Line(silent, sys.stderr if cfg.json else sys.stdout)
+
+
 def gather(mine, n, env):
     """The values of all n items, on every rank. mine: those of rank, rank + world_size, ..."""
     if env.world_size == 1:
@@ -305,14 +317,6 @@ def gather(mine, n, env):
     shares = [None] * env.world_size
     dist.all_gather_object(shares, mine)
     return [shares[i % env.world_size][i // env.world_size] for i in range(n)]
-
-
-def progress(name, done, total, start, env):
-    if env.rank == 0 and sys.stderr.isatty():
-        rate = done / max(1e-9, time.time() - start)
-        print(f"\r{name}: {done:,} of {total:,}, {rate:.1f}/s, "
-              f"{(total - done) / rate:.0f} s left   ",
-              end="\r" if done == total else "", file=sys.stderr, flush=True)
 
 
 # --------------------------------------------------------------------------------------------------
@@ -431,17 +435,52 @@ def written(parts):
 
 
 # --------------------------------------------------------------------------------------------------
-# The report at the end of run.sh
+# What report.py reads
 
-def write_report(cfg, tasks, env):
-    """Evaluate the last stages and write out/report.md and out/report.json."""
+def save_evaluation(path, report, transcripts, cfg):
+    """Add the results to evaluation.json in the checkpoint's folder, where report.py finds them.
+
+    A checkpoint that is trained again replaces the whole folder, and old results with it. Of every
+    task that is answered, the first transcripts are kept as [question, answer, right].
+    """
+    file = Path(path, "evaluation.json")
+    tasks = {}
+    with contextlib.suppress(OSError, ValueError):
+        before = json.loads(file.read_text())
+        if before["step"] == report["step"]:
+            tasks = before["tasks"]
+    for name, result in report["tasks"].items():
+        examples = [(question(item), written(parts), right)
+                    for item, parts, right in transcripts.get(name, [])[:N_EXAMPLES]]
+        tasks[name] = dict(result, temperature=cfg.temperature, max_tokens=cfg.max_tokens,
+                           examples=examples)
+    text = json.dumps(dict(report, tasks=tasks, versions=versions()), indent=1)
+    # Two evaluations may run at once.
+    new = file.with_suffix(f".{os.getpid()}.tmp")
+    try:
+        write_synced(new, lambda f: f.write(text.encode()))
+        os.replace(new, file)
+    # The results are printed all the same.
+    except OSError as e:
+        print(f"note       {file} could not be written ({e}): report.py will not show this",
+              file=sys.stderr)
+
+
+def evaluate_all(cfg, tasks, env):
+    """Evaluate the last stages for report.py, and write out/report.json."""
     out = Path(cfg.out)
     core = {name: task for name, task in tasks.items() if name in CORE}
     tasks = {name: task for name, task in tasks.items() if name not in CORE}
     reports = {}
+
+    def evaluate(stage, asked):
+        reports[stage], transcripts = evaluate_stage(out / stage, asked, cfg, env, env.print)
+        if env.rank == 0:
+            save_evaluation(out / stage, reports[stage], transcripts, cfg)
+
     if core:
         # CORE's prompts are text to continue, which is what a base model does.
-        reports["pretrain"], _ = evaluate_stage(out / "pretrain", core, cfg, env, env.print)
+        evaluate("pretrain", core)
     stages = list(REPORTED)
     # rl.py is no part of run.sh, and what it made may be older than what it started from.
     if (out / "rl/meta.json").exists() and not trained_anew(out, "rl"):
@@ -449,96 +488,12 @@ def write_report(cfg, tasks, env):
     # Other wordings take a minute or two a stage: only the last one is asked in them.
     known = {name: task for name, task in tasks.items() if name not in OTHER_TASKS}
     for stage in stages:
-        asked = tasks if stage == stages[-1] else known
-        reports[stage], transcripts = evaluate_stage(out / stage, asked, cfg, env, env.print)
+        evaluate(stage, tasks if stage == stages[-1] else known)
     if env.rank == 0:
-        text = report_text(out, reports, transcripts, env)
-        write_synced(out / "report.md", lambda f: f.write(text.encode()))
         write_synced(out / "report.json",
                      lambda f: f.write(json.dumps(reports, indent=1).encode()))
-
-
-def report_text(out, reports, transcripts, env):
-    """The report as Markdown: a table with a column per stage, and a few conversations.
-
-    reports: {stage: report of evaluate_stage}. transcripts: those of the last stage.
-    """
-    stages = [stage for stage in reports if stage != "pretrain"]
-    bpb = logged_values(out / "pretrain", "val_bpb")
-    ranked = logged_values(out / "dpo", "val_accuracy")
-    lines = [f"Bits per byte of held-out text: {bpb[0]:.3f} before pretraining, "
-             f"{bpb[-1]:.3f} after. "
-             f"Held-out preference pairs ranked rightly after DPO: {percent(ranked[-1])}."]
-    if "core" in reports.get("pretrain", {}):
-        core = with_interval(reports["pretrain"]["core"])
-        lines.append(f"CORE of the pretrained model: {core}.")
-
-    rows = report_rows([reports[stage]["tasks"] for stage in stages])
-    lines += ["", *table(["held-out items, answered for real", "wordings", "items", *stages], rows)]
-
-    if (out / "times.txt").exists():
-        # A stage that was interrupted has several lines.
-        seconds = {}
-        for line in (out / "times.txt").read_text().splitlines():
-            stage, s = line.split()
-            seconds[stage] = seconds.get(stage, 0) + int(s)
-        lines += ["", *table(["stage", *seconds], [["seconds", *seconds.values()]])]
-
-    lines += ["", f"{env.device}, {os.cpu_count()} cores, {str(env.dtype).removeprefix('torch.')}, "
-              f"torch {torch.__version__}. Conversations with {out}/{stages[-1]}:", "", "```"]
-    for asked in transcripts.values():
-        for item, parts, _ in asked[:1]:
-            for who, said in ("you", question(item)), ("bot", written(parts)):
-                lines.append(f"{who}  {said}".replace("\n", "\n     "))
-            lines.append("")
-    return "\n".join([*lines, "```", ""])
-
-
-def report_rows(columns):
-    """The rows of the report's table: each skill with known wordings, then with other wordings.
-
-    columns: for each stage {task: result}. The last one has all tasks; where another one was not
-    asked, its cell is empty.
-    """
-    tasks = columns[-1]
-    order = []
-    for label, (known, other) in (SKILLS | TALK).items():
-        order += [(label, "known", known), (label, "other", other)]
-    paired = {name for _, _, name in order}
-    order += [(name, "", name) for name in tasks if name not in paired]
-    rows = []
-    for label, wordings, name in order:
-        if name in tasks:
-            accuracies = [percent(results[name]["accuracy"]) if name in results else ""
-                          for results in columns]
-            rows.append([label, wordings, tasks[name]["items"], *accuracies])
-
-    # Shares of all items of all tasks that have them.
-    for label, key in ("skills refused", "refused"), ("answers that ended by themselves", "ended"):
-        for wordings, others in ("known", False), ("other", True):
-            names = [name for name, result in tasks.items()
-                     if key in result and (name in OTHER_TASKS) == others]
-            n = sum(tasks[name]["items"] for name in names)
-            if n:
-                cells = []
-                for results in columns:
-                    share = sum(results[name][key] * results[name]["items"]
-                                for name in names if name in results) / n
-                    cells.append(percent(share) if names[0] in results else "")
-                rows.append([label, wordings, n, *cells])
-    return rows
-
-
-def logged_values(folder, name):
-    """The values of one name in a checkpoint's metrics.jsonl, in order."""
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [row[name] for row in rows if name in row]
-
-
-def table(header, rows):
-    """The lines of a Markdown table."""
-    lines = ["| " + " | ".join(map(str, cells)) + " |" for cells in (header, *rows)]
-    return [lines[0], "|" + "---|" * len(header), *lines[1:]]
+    flags = "" if cfg.out == Config.out else f" --out {cfg.out}"
+    env.print(f"done       {out}/report.json. Next: python report.py{flags}")
 
 
 def main():
@@ -562,13 +517,15 @@ def main():
     tasks = {name: open_task(name, cfg.items or None) for name in names}
 
     if cfg.report:
-        write_report(cfg, tasks, env)
+        evaluate_all(cfg, tasks, env)
         return
     say = (lambda text: None) if cfg.json else env.print
-    report, _ = evaluate_stage(path, tasks, cfg, env, say)
+    report, transcripts = evaluate_stage(path, tasks, cfg, env, say)
+    if env.rank == 0:
+        save_evaluation(path, report, transcripts, cfg)
     if cfg.json:
         env.print(json.dumps(dict(report, config=asdict(cfg), versions=versions())))
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, less_memory="--max_rows or --batch_tokens")

@@ -13,17 +13,28 @@ import math
 import os
 import platform
 import re
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
 import sysconfig
+import threading
 import traceback
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
+
+try:
+    import resource
+except ImportError:
+    # Windows has none.
+    resource = None
+
+# When this process was started, nearly.
+STARTED = datetime.datetime.now().astimezone()
 
 # --------------------------------------------------------------------------------------------------
 # Device, dtype and ranks
@@ -58,6 +69,7 @@ class Env:
 
     def print(self, *args, **kwargs):
         if self.rank == 0:
+            clear_line(sys.stdout)
             print(*args, **kwargs, flush=True)
 
 
@@ -104,6 +116,10 @@ def lost_a_rank(error):
     return isinstance(error, dist.DistError) or "gloo/transport" in str(error)
 
 
+# The name of the thread that writes a checkpoint while training goes on.
+WRITER = "checkpoint writer"
+
+
 def leave_ranks(error):
     """End this process as one of the ranks. error: what ends the script, or None if it is done.
 
@@ -116,6 +132,10 @@ def leave_ranks(error):
     if error is None:
         dist.destroy_process_group()
         return
+    # A checkpoint that is being written is worth this wait.
+    for thread in threading.enumerate():
+        if thread.name == WRITER:
+            thread.join(60)
     status = 1
     if isinstance(error, SystemExit):
         status = error.code
@@ -260,14 +280,24 @@ def fastest_dtype(device):
         return "float16" if capability >= (7, 0) else "float32"
     if device.type != "cpu":
         return "float32"
+    return "bfloat16" if has_native_bfloat16() else "float32"
+
+
+def has_native_bfloat16():
+    """Does this CPU multiply bfloat16 by an instruction of its own, AVX512-BF16 or AMX?"""
     # ATEN_CPU_CAPABILITY can restrict PyTorch to an older instruction set than the processor has.
     if not torch.backends.cpu.get_cpu_capability().startswith("AVX512"):
-        return "float32"
+        return False
     cpuinfo = Path("/proc/cpuinfo")
     if not cpuinfo.exists():
-        return "float32"
-    has_bfloat16 = re.search(r"\b(avx512_bf16|amx_bf16)\b", cpuinfo.read_text())
-    return "bfloat16" if has_bfloat16 else "float32"
+        return False
+    return bool(re.search(r"\b(avx512_bf16|amx_bf16)\b", cpuinfo.read_text()))
+
+
+def cpu_features():
+    """What a timing on a CPU depends on, as plain data for the benchmarks."""
+    return dict(instruction_set=torch.backends.cpu.get_cpu_capability(),
+                native_bfloat16=has_native_bfloat16())
 
 # --------------------------------------------------------------------------------------------------
 # torch.compile, where it works
@@ -321,9 +351,15 @@ def try_to_compile(function, **options):
     from torch._dynamo.exc import TorchDynamoException
     from torch._functorch import config
     current = torch.compile(function, **options)
+    is_new = True
 
     def call(*args, **kwargs):
-        nonlocal current
+        nonlocal current, is_new
+        if is_new and os.environ.get("RANK", "0") == "0":
+            clear_line(sys.stderr)
+            print("compiling  which takes half a minute or more before anything moves",
+                  file=sys.stderr, flush=True)
+        is_new = False
         try:
             # Compile the backward pass now, too, so that its errors are raised here.
             with config.patch(force_non_lazy_backward_lowering=True):
@@ -331,6 +367,7 @@ def try_to_compile(function, **options):
         except TorchDynamoException as e:
             if current is function:
                 raise
+            clear_line(sys.stderr)
             print(f"note       goes on without torch.compile, and slower, as compiling failed: "
                   f"{in_words(e)[:300]} ...", file=sys.stderr, flush=True)
             current = function
@@ -347,6 +384,45 @@ def versions():
                                 text=True, cwd=Path(__file__).parent)
         commit = result.stdout.strip() or None
     return dict(commit=commit, torch=torch.__version__, python=platform.python_version())
+
+
+def run_record(env):
+    """What this process ran on, from when to when, and the most memory it took: plain data.
+
+    seconds: since it was started. peak_memory, peak_gpu_memory: in bytes, of this rank; None where
+    the system does not tell.
+    """
+    on_gpu = env.device.type == "cuda"
+    peak = None
+    if resource:
+        # macOS counts in bytes, Linux in KiB.
+        unit = 1 if sys.platform == "darwin" else 1024
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return dict(command=shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]]),
+                started=STARTED.isoformat(timespec="seconds"),
+                seconds=round((datetime.datetime.now().astimezone() - STARTED).total_seconds(), 1),
+                system=f"{platform.system()} {platform.machine()}", processor=processor_name(),
+                cores=os.cpu_count(), instructions=instruction_set(),
+                gpu=torch.cuda.get_device_name(env.device) if on_gpu else None,
+                device=env.device.type, ranks=env.world_size,
+                dtype=str(env.dtype).removeprefix("torch."), peak_memory=peak,
+                peak_gpu_memory=torch.cuda.max_memory_allocated(env.device) if on_gpu else None)
+
+
+def processor_name():
+    cpuinfo = Path("/proc/cpuinfo")
+    found = re.search(r"model name\s*:\s*(.+)", cpuinfo.read_text()) if cpuinfo.exists() else None
+    return found[1].strip() if found else platform.processor() or platform.machine()
+
+
+def instruction_set():
+    """What decides how fast this processor multiplies: "AVX512, avx512_bf16, amx_bf16"."""
+    names = [torch.backends.cpu.get_cpu_capability()]
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        flags = set(cpuinfo.read_text().split())
+        names += [flag for flag in ("avx512_bf16", "amx_bf16") if flag in flags]
+    return ", ".join(names)
 
 # --------------------------------------------------------------------------------------------------
 # Flags, errors, signals
@@ -390,16 +466,40 @@ def in_words(error):
     return " ".join(text.split()) or type(error).__name__
 
 
+def is_terminal(stream):
+    """Can a line on it be overwritten?"""
+    return stream.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def terminal_width(stream):
+    """The columns of the terminal that shows `stream`; 80 if it does not say."""
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or 80
+    except OSError:
+        return 80
+
+
+def clear_line(stream):
+    """On a terminal, make room for a line where a progress line may stand (train/progress.py)."""
+    if is_terminal(stream):
+        # Spaces, as not every terminal knows the codes that erase.
+        print("\r" + " " * (terminal_width(stream) - 1) + "\r", end="", file=stream)
+
+
 def fail(message):
     """End the script with one line on stderr and exit status 2. message: a text or an exception."""
     # Nobody may be listening on stderr either.
     with contextlib.suppress(OSError):
+        clear_line(sys.stderr)
         print(f"error: {in_words(message)}", file=sys.stderr, flush=True)
     sys.exit(2)
 
 
-def run(main):
-    """Run a script's main(); an error that a user can cause ends in one line and exit status 2."""
+def run(main, less_memory=""):
+    """Run a script's main(); an error that a user can cause ends in one line and exit status 2.
+
+    less_memory: the flags with which the script takes less memory if they are smaller.
+    """
     # Python leaves out what was closed before it started, as by >&-. Whatever is printed then goes
     # nowhere, instead of into the first file that the script opens.
     for name, mode in [("stdin", "r"), ("stdout", "w"), ("stderr", "w")]:
@@ -428,7 +528,9 @@ def run(main):
         # Of a GPU's many sentences, the first one says what happened.
         on_gpu = isinstance(e, torch.OutOfMemoryError)
         what = str(e).split(". ")[0] if on_gpu else "out of memory"
-        fail(f"{what}. Choose a smaller --batch_size or --depth")
+        if less_memory:
+            fail(f"{what}. Choose a smaller {less_memory}")
+        fail(f"{what}. Close other programs, or take a machine with more memory")
     # Numbers that are too large, files that end too early, packages that are missing or broken.
     except (ValueError, OSError, OverflowError, EOFError, ImportError) as e:
         fail(e)
@@ -506,7 +608,9 @@ def finish_replace(path):
     """Undo a half-finished replacement: the old folder is moved aside, the new one is not there."""
     old = path.with_name(path.name + ".old")
     if old.exists() and not path.exists():
-        old.rename(path)
+        # Another process may be quicker.
+        with contextlib.suppress(FileNotFoundError):
+            old.rename(path)
 
 
 def write_synced(path, write):

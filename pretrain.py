@@ -15,14 +15,15 @@ from pathlib import Path
 
 import torch
 
-from common import GPT, GPTConfig, Tokenizer, generate, rotary_table, rotate, save_checkpoint
+from common import GPT, GPTConfig, Tokenizer, generate, rotary_table, rotate
 from data.demo import python_corpus
 from data.documents import choose_documents, list_files, read_documents
-from machine import StopSignal, can_compile, parse_config, run, setup, try_to_compile
+from machine import StopSignal, parse_config, run, setup, try_to_compile
 from train.optimizer import make_optimizer
 from train.plan import (
     CARDS,
     card_table,
+    choose_compile,
     choose_plan,
     flops_per_token,
     make_plan,
@@ -31,9 +32,10 @@ from train.plan import (
     plan_table,
     this_chip,
 )
+from train.progress import Progress
 from train.rows import describe_sources, micro_batches, pack_documents, read_ahead
 from train.run import (
-    SaveClock,
+    Saver,
     banner,
     check_finite,
     decisive_settings,
@@ -41,7 +43,6 @@ from train.run import (
     finish_run,
     lr_scale,
     plan_steps,
-    progress_line,
     saved_settings,
     start_or_resume,
 )
@@ -80,7 +81,8 @@ class Config:
     seed: int = 0                     # of the weights and of the order of the rows
     device: str = "auto"              # auto, cpu, cuda or mps
     dtype: str = "auto"               # compute dtype: auto, float32, bfloat16 or float16
-    compile: bool = True              # torch.compile the model
+    compile: bool = None              # torch.compile the model; without the flag, where it pays
+    after: float = 0.0                # the stages after this take so many times as long; 0: unknown
     peak_tflops: float = 0.0          # the chip's peak for the MFU column; 0: from the chip's name
 
 
@@ -112,6 +114,11 @@ def choose_seq_len(paths, on_gpu):
     """
     n_bytes = sum(file.stat().st_size for file in list_files(paths)) if paths else 0
     return 2048 if on_gpu and n_bytes >= 1e6 else 512
+
+
+def demo_tokens_per_param(dtype):
+    """Of the demo. A CPU that computes in float32 is slower, so it reads 0.4 of the tokens."""
+    return 0.26 if dtype == torch.float32 else 0.65
 
 
 def make_plans(cfg, depths, vocab_size, seq_len, tokens_per_param, chip):
@@ -208,14 +215,14 @@ def look_back(attn, head, distance, theta):
         weight[rows, 0] = 2 / 3 * vector
 
 
-def print_samples(model, tok, rows, seed, n_samples=4, n_prompt=8, n_new=32):
+def print_samples(model, tok, rows, env, seed, n_samples=4, n_prompt=8, n_new=32):
     """Let the model continue the beginnings of a few held-out documents, and print what it says."""
     ids, _ = rows.batch(slice(0, 64))
     begins = (ids[:, :-n_prompt] == tok.special("<|bos|>")).nonzero()
     for b, t in begins[:n_samples]:
         prompt = ids[b, t:t + n_prompt].tolist()
         new = generate(model, prompt, n_new, temperature=0.8, seed=seed)
-        print(f"    {tok.decode(prompt[1:])!r} -> {tok.decode(new)!r}")
+        env.print(f"    {tok.decode(prompt[1:])!r} -> {tok.decode(new)!r}")
 
 
 def main():
@@ -241,12 +248,11 @@ def main():
     if not tokens_per_param and not is_demo:
         tokens_per_param = 12
     elif not tokens_per_param:
-        # The demo. A CPU that computes in float32 is slower, so it reads 0.4 of the tokens.
-        tokens_per_param = 0.26 if env.dtype == torch.float32 else 0.65
+        tokens_per_param = demo_tokens_per_param(env.dtype)
     depth, why = cfg.depth, "--depth"
     if not depth and cfg.resume:
         # What is free on the GPU, and so what is chosen, may have changed since then.
-        depth, why = saved_settings(out, STAGE).get("n_layer", 0), "as before"
+        depth, why = saved_settings(out, STAGE, env).get("n_layer", 0), "as before"
 
     def choose_depth(n_tokens):
         """-> the Plan of the depth, and what the next depth lacks, or this one if it is given."""
@@ -289,8 +295,6 @@ def main():
     model = GPT(config)
     init_weights(model, cfg.seed)
     model.to(env.device).compute_dtype = env.dtype
-    use_compile = cfg.compile and can_compile(env.device)
-    compiled = try_to_compile(model, dynamic=False) if use_compile else model
 
     # ---- horizon, optimizer ----
     horizon = math.ceil(tokens_per_param * matrix_weights(config))
@@ -299,7 +303,9 @@ def main():
         # A small one is read as long as in the demo.
         horizon = min(horizon, max(4 * n_tokens, math.ceil(0.65 * matrix_weights(config))))
     steps, rows_per_step, batch_size = plan_steps(cfg, horizon, model, env)
-    optimizer = make_optimizer(cfg, model, env, use_compile)
+    cfg.compile = choose_compile(cfg, STAGE, steps * rows_per_step * seq_len, model, env)
+    compiled = try_to_compile(model, dynamic=False) if cfg.compile else model
+    optimizer = make_optimizer(cfg, model, env, cfg.compile)
     settings = decisive_settings(cfg, model, env, data=made_from,
                                  steps=steps, rows_per_step=rows_per_step)
     first, metrics = start_or_resume(out, STAGE, settings, cfg.resume, model, optimizer, env)
@@ -308,14 +314,15 @@ def main():
     why_so_long = "--steps" if cfg.steps else "--tokens_per_param"
     banner(cfg, env,
            f"depth {depth} ({why}), width {config.n_embd}, {config.n_head} heads, "
-           f"{model.num_params():,} parameters, vocabulary {config.vocab_size}", use_compile,
+           f"{model.num_params():,} parameters, vocabulary {config.vocab_size}", cfg.compile,
            steps, rows_per_step, batch_size, train_rows,
            more=f", {per_weight:.1f} a matrix weight, {why_so_long}")
 
     # ---- loop: evaluate, save, stop, then train ----
     stop = StopSignal()
-    save_clock = SaveClock(cfg.save_every, env)
+    saver = Saver(cfg.save_every, env)
     log = {}
+    progress = Progress(env, steps, first, cfg.after)
     batches_of = lambda step: micro_batches(train_rows, step, rows_per_step, batch_size, env,
                                             cfg.seed)
     step_batches = read_ahead(batches_of, first, env.device)
@@ -328,12 +335,13 @@ def main():
             env.print(f"step {step:5d} | val loss {log['loss']:.4f} | "
                       f"val bits per byte {log['bpb']:.4f}")
         if env.rank == 0 and (done or (step > 0 and step % cfg.sample_every == 0)):
-            print_samples(model, tok, val_rows, seed=step)
+            print_samples(model, tok, val_rows, env, seed=step)
         stopping = stop.requested(env)
-        if done or stopping or save_clock.is_due(step, first):
+        if done or stopping or saver.is_due(step, first):
             meta = dict(stage=STAGE, step=step, steps=steps, settings=settings, config=asdict(cfg),
                         tokenizer=tok.fingerprint, metrics=log)
-            save_checkpoint(out / f"{STAGE}.part", model, meta, metrics, optimizer, env)
+            saver.save(out / f"{STAGE}.part", model, meta, metrics, optimizer,
+                       now=done or stopping)
         if done or stopping:
             break
 
@@ -357,8 +365,8 @@ def main():
         mfu = "n/a"
         if peak:
             mfu = f"{100 * tok_per_sec * flops_per_token(config) / peak / env.world_size:.1f} %"
-        env.print(progress_line(step, steps, f"loss {loss:.4f}", lr, dt, tok_per_sec,
-                                optimizer.loss_scale.skipped, more=f" | MFU {mfu}"))
+        progress.step(step, f"loss {loss:.4f}", lr, dt, rows_per_step * seq_len,
+                      optimizer.loss_scale.skipped, more=f" | MFU {mfu}")
         if not is_demo and step == first + 5:
             env.print(f"plan       as measured now, {steps * dt / 3600:.1f} hours for all steps "
                       f"instead of {plan.hours:.1f}")
@@ -369,4 +377,4 @@ def main():
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, less_memory="--batch_size or --depth")

@@ -24,18 +24,20 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from common import STAGES, digest, load_checkpoint, save_checkpoint
+from common import STAGES, digest, load_checkpoint
 from data.mixtures import choose_mixture, graded_prompts
-from machine import StopSignal, can_compile, parse_config, run, setup, try_to_compile
+from machine import StopSignal, parse_config, run, setup, try_to_compile
 from talk.engine import Engine, Sampling, parse_answer
 from train.optimizer import make_optimizer
+from train.plan import choose_compile
+from train.progress import Progress
 from train.rows import describe_sources, my_share, step_indices
 from train.run import (
+    Saver,
     check_finite,
     decisive_settings,
     finish_run,
     lr_scale,
-    progress_line,
     start_or_resume,
 )
 
@@ -65,12 +67,13 @@ class Config:
     eval_every: int = 20              # steps between evaluations on held-out prompts
     eval_prompts: int = 64            # held-out prompts that an evaluation asks; 0: no evaluation
     eval_samples: int = 8             # answers to each of them
-    save_every: int = 20              # steps between checkpoints to resume from
+    save_every: int = None            # steps between checkpoints; GPU: 10 minutes, CPU: 20
     resume: bool = False              # go on from the last checkpoint of an interrupted run
     seed: int = 0                     # of the order of the prompts and of what is sampled
     device: str = "auto"              # auto, cpu, cuda or mps
     dtype: str = "auto"               # compute dtype: auto, float32, bfloat16 or float16
-    compile: bool = True              # torch.compile the model
+    compile: bool = None              # torch.compile the model; without the flag, where it pays
+    after: float = 0.0                # the stages after this take so many times as long; 0: unknown
 
 
 # --------------------------------------------------------------------------------------------------
@@ -383,12 +386,13 @@ def main():
 
     # ---- model, optimizer, engine ----
     model.train().compute_dtype = env.dtype
-    use_compile = cfg.compile and can_compile(env.device)
-    compiled = try_to_compile(model, dynamic=False) if use_compile else model
     steps = cfg.steps
     n_answers = cfg.prompts_per_step * cfg.group_size
     batch_size = cfg.batch_size or max(1, 8192 // seq_len)
-    optimizer = make_optimizer(cfg, model, env, use_compile)
+    # How long the answers get, nobody knows.
+    cfg.compile = choose_compile(cfg, STAGE, steps * n_answers * cfg.max_tokens / 2, model, env)
+    compiled = try_to_compile(model, dynamic=False) if cfg.compile else model
+    optimizer = make_optimizer(cfg, model, env, cfg.compile)
     settings = decisive_settings(cfg, model, env, start=digest(previous), base=cfg.base,
                                  data=made_from, reward=describe_reward(cfg.reward), steps=steps,
                                  group_size=cfg.group_size, max_tokens=cfg.max_tokens,
@@ -398,7 +402,7 @@ def main():
     engine = Engine(model, tok, max_rows=min(n_answers, most_rows))
     specials = engine.specials[:2]
     env.print(f"machine    {env.device}, {env.world_size} rank(s), {env.dtype}, "
-              f"torch {torch.__version__}, {'compiled' if use_compile else 'not compiled'}\n"
+              f"torch {torch.__version__}, {'compiled' if cfg.compile else 'not compiled'}\n"
               f"model      {out}/{cfg.base}, {model.num_params():,} parameters\n"
               f"horizon    {steps} steps of {cfg.prompts_per_step} of {len(problems):,} prompts, "
               f"{cfg.group_size} answers to each, micro-batches of {batch_size} rows\n"
@@ -406,7 +410,10 @@ def main():
 
     # ---- loop: evaluate, save, stop, then train ----
     stop = StopSignal()
+    # On a CPU a step takes as long as many of the other stages.
+    saver = Saver(cfg.save_every, env, on_cpu=20)
     log = {}
+    progress = Progress(env, steps, first, cfg.after)
     # The last pass only evaluates and saves.
     for step in range(first, steps + 1):
         done = step == steps
@@ -415,10 +422,11 @@ def main():
             metrics.append(dict(step=step, **{"val_" + key: value for key, value in log.items()}))
             env.print(f"step {step:5d} | val {show(log)}")
         stopping = stop.requested(env)
-        if done or stopping or (step > first and step % cfg.save_every == 0):
+        if done or stopping or saver.is_due(step, first):
             meta = dict(stage=STAGE, step=step, steps=steps, settings=settings, config=asdict(cfg),
                         tokenizer=tok.fingerprint, metrics=log)
-            save_checkpoint(out / f"{STAGE}.part", model, meta, metrics, optimizer, env)
+            saver.save(out / f"{STAGE}.part", model, meta, metrics, optimizer,
+                       now=done or stopping)
         if done or stopping:
             break
 
@@ -467,8 +475,8 @@ def main():
         tok_per_sec = sums["tokens"] / (t3 - t0)
         more = (f" | generating {t1 - t0:.2f} s, scoring {t2 - t1:.2f} s, "
                 f"training {t3 - t2:.2f} s")
-        env.print(progress_line(step, steps, show(means), lr, t3 - t0, tok_per_sec,
-                                optimizer.loss_scale.skipped, more))
+        progress.step(step, show(means), lr, t3 - t0, sums["tokens"],
+                      optimizer.loss_scale.skipped, more)
         metrics.append(dict(step=step, loss=loss, **means, lr=lr, grad_norm=norm,
                             ms=(t3 - t0) * 1e3, tok_per_sec=tok_per_sec,
                             generating_ms=(t1 - t0) * 1e3, scoring_ms=(t2 - t1) * 1e3,
@@ -478,4 +486,4 @@ def main():
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, less_memory="--batch_size or --prompts_per_step")

@@ -3,6 +3,9 @@
 # and goes on where it stopped.
 #   bash run.sh            everything on this machine, from the text that is on it: 13 to 15 minutes
 #                          on 2 CPU cores with bfloat16, about 25 without (estimated)
+#   bash run.sh 60         the same with 60 minutes of time: more text, more questions, and from
+#                          some hours on a deeper model; in out/60. budget.py has the rules
+#   bash run.sh 60 --plan  only say what that would be, and how long each stage would take
 #   bash run.sh test       the linter and the tests
 #   bash run.sh speedrun   depth 20 on downloaded data, over all GPUs of this machine
 # Everything is written below out/; `rm -r out` starts over.
@@ -11,24 +14,34 @@ cd "$(dirname "$0")"
 
 fail() { echo "error: $*" >&2; exit 2; }
 what=${1:-demo}
+minutes=0
 case "$what" in
     demo | test | speedrun) ;;
-    *) fail "bash run.sh [test|speedrun], not '$what'" ;;
+    *) [[ $what =~ ^[1-9][0-9]{0,4}$ ]] || fail "bash run.sh [MINUTES|test|speedrun], not '$what'"
+        minutes=$what
+        what=demo ;;
 esac
+only_plan=
+if [ "$what" = demo ] && [ "${2:-}" = --plan ]; then only_plan=yes; shift; fi
+[ $# -le 1 ] || fail "bash run.sh [MINUTES [--plan]|test|speedrun], not '$*'"
 
 # ---- the environment: .venv with the pinned packages, made once ----
 python=.venv/bin/python
 case "$what" in
-    demo) extras= ;;
+    demo) extras="[report]" ;;
     test) extras="[test]" ;;
-    speedrun) extras="[data]" ;;
+    speedrun) extras="[data,report]" ;;
 esac
 want="$(cksum < pyproject.toml) $extras"
-if [ ! -x $python ]; then
+has_pip() { $python -c "import pip" 2>/dev/null; }
+# What an interrupted or failed attempt has left is made anew.
+if [ ! -x $python ] || { [ ! -e .venv/installed ] && ! has_pip; }; then
     command -v python3 >/dev/null || fail "no python3 on this machine; install Python 3.11 or newer"
     python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
         fail "$(python3 --version) is too old; tok2chat needs 3.11 or newer"
-    python3 -m venv .venv ||
+    # Debian's Python, which Colab has, lacks what venv installs pip with: then pip does it itself.
+    python3 -m venv .venv >/dev/null 2>&1 ||
+        { python3 -m venv --without-pip .venv && python3 -m pip --python $python install -q pip; } ||
         fail "python3 -m venv failed; on Debian and Ubuntu: apt install python3-venv"
 fi
 if ! grep -qxF "$want" .venv/installed 2>/dev/null; then
@@ -46,12 +59,14 @@ fi
 out=out
 # Each tier keeps its own tokenizer and checkpoints.
 [ "$what" = demo ] || out=out/speedrun
+[ $minutes = 0 ] || out=out/$minutes
+if [ "$only_plan" ]; then exec $python budget.py --minutes $minutes; fi
 mkdir -p $out
 before=
 
 # stage NAME MARKER COMMAND...: run the command, unless it is done; resume it if it was interrupted.
 stage() {
-    local name=$1 marker=$out/$2 start=$(date +%s) made_from; shift 2
+    local name=$1 marker=$out/$2 start=$(date +%s) made_from answers; shift 2
     # A stage is done if it was made from the stage before as that one is now. MARKER.from holds the
     # checksum of that stage's marker, so a copied out/ is recognised. If someone ran the stage by
     # hand, MARKER.from is missing, and the times of the files decide.
@@ -65,20 +80,33 @@ stage() {
         "$@"
         echo "$made_from" > "$marker.from"
         echo "$name $(($(date +%s) - start))" >> $out/times.txt
+        # The page grows with every stage, for some 3 seconds each. At the end all stages answer the
+        # same questions for it. A run never fails by it.
+        [ "$name" = evaluate ] && answers= || answers="--answers 0"
+        $python report.py --out $out $answers > /dev/null || true
     fi
     before=$marker
 }
 
 if [ "$what" = demo ]; then
-    stage tokenizer tokenizer/tokenizer.json $python tokenizer.py
-    stage pretrain pretrain/meta.json $python pretrain.py
-    stage midtrain midtrain/meta.json $python midtrain.py
-    stage sft sft/meta.json $python sft.py
-    stage dpo dpo/meta.json $python dpo.py
-    stage distill distill/meta.json $python distill.py
-    stage evaluate report.md $python evaluate.py --report
-    cat out/report.md
-    echo "Talk to it:  .venv/bin/python chat.py"
+    # What the stages need to know of each other's times and, with MINUTES, their sizes.
+    $python budget.py --minutes $minutes --out $out --save
+    planned() { sed -n "s/^$1 //p" $out/plan.txt; }
+    folder=
+    [ $out = out ] || folder="--out $out"
+    stage tokenizer tokenizer/tokenizer.json $python tokenizer.py $folder
+    # A thread of OpenMP that waits for another lets go of its core sooner. Beside a busy program
+    # training is then twice as fast, and alone as fast as before, with the same bits. Generation
+    # would be slower, so distill.py and evaluate.py go without.
+    export GOMP_SPINCOUNT=10000
+    for name in pretrain midtrain sft dpo; do
+        stage $name $name/meta.json $python $name.py $folder $(planned $name)
+    done
+    unset GOMP_SPINCOUNT
+    stage distill distill/meta.json $python distill.py $folder $(planned distill)
+    stage evaluate report.json $python evaluate.py $folder --report
+    cat $out/report.md
+    echo "Talk to it:  .venv/bin/python chat.py${folder:+ $folder}"
 fi
 
 if [ "$what" = speedrun ]; then
@@ -96,13 +124,13 @@ if [ "$what" = speedrun ]; then
     stage tokenizer tokenizer/tokenizer.json $python tokenizer.py --out $out --data $text \
         --vocab_size 32768 --max_chars 1000000000
     stage pretrain pretrain/meta.json $on_gpus pretrain.py --out $out --data $text --depth 20 \
-        --seq_len 2048 --eval_every 500 --sample_every 1000 --save_every 500
+        --seq_len 2048 --eval_every 500 --sample_every 1000
     stage midtrain midtrain/meta.json $on_gpus midtrain.py --out $out --mixture downloads
     stage sft sft/meta.json $on_gpus sft.py --out $out --mixture downloads
     stage dpo dpo/meta.json $on_gpus dpo.py --out $out --mixture downloads
     stage distill distill/meta.json $on_gpus distill.py --out $out --mixture downloads
     stage rl rl/meta.json $on_gpus rl.py --out $out --mixture downloads
-    stage evaluate report.md $on_gpus evaluate.py --out $out --report --items 0 --max_tokens 512 \
+    stage evaluate report.json $on_gpus evaluate.py --out $out --report --items 0 --max_tokens 512 \
       --tasks mmlu,arc_easy,arc_challenge,gsm8k,humaneval,spelling_bee,simple_spelling,identity,core
     cat $out/report.md
     echo "Talk to it:  .venv/bin/python chat.py --out $out --serve"

@@ -15,13 +15,15 @@ from pathlib import Path
 
 import torch
 
-from common import digest, load_checkpoint, save_checkpoint
+from common import digest, load_checkpoint
 from data.mixtures import choose_mixture, conversations
-from machine import StopSignal, can_compile, parse_config, run, setup, try_to_compile
+from machine import StopSignal, parse_config, run, setup, try_to_compile
 from train.optimizer import make_optimizer
+from train.plan import choose_compile
+from train.progress import Progress
 from train.rows import describe_sources, micro_batches, pack_conversations, read_ahead
 from train.run import (
-    SaveClock,
+    Saver,
     banner,
     check_finite,
     decisive_settings,
@@ -30,7 +32,6 @@ from train.run import (
     lr_scale,
     own_passes,
     plan_steps,
-    progress_line,
     start_or_resume,
 )
 
@@ -64,7 +65,8 @@ class Config:
     seed: int = 0                     # of the order of the rows
     device: str = "auto"              # auto, cpu, cuda or mps
     dtype: str = "auto"               # compute dtype: auto, float32, bfloat16 or float16
-    compile: bool = True              # torch.compile the model
+    compile: bool = None              # torch.compile the model; without the flag, where it pays
+    after: float = 0.0                # the stages after this take so many times as long; 0: unknown
 
 
 def main():
@@ -91,8 +93,6 @@ def main():
 
     # ---- model, horizon, optimizer ----
     model.train().compute_dtype = env.dtype
-    use_compile = cfg.compile and can_compile(env.device)
-    compiled = try_to_compile(model, dynamic=False) if use_compile else model
     epochs = cfg.epochs
     if not epochs and cfg.data:
         epochs = own_passes(len(train_rows) * seq_len)
@@ -101,17 +101,20 @@ def main():
         epochs = 0.4 if env.device.type == "cpu" and env.dtype == torch.float32 else 1.0
     horizon = math.ceil(epochs * len(train_rows) * seq_len)
     steps, rows_per_step, batch_size = plan_steps(cfg, horizon, model, env, own_data=bool(cfg.data))
-    optimizer = make_optimizer(cfg, model, env, use_compile)
+    cfg.compile = choose_compile(cfg, STAGE, steps * rows_per_step * seq_len, model, env)
+    compiled = try_to_compile(model, dynamic=False) if cfg.compile else model
+    optimizer = make_optimizer(cfg, model, env, cfg.compile)
     settings = decisive_settings(cfg, model, env, start=digest(previous), data=made_from,
                                  steps=steps, rows_per_step=rows_per_step)
     first, metrics = start_or_resume(out, STAGE, settings, cfg.resume, model, optimizer, env)
-    banner(cfg, env, f"{out}/{BASE}, {model.num_params():,} parameters", use_compile,
+    banner(cfg, env, f"{out}/{BASE}, {model.num_params():,} parameters", cfg.compile,
            steps, rows_per_step, batch_size, train_rows)
 
     # ---- loop: evaluate, save, stop, then train ----
     stop = StopSignal()
-    save_clock = SaveClock(cfg.save_every, env)
+    saver = Saver(cfg.save_every, env)
     log = {}
+    progress = Progress(env, steps, first, cfg.after)
     batches_of = lambda step: micro_batches(train_rows, step, rows_per_step, batch_size, env,
                                             cfg.seed, only_learned=True)
     step_batches = read_ahead(batches_of, first, env.device)
@@ -125,10 +128,11 @@ def main():
             env.print(f"step {step:5d} | val loss {log['loss']:.4f} | "
                       f"val bits per byte {log['bpb']:.4f}")
         stopping = stop.requested(env)
-        if done or stopping or save_clock.is_due(step, first):
+        if done or stopping or saver.is_due(step, first):
             meta = dict(stage=STAGE, step=step, steps=steps, settings=settings, config=asdict(cfg),
                         tokenizer=tok.fingerprint, metrics=log)
-            save_checkpoint(out / f"{STAGE}.part", model, meta, metrics, optimizer, env)
+            saver.save(out / f"{STAGE}.part", model, meta, metrics, optimizer,
+                       now=done or stopping)
         if done or stopping:
             break
 
@@ -149,8 +153,8 @@ def main():
         dt = time.perf_counter() - t0
         check_finite(step, loss, norm, out / f"{STAGE}.part")
         tok_per_sec = rows_per_step * seq_len / dt
-        env.print(progress_line(step, steps, f"loss {loss:.4f}", lr, dt, tok_per_sec,
-                                optimizer.loss_scale.skipped))
+        progress.step(step, f"loss {loss:.4f}", lr, dt, rows_per_step * seq_len,
+                      optimizer.loss_scale.skipped)
         metrics.append(dict(step=step, loss=loss, lr=lr, grad_norm=norm, ms=dt * 1e3,
                             tok_per_sec=tok_per_sec))
 
@@ -158,4 +162,4 @@ def main():
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, less_memory="--batch_size")

@@ -23,7 +23,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from itertools import chain, islice
@@ -81,8 +81,8 @@ CUT_RULES = {SPLIT_PATTERN: 0b11111, LLAMA3_PATTERN: 0b11111, QWEN2_PATTERN: 0b1
              GPT2_PATTERN: 0b01111}
 
 
-def train_bpe(texts, vocab_size, pattern=SPLIT_PATTERN, processes=None, progress=False,
-              total_mb=None):
+def train_bpe(texts, vocab_size, pattern=SPLIT_PATTERN, processes=None, progress=None,
+              total_mb=0):
     """Train byte-level BPE -> list of bytes, the tokens in rank order; 0 to 255 are the bytes.
 
     texts: an iterable of str; their order makes no difference.
@@ -90,8 +90,8 @@ def train_bpe(texts, vocab_size, pattern=SPLIT_PATTERN, processes=None, progress
     pattern: a name in PATTERNS or a regular expression.
     processes: how many processes count chunks, by default one a core; it makes no difference to
     the tokens either.
-    progress: show progress on stderr. total_mb: about how much text there is, if the time that is
-    left for reading it is to be shown.
+    progress: called as progress(what, done, total, unit) now and then. total_mb: about how much
+    text there is, 0 if nobody knows.
     A lone surrogate counts as U+FFFD, since that is how tiktoken encodes it.
     ValueError for an impossible size, pattern or amount of text; OSError if a process dies.
     """
@@ -100,18 +100,19 @@ def train_bpe(texts, vocab_size, pattern=SPLIT_PATTERN, processes=None, progress
                          f"{MAX_TOKENS} (16-bit ids)")
     pattern = PATTERNS.get(pattern, pattern)
     check_pattern(pattern)
-    update = meter("read", "MB", total_mb, progress)
+    progress = progress or (lambda what, done, total, unit: None)
+    read = lambda done: progress("reading   ", done, total_mb, "MB")
     try:
         symbols, weights = count_chunks(texts, pattern, CUT_RULES.get(pattern),
-                                        processes or os.cpu_count(), update)
+                                        processes or os.cpu_count(), read)
     except BrokenProcessPool:
         raise OSError("a counting process died: it was killed, it ran out of memory, or a script "
                       "without `if __name__ == '__main__':` started it. Do without such "
                       "processes: --processes 1") from None
 
     tokens = [bytes([byte]) for byte in range(256)]
-    update = meter("merged", "pairs", vocab_size - 256, progress)
-    for left, right in merge_chunks(symbols, weights, vocab_size - 256, update):
+    merged = lambda done: progress("merging   ", done, vocab_size - 256, "pairs")
+    for left, right in merge_chunks(symbols, weights, vocab_size - 256, merged):
         tokens.append(tokens[left] + tokens[right])
     assert len(set(tokens)) == len(tokens), "greedy BPE never makes a token in two ways"
     return tokens
@@ -128,41 +129,19 @@ def check_pattern(pattern):
     if groups:
         raise ValueError(f"split pattern {pattern!r} has capturing groups; write (?:...) for (...)")
 
-
-def meter(what, unit, total, show):
-    """-> update(done), which rewrites one line on stderr at most twice a second.
-
-    The line shows the speed, and the time that is left if the total is known.
-    """
-    start = time.monotonic()
-    last = start
-
-    def update(done):
-        nonlocal last
-        now = time.monotonic()
-        if not show or (now - last <= 0.5 and done != total):
-            return
-        last = now
-        speed = max(done, 1) / max(now - start, 1e-9)
-        line = f"\r{what} {done:,.0f} {unit}, {speed:,.0f} {unit}/s"
-        if total:
-            line += f", {max(0, total - done) / speed:.0f} s left"
-        # The spaces cover what is left of a longer line.
-        print(line + "    ", end="\n" if done == total else "", file=sys.stderr, flush=True)
-    return update
-
 # --------------------------------------------------------------------------------------------------
 # Files
 
-def save_tokenizer(path, merges, tok, trained_on):
+def save_tokenizer(path, merges, tok, trained_on, bytes_per_token=None):
     """Write a folder of merges.tiktoken and tokenizer.json, which replaces the old one as a whole.
 
     merges: the bytes of merges.tiktoken, from which the Tokenizer `tok` was made.
-    trained_on: dict, for the record.
+    trained_on, and bytes_per_token by kind of text: dicts, for the record.
     """
     from machine import new_folder, write_synced
     info = {"pattern": tok.pattern, "special_tokens": list(tok.specials),
-            "vocab_size": tok.vocab_size, "trained_on": trained_on, "fingerprint": tok.fingerprint}
+            "vocab_size": tok.vocab_size, "trained_on": trained_on,
+            "bytes_per_token": bytes_per_token or {}, "fingerprint": tok.fingerprint}
     with new_folder(path) as new:
         write_synced(new / "merges.tiktoken", lambda f: f.write(merges))
         write_synced(new / "tokenizer.json",
@@ -286,24 +265,30 @@ def report_samples(cfg):
 def report(tok, tokens, cfg):
     """Print bytes per token on text not trained on, and a look at the vocabulary.
 
+    -> the bytes per token of our tokens, {kind of text: number}.
     ValueError if a text does not survive encoding and decoding.
     """
     encodings = {"ours": tok.enc} | cached_encodings()
     print("\nbytes per token     " + "".join(f"{name:>14}" for name in encodings))
+    ours = {}
     for kind, texts in report_samples(cfg).items():
         sample = "\n\n".join(islice(texts, 500))[:1_000_000]
         if tok.decode(tok.encode(sample)) != sample:
             raise ValueError(f"{kind} comes back changed: --pattern {cfg.pattern!r} does not match "
                              f"every character")
         line = f"{kind:<20}"
-        for encoding in encodings.values():
+        for name, encoding in encodings.items():
             n_tokens = len(encoding.encode_ordinary(sample))
-            line += f"{len(sample.encode()) / max(1, n_tokens):14.2f}"
+            bytes_per_token = len(sample.encode()) / max(1, n_tokens)
+            line += f"{bytes_per_token:14.2f}"
+            if name == "ours":
+                ours[kind] = round(bytes_per_token, 3)
         print(line)
     merged = tokens[256:]
     for what, some in [("first merges", merged[:14]), ("last merges", merged[-14:]),
                        ("longest", sorted(tokens, key=len)[-6:])]:
         print(f"{what:<16}" + " ".join(repr(token.decode(errors="replace")) for token in some))
+    return ours
 
 
 def main():
@@ -312,7 +297,8 @@ def main():
 
     from common import SPECIAL_TOKENS, Tokenizer
     from data.documents import choose_documents
-    from machine import parse_config
+    from machine import clear_line, parse_config
+    from train.progress import Line
     cfg = parse_config(Config, __doc__)
 
     # ---- what to read ----
@@ -357,8 +343,11 @@ def main():
 
     # ---- train ----
     start = time.monotonic()
+    lines = defaultdict(Line)
+    show = lambda what, *counts: lines[what].count(what, *counts)
     tokens = train_bpe(training_texts(cfg, seen), n_tokens, pattern, cfg.processes,
-                       progress=sys.stderr.isatty(), total_mb=size / 1e6)
+                       progress=show, total_mb=size / 1e6)
+    clear_line(sys.stdout)
     if not seen["characters"]:
         raise ValueError(f"no text to train on in {' '.join(cfg.data)}")
     print(f"trained    {len(tokens):,} tokens on {seen['documents']:,} documents of "
@@ -372,16 +361,16 @@ def main():
     merges = b"".join(base64.b64encode(token) + b" %d\n" % rank
                       for rank, token in enumerate(tokens))
     tok = Tokenizer(merges, pattern)
-    report(tok, tokens, cfg)
+    bytes_per_token = report(tok, tokens, cfg)
     if cfg.data:
         sources = list(cfg.data)
     else:
         python = f"Python {sys.version_info[0]}.{sys.version_info[1]}"
         sources = [f"standard library of {python}", cfg.mixture]
-    save_tokenizer(path, merges, tok, {"sources": sources, **seen})
+    save_tokenizer(path, merges, tok, {"sources": sources, **seen}, bytes_per_token)
     print(f"done       {path}. Next: {shlex.join(['python', 'pretrain.py', *next_flags])}")
 
 
 if __name__ == "__main__":
     from machine import run
-    run(main)
+    run(main, less_memory="--max_chars or --processes")

@@ -18,8 +18,10 @@ import hashlib
 import itertools
 import os
 import platform
+import re
 import shutil
 import subprocess
+import sys
 import sysconfig
 import tempfile
 from pathlib import Path
@@ -120,8 +122,49 @@ class Decoder:
         positions = torch.tensor(start)[:, None] + torch.arange(T)           # (B, T)
         slots = (row + torch.arange(B))[:, None] * self.size + positions     # (B, T)
         tensors = [tensor.to(self.device, non_blocking=True)
-                   for tensor in (torch.tensor(ids), positions, slots.flatten())]
-        return self.compute(*tensors, row, end, logits)
+                   for tensor in (torch.tensor(ids).flatten(), positions, slots.flatten())]
+        return self.compute(*tensors, slice(row, row + B), end, logits)
+
+    def prefill(self, pieces, most):
+        """Put the ids of several sequences into the cache, in one pass if it is not too large.
+
+        pieces: (ids, start, row), each of another row; the ids go to start, start + 1, ...
+        most: a pass reads at most so many keys, with the padding: each of its sequences counts as
+        long as the longest. The longest are together, so that there is little padding.
+        """
+        passes = []
+        for piece in sorted(pieces, key=end_of, reverse=True):
+            if not passes or (len(passes[-1]) + 1) * end_of(passes[-1][0]) > most:
+                passes.append([])
+            passes[-1].append(piece)
+        for together in passes:
+            if len(together) == 1:
+                [(ids, start, row)] = together
+                self.forward([ids], [start], row, logits=None)
+            else:
+                self.prefill_together(together)
+
+    def prefill_together(self, pieces):
+        """prefill() in one pass."""
+        B = len(pieces)
+        T = max(len(ids) for ids, _, _ in pieces)
+        end = max(map(end_of, pieces))
+        all_ids = []
+        slots = []
+        places = []
+        # Only the attention needs padding. Padded tokens look at position 0 and at no other.
+        positions = torch.zeros(B, T, dtype=torch.int64)
+        for b, (ids, start, row) in enumerate(pieces):
+            n = len(ids)
+            all_ids += ids
+            positions[b, :n] = torch.arange(start, start + n)
+            slots += range(row * self.size + start, row * self.size + start + n)
+            places += range(b * T, b * T + n)
+        rows = [row for _, _, row in pieces]
+        ids, slots, places, rows = [torch.tensor(numbers).to(self.device, non_blocking=True)
+                                    for numbers in (all_ids, slots, places, rows)]
+        positions = positions.to(self.device, non_blocking=True)
+        self.compute(ids, positions, slots, rows, end, None, places)
 
     def next(self, ids, start, mask):
         """A step of generation: one id for each of the cache rows 0..B-1.
@@ -135,16 +178,19 @@ class Decoder:
         logits[:, -mask.size(1):] += mask
         return logits, logits.argmax(-1).tolist()
 
-    def compute(self, ids, positions, slots, row, end, logits):
-        """The arithmetic of forward, on tensors.
+    def compute(self, ids, positions, slots, rows, end, logits, places=None):
+        """The arithmetic of forward and prefill, on tensors. N tokens, of B sequences.
 
-        ids, positions (B, T); slots (B*T): where the tokens go in the cache, counted through all
-        of its rows.
+        ids, slots (N): slots say where the tokens go in the cache, counted through all its rows.
+        positions (B, T). rows: a slice of the cache's rows, or a tensor (B) of their numbers.
+        places (N): where the tokens stand among B*T positions, some of which are padding; without
+        it N is B*T.
         """
         n_head, n_kv_head = self.config.n_head, self.config.n_kv_head
         n_qk = n_head + n_kv_head
         D = self.head_size
-        B, T = ids.shape
+        B, T = positions.shape
+        N = len(ids)
         # So many query heads, side by side, share a head of keys and values.
         group = n_head // n_kv_head
         mask = None
@@ -155,28 +201,36 @@ class Decoder:
             mask = mask[:, None]                                                  # (B, 1, T, end)
             if group > 1:
                 mask = mask.repeat_interleave(group, dim=2)              # (B, 1, T * group, end)
-        cos = self.cos[positions.flatten()]                              # (B*T, 1, D / 2)
-        sin = self.sin[positions.flatten()]
+        positions = positions.flatten()
+        if places is not None:
+            positions = positions[places]
+        cos = self.cos[positions]                                        # (N, 1, D / 2)
+        sin = self.sin[positions]
         # Both halves of a head at once.
-        cos = torch.cat([cos, cos], -1)                                  # (B*T, 1, D)
+        cos = torch.cat([cos, cos], -1)                                  # (N, 1, D)
         sin = torch.cat([-sin, sin], -1)
 
-        x = self.embed[ids.flatten()]                                    # (B*T, C)
+        x = self.embed[ids]                                              # (N, C)
         for (wqkv, wo, gate_up, down), cache in zip(self.layers, self.cache):
             # QK-norm and the rotation of queries and keys.
-            qkv = torch.mm(rms_norm(x), wqkv).view(B * T, -1, D)         # (B*T, H + 2 Hkv, D)
+            qkv = torch.mm(rms_norm(x), wqkv).view(N, -1, D)             # (N, H + 2 Hkv, D)
             qk = rms_norm(qkv[:, :n_qk]).float()
             qkv[:, :n_qk] = torch.addcmul(qk * cos, qk.roll(D // 2, -1), sin)
 
             cache.view(-1, 2 * n_kv_head, D).index_copy_(0, slots, qkv[:, n_head:])
-            kv = cache[row:row + B, :end].transpose(1, 2)                # (B, 2 Hkv, end, D)
+            kv = cache[rows, :end].transpose(1, 2)                       # (B, 2 Hkv, end, D)
             k, v = kv.chunk(2, dim=1)                                    # each (B, Hkv, end, D)
+            q = qkv[:, :n_head]                                          # (N, H, D)
+            if places is not None:
+                q = q.new_zeros(B * T, n_head, D).index_copy_(0, places, q)
             # SDPA's masked CUDA kernel does not support grouped queries, so the queries of a group
             # stand one behind the other, as if they were tokens.
-            q = qkv[:, :n_head].reshape(B, T, n_kv_head, group, D)
+            q = q.reshape(B, T, n_kv_head, group, D)
             q = q.transpose(1, 2).reshape(B, n_kv_head, T * group, D)
             y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
             y = y.reshape(B, n_kv_head, T, group * D).transpose(1, 2).reshape(B * T, -1)
+            if places is not None:
+                y = y[places]
             x = torch.addmm(x, y, wo)
 
             gate, up = torch.mm(rms_norm(x), gate_up).chunk(2, dim=-1)
@@ -194,7 +248,6 @@ class Decoder:
 
         The GPU runs kernels that were recorded once, so that Python need not launch them. A graph
         has fixed shapes: B is rounded up to a power of two and `end` to a multiple of 256.
-        (Written by the book and not measured: no GPU was at hand.)
         """
         B = len(ids)
         rows = 1 << (B - 1).bit_length()
@@ -220,7 +273,7 @@ class Decoder:
         slots.fill_(self.rows * self.size)
 
         def step():
-            return self.compute(ids[:, None], positions[:, None], slots, 0, end, "last")
+            return self.compute(ids, positions[:, None], slots, slice(rows), end, "last")
 
         # Two trial runs on another stream: libraries set themselves up before the recording.
         side = torch.cuda.Stream()
@@ -242,7 +295,16 @@ class Decoder:
 
     def swap(self, a, b, length):
         """Exchange the first `length` positions of two rows."""
-        self.cache[:, [a, b], :length] = self.cache[:, [b, a], :length]
+        # With the index [a, b] a GPU would have to wait for these numbers.
+        before = self.cache[:, a, :length].clone()
+        self.copy(b, a, length)
+        self.cache[:, b, :length] = before
+
+
+def end_of(piece):
+    """The position behind a piece (ids, start, row) of prefill."""
+    ids, start, _ = piece
+    return start + len(ids)
 
 # --------------------------------------------------------------------------------------------------
 # decode.c
@@ -341,6 +403,14 @@ class NativeDecoder(Decoder):
             return None
         return out.view(B, T, -1) if logits == "all" else out
 
+    def prefill(self, pieces, most):
+        # Here nothing is padded, so it is always one pass.
+        tokens = []
+        for ids, start, row in pieces:
+            for position, id in enumerate(ids, start):
+                tokens += [id, self.places[row], position]
+        self.decode(tokens, (), None)
+
     def next(self, ids, start, mask):
         # As few calls into PyTorch as possible: a step drives PyTorch's own code and data out of
         # the processor's caches, and a call then takes 20 us and more.
@@ -387,17 +457,31 @@ def int64_array(values):
     return (ctypes.c_int64 * len(values))(*values)
 
 
+def processor(cpuinfo=Path("/proc/cpuinfo")):
+    """The model of the processor and its instructions, to be told from others."""
+    if cpuinfo.exists():
+        first = cpuinfo.read_text().split("\n\n")[0]
+        # Other lines change all the time, as the clock rate does.
+        return re.findall(r"^(?:cpu|cpu family|model|model name|flags|Features|isa|CPU \w+)\s*:.*",
+                          first, re.M)
+    if sys.platform == "darwin":
+        return subprocess.run(["sysctl", "-n", "machdep.cpu.brand_string"], capture_output=True,
+                              text=True).stdout
+    return platform.processor()
+
+
 def compiled_library():
     """decode.c as a loaded library, or None where there is no C compiler.
 
-    It is compiled for this processor at the first use.
+    It is compiled for this processor at the first use. Another one, in a copied folder or on a
+    shared disk, may lack its instructions, and gets a library of its own.
     """
     source = Path(__file__).with_name("decode.c")
     compiler = (os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc")
                 or shutil.which("clang"))
     if not compiler or sysconfig.get_platform().startswith("win"):
         return None
-    made_from = source.read_bytes() + f"{platform.uname()} {compiler}".encode()
+    made_from = source.read_bytes() + f"{platform.uname()} {compiler} {processor()}".encode()
     # Python, too, puts here what it has compiled.
     folder = source.parent / "__pycache__"
     path = folder / f"decode-{hashlib.sha256(made_from).hexdigest()[:16]}.so"
@@ -405,11 +489,12 @@ def compiled_library():
         folder.mkdir(exist_ok=True)
         if not path.exists():
             with tempfile.TemporaryDirectory(dir=folder) as scratch:
-                # A compiler without OpenMP (macOS) makes a library with one thread.
-                for openmp in (["-fopenmp"], []):
-                    command = [*compiler.split(), "-O3", "-march=native", "-fno-math-errno",
+                # A compiler without OpenMP (macOS) makes a library with one thread. Some for Arm
+                # know no -march=native, and NEON is there without it.
+                for extra in (["-march=native", "-fopenmp"], ["-march=native"], ["-fopenmp"], []):
+                    command = [*compiler.split(), "-O3", *extra, "-fno-math-errno",
                                "-fno-trapping-math", "-ffinite-math-only", "-fno-signed-zeros",
-                               "-fopenmp-simd", *openmp, "-shared", "-fPIC", str(source),
+                               "-fopenmp-simd", "-shared", "-fPIC", str(source),
                                "-o", f"{scratch}/decode.so", "-lm"]
                     if subprocess.run(command, capture_output=True).returncode == 0:
                         break

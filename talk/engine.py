@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from talk.decode import make_decoder
+from talk.memory import PADDING, prefill_tokens
 from talk.tool import run_python
 
 # --------------------------------------------------------------------------------------------------
@@ -174,14 +175,19 @@ class Generation:
     is_call: object = None
     # When it left the batch, by time.monotonic().
     retired: float = 0.0
-    # Whether to keep the log-probability of every sampled id.
+    # Whether to keep the log-probability of every sampled id, and of how many of the likeliest ids
+    # beside it.
     keep_logps: bool = False
+    n_top: int = 0
 
     def __post_init__(self):
         # For each id of the answer: 1 if the model sampled it, 0 in a tool's output.
         self.sampled = []
-        # Of the sampled ids, in nats, at temperature 1 and after the mask of special tokens.
+        # Of the sampled ids, in nats, at temperature 1 and after the mask of special tokens. No
+        # penalty and no filter changes them.
         self.logps = []
+        # For each sampled id the likeliest ids there, as pairs (id, its log-probability).
+        self.tops = []
         # Every (seed, prompt, copy) has its own random stream: samples of one prompt differ, and
         # the other rows of the batch have no influence.
         self.random = random.Random(f"{self.sampling.seed} {self.copy} {self.ids}")
@@ -189,6 +195,13 @@ class Generation:
     @property
     def answer(self):
         return self.ids[self.n_prompt:]
+
+    @property
+    def score(self):
+        """Of the last sampled id: its log-probability and the likeliest ids; None if not kept."""
+        if not self.logps:
+            return None
+        return self.logps[-1], self.tops[-1] if self.tops else []
 
     @property
     def state(self):
@@ -223,7 +236,7 @@ class Engine:
         # Fewer common ids than this are not worth a copy.
         self.min_shared = 16
         # At most so many tokens of new prompts a step: this bounds how long the others wait.
-        self.prefill_tokens = 512
+        self.prefill_tokens = prefill_tokens(self.decoder)
         # Added to the logits: 0 for the special tokens that may be sampled in a state, else -inf.
         # Text may open Python or end the answer, code may only close itself, and raw text may only
         # end. The model can never open a tool output.
@@ -254,20 +267,25 @@ class Engine:
         self.decoder.update(model)
 
     def submit(self, prompt, max_tokens, sampling=Sampling(), raw=False, copy=0, keep_logps=False,
-               is_call=None):
+               n_top=0, is_call=None):
         """Queue a prompt for step() to work on. Returns its Generation.
 
-        prompt: ids up to <|assistant_start|>, or any ids with raw. is_call: of Generation.
+        prompt: ids up to <|assistant_start|>, or any ids with raw. keep_logps, n_top, is_call: of
+        Generation.
         """
         if not 0 < len(prompt) < self.max_len:
             raise ValueError(f"a prompt of {len(prompt)} tokens: this model takes 1 to "
                              f"{self.max_len - 1} (it was trained on rows of {self.max_len}); "
                              f"shorten the conversation")
+        # Such an id would end a GPU's whole process, and in decode.c read any memory.
+        if not (0 <= min(prompt) and max(prompt) < self.tok.vocab_size):
+            raise ValueError(f"a prompt with ids from {min(prompt)} to {max(prompt)}: this model "
+                             f"has 0 to {self.tok.vocab_size - 1}")
         if max_tokens < 1:
             raise ValueError(f"max_tokens {max_tokens}: expected 1 or more")
         end = min(len(prompt) + max_tokens, self.max_len)
         generation = Generation(list(prompt), len(prompt), end, sampling, raw, copy,
-                                keep_logps=keep_logps, is_call=is_call)
+                                keep_logps=keep_logps, n_top=n_top, is_call=is_call)
         if not raw:
             generation.code = self.open_code(generation.ids)
         self.waiting.append(generation)
@@ -310,9 +328,7 @@ class Engine:
 
         # The last id of every generation, all rows as one batch. A row whose prompt is not yet
         # complete runs along: what this writes into its cache is overwritten later.
-        last_ids = [generation.ids[-1] for generation in self.active]
-        positions = [generation.cached for generation in self.active]
-        logits, ids = self.decoder.next(last_ids, positions, self.mask)
+        logits, ids = self.next()
         generations = [self.active[row] for row in ready]
         if not all(generation.sampling.plain for generation in generations):
             ids = self.sample(logits, ready, generations)
@@ -334,6 +350,9 @@ class Engine:
         """End one generation because of an error of its own, or raise the error."""
         if not self.isolate_errors:
             raise error
+        # Its prompt may have failed in this step, and then its row does.
+        if generation.finish:
+            return
         generation.finish = "error"
         generation.error = error
         self.failed.append((generation, []))
@@ -352,11 +371,27 @@ class Engine:
             return ids
 
     def note_logps(self, generations, logits, ids):
-        """Append the log-probability of each sampled id. logits (B, V), masked; ids: B numbers."""
-        logps = logits.log_softmax(-1).gather(1, column(ids, logits))[:, 0].tolist()
-        for generation, logp in zip(generations, logps):
-            if generation.keep_logps:
-                generation.logps.append(logp)
+        """Keep the log-probability of each sampled id. logits (B, V), masked; ids: B numbers."""
+        rows = [row for row, generation in enumerate(generations)
+                if generation.keep_logps and not generation.finish]
+        if len(rows) < len(generations):
+            logits = logits[rows]
+            generations = [generations[row] for row in rows]
+            ids = [ids[row] for row in rows]
+        if not generations:
+            return
+        logps = logits.log_softmax(-1)
+        sampled = logps.gather(1, column(ids, logits))[:, 0].tolist()
+        for generation, logp in zip(generations, sampled):
+            generation.logps.append(logp)
+        n_top = max(generation.n_top for generation in generations)
+        if n_top:
+            top = logps.topk(min(n_top, logps.size(1)))
+            for generation, values, top_ids in zip(generations, top.values.tolist(),
+                                                   top.indices.tolist()):
+                # The special tokens that may not come here have no probability at all.
+                pairs = [(id, logp) for id, logp in zip(top_ids, values) if logp > -torch.inf]
+                generation.tops.append(pairs[:generation.n_top])
 
     def retire(self):
         """Take finished generations out of the batch. The last active row fills each gap."""
@@ -423,19 +458,85 @@ class Engine:
     def prefill(self):
         """Put new ids into the cache, those of prompts and of tool outputs, but not the last one.
 
-        At most prefill_tokens in one step.
+        At most prefill_tokens in one step, and all of them in one pass. Those of several samples of
+        one prompt count once.
         """
         budget = self.prefill_tokens
+        pieces = []
+        # The rows with pieces, by the ids they are to have; further ones with these get a copy.
+        rows = {}
+        copies = []
         for row, generation in enumerate(self.active):
-            if budget and generation.cached < len(generation.ids) - 1:
+            if generation.cached == len(generation.ids) - 1:
+                continue
+            key = (generation.cached, *generation.ids[:-1])
+            if key in rows:
+                copies.append((rows[key], row))
+            elif budget:
+                rows[key] = row
                 ids = generation.ids[generation.cached:-1][:budget]
                 budget -= len(ids)
-                try:
-                    self.decoder.forward([ids], [generation.cached], row, logits=None)
-                except Exception as e:
-                    self.fail(generation, e)
-                    continue
-                generation.cached += len(ids)
+                pieces.append((ids, generation.cached, row))
+        if pieces:
+            self.put(pieces)
+        for source, row in copies:
+            # After an error there is nothing to copy, and the row is tried by itself.
+            if not self.active[source].finish:
+                length = self.active[source].cached
+                self.decoder.copy(source, row, length)
+                self.active[row].cached = length
+
+    def put(self, pieces):
+        """Put pieces (ids, start, row) into the cache. Where that fails, each half by itself.
+
+        So an error ends only what causes it, and too little memory for all may do for each.
+        """
+        try:
+            self.decoder.prefill(pieces, PADDING * self.prefill_tokens)
+        except Exception as e:
+            if isinstance(e, torch.OutOfMemoryError) and self.prefill_tokens > 512:
+                self.prefill_tokens //= 2
+            if len(pieces) == 1:
+                [(_, _, row)] = pieces
+                self.fail(self.active[row], e)
+                return
+        else:
+            for ids, _, row in pieces:
+                self.active[row].cached += len(ids)
+            return
+        # Only here, as within `except` the error holds the memory of the pass that failed.
+        middle = len(pieces) // 2
+        self.put(pieces[:middle])
+        self.put(pieces[middle:])
+
+    def next(self):
+        """The decoder's next() for all rows: logits (B, V) and the likeliest ids."""
+        last_ids = [generation.ids[-1] for generation in self.active]
+        positions = [generation.cached for generation in self.active]
+        try:
+            return self.decoder.next(last_ids, positions, self.mask)
+        except Exception:
+            if not self.isolate_errors:
+                raise
+        logits = self.next_in_halves(last_ids, positions, 0)
+        logits[:, -self.mask.size(1):] += self.mask
+        return logits, logits.argmax(-1).tolist()
+
+    def next_in_halves(self, last_ids, positions, first):
+        """Logits (B, V) of the rows from `first` on, from passes that do not fail.
+
+        A row that fails by itself ends with its error, and its logits are 0.
+        """
+        try:
+            return self.decoder.forward([[id] for id in last_ids], positions, first)
+        except Exception as e:
+            if len(last_ids) == 1:
+                self.fail(self.active[first], e)
+                return torch.zeros(1, self.tok.vocab_size, device=self.specials.device)
+        middle = len(last_ids) // 2
+        return torch.cat([
+            self.next_in_halves(last_ids[:middle], positions[:middle], first),
+            self.next_in_halves(last_ids[middle:], positions[middle:], first + middle)])
 
     def accept(self, generation, id):
         """Append a sampled id and, where it closes a tool call, the tool's output.

@@ -1,5 +1,6 @@
 """
-How many texts at once an engine decodes on a GPU: as many as the free memory holds.
+How many texts at once an engine decodes on a GPU, and how many tokens of new prompts it takes in
+at once: as many as the free memory holds.
 
 evaluate.py and distill.py know all prompts beforehand. So the cache gets its size once: no copies
 while it grows, and no CUDA graphs that are recorded anew. On a CPU nothing changes.
@@ -7,6 +8,10 @@ while it grows, and no CUDA graphs that are recorded anew. On a CPU nothing chan
 import math
 
 import torch
+
+# In a pass over many prompts, all count as long as the longest of them: so many times as many keys
+# as new tokens may be read.
+PADDING = 4
 
 
 def row_bytes(config, dtype, size):
@@ -23,6 +28,42 @@ def rows_within(free, per_row, n_kept, most):
     """
     n = max(1, int(0.75 * free / per_row) - n_kept - 1)
     return most if n >= most else 2 ** int(math.log2(n))
+
+
+def pass_bytes(config, itemsize, n):
+    """Bytes that a pass takes, at most, that puts n tokens of many prompts into the cache.
+
+    It has up to PADDING * n padded positions (Decoder.prefill).
+    """
+    c = config
+    head_size = c.n_embd // c.n_head
+    n_qk = c.n_head + c.n_kv_head
+    n_qkv = n_qk + c.n_kv_head
+    # What lies between two products, and float32 copies of queries and keys.
+    token = itemsize * (3 * c.n_embd + 2 * n_qkv * head_size + 4 * c.n_ff) + 16 * n_qk * head_size
+    # Queries, their answers, keys and values; a row of the mask, also as numbers.
+    position = (itemsize * head_size * (4 * c.n_head + 2 * c.n_kv_head)
+                + (1 + itemsize) * c.seq_len * (c.n_head // c.n_kv_head))
+    return n * (token + PADDING * position)
+
+
+def prefill_within(free, config, itemsize):
+    """How many tokens of new prompts a step takes in: 512 to 4096, a power of two.
+
+    A pass takes up to an eighth of the free bytes, which is half of what rows_within leaves.
+    """
+    n = 4096
+    while n > 512 and pass_bytes(config, itemsize, n) > free / 8:
+        n //= 2
+    return n
+
+
+def prefill_tokens(decoder):
+    """prefill_within() of the decoder's device. 512 on a CPU: the other texts wait meanwhile."""
+    if decoder.device.type != "cuda":
+        return 512
+    free, _ = torch.cuda.mem_get_info(decoder.device)
+    return prefill_within(free, decoder.config, decoder.dtype.itemsize)
 
 
 def fit_rows(engine, size, most):

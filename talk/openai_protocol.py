@@ -3,10 +3,12 @@ What requests and answers of the OpenAI protocol look like: JSON objects in, JSO
 
 server.py carries them over HTTP and asks the engine. Nothing here knows of connections or threads.
 
-Two things go beyond OpenAI. Requests may set top_k, min_p and repetition_penalty. And a request
-with "include_parts": true gets "parts" in messages and deltas, which keep text, tool calls and tool
-results apart; "content" is the same answer as one text, without the calls and with each result
-where the model put it.
+What is said of single tokens is in openai_logprobs.py.
+
+Two things here go beyond OpenAI. Requests may set top_k, min_p and repetition_penalty. And a
+request with "include_parts": true gets "parts" in messages and deltas, which keep text, tool calls
+and tool results apart; "content" is the same answer as one text, without the calls and with each
+result where the model put it.
 """
 import difflib
 import json
@@ -18,6 +20,15 @@ from dataclasses import dataclass, fields
 from talk.calls import describe_tools, python_call, python_name, read_call
 from talk.context import fit
 from talk.engine import PartStream, Sampling, add_text
+from talk.openai_logprobs import (
+    Token,
+    all_tokens,
+    answer_tokens,
+    chat_logprobs,
+    complete_answer,
+    seen_tokens,
+    text_logprobs,
+)
 from talk.tool import run_python
 
 
@@ -43,7 +54,8 @@ def expect(ok, message, param, code=None):
 # The fields that are read below, besides those of Sampling.
 READ = {"model", "messages", "prompt", "n", "stop", "stream", "stream_options", "max_tokens",
         "max_completion_tokens", "max_output_tokens", "n_predict", "repeat_penalty",
-        "response_format", "tools", "tool_choice", "echo", "include_parts", "truncation"}
+        "response_format", "tools", "tool_choice", "echo", "include_parts", "truncation",
+        "logprobs", "top_logprobs", "include_tokens", "answer_ids"}
 
 # Fields of other servers that change no answer of this one: notes about the client, hints for
 # caches, and settings of chat templates and of models that reason.
@@ -59,14 +71,17 @@ IGNORED = {"user", "metadata", "store", "service_tier", "safety_identifier", "pr
 # always send these fields.
 NOTHING = (None, False, 0, "", [], {}, "none", "auto")
 UNSUPPORTED = dict.fromkeys(
-    ("functions", "function_call", "logprobs", "top_logprobs", "prompt_logprobs", "n_probs",
-     "logit_bias", "suffix", "audio", "prediction", "web_search_options", "plugins", "grammar",
-     "json_schema", "structured_outputs", "guided_json", "guided_regex", "guided_choice",
+    ("functions", "function_call", "prompt_logprobs", "n_probs", "logit_bias", "suffix", "audio",
+     "prediction", "web_search_options", "plugins", "grammar", "json_schema", "structured_outputs",
+     "guided_json", "guided_regex", "guided_choice",
      "guided_grammar", "min_tokens", "ignore_eos", "stop_token_ids", "bad_words",
      "allowed_token_ids", "include_stop_str_in_output", "use_beam_search", "early_stopping",
      "top_a", "mirostat", "dry_multiplier", "xtc_probability", "dynatemp_range"), NOTHING)
 UNSUPPORTED |= {"modalities": (None, ["text"]), "best_of": (None, 1), "length_penalty": (None, 1),
                 "typical_p": (None, 0, 1), "tfs_z": (None, 0, 1)}
+
+# The most of the likeliest tokens that are told beside each token.
+MAX_TOP = 20
 
 # The strings that may stop an answer, and their characters together. Each new token is compared
 # with all of them.
@@ -90,10 +105,18 @@ class Request:
     dropped_turns: int = 0        # the oldest ones, left out by truncation: "auto"
     tools: list = None            # the client's own: {"type": "function", "function": {...}}
     open_code: str = ""           # of part_type "python": the beginning of the code
+    n_top: int = None             # logprobs, with so many of the likeliest; None: not asked for
+    include_tokens: bool = False  # choices have "tokens" and at first "prompt" and "answer"
+    n_answer: int = 0             # so many ids at the end of the prompts are the answer's so far
 
     @property
     def size(self):
         return self.n * len(self.prompts)
+
+    @property
+    def scores(self):
+        """What Engine.submit() needs to know of log-probabilities."""
+        return {} if self.n_top is None else {"keep_logps": True, "n_top": self.n_top}
 
     @property
     def is_call(self):
@@ -122,14 +145,24 @@ def read_request(body, chat, tok, max_len, max_tokens, settings):
     request = Request(chat, [], n, read_max_tokens(body, max_tokens, max_len, echo),
                       read_sampling(body, settings), read_stop(body), read_flag(body, "stream"),
                       read_flag(options, "include_usage"), read_flag(body, "include_parts"))
+    request.n_top = read_logprobs(body, chat, echo)
+    request.include_tokens = read_flag(body, "include_tokens")
     if chat:
         param = "messages"
         request.tools, forced = read_tools(body)
         messages = with_tools(body.get(param), request.tools)
+        answer, part_type = read_answer(body, tok, request.is_call)
         if read_truncation(body):
-            messages, request.dropped_turns = fit_messages(messages, request, tok, max_len)
+            messages, request.dropped_turns = fit_messages(messages, request, tok, max_len,
+                                                           len(answer))
         ids, request.part_type = chat_prompt(messages, tok, max_len)
-        if forced is not None and request.part_type == "text":
+        if answer:
+            expect(ids[-1] == tok.special("<|assistant_start|>"),
+                   "answer_ids: the last message must be the user's", "answer_ids")
+            ids = ids + answer
+            request.part_type = part_type
+            request.n_answer = len(answer)
+        if forced is not None and request.part_type == "text" and not answer:
             ids = ids + [tok.special("<|python_start|>"), *tok.encode(forced)]
             request.part_type = "python"
         if request.part_type == "python":
@@ -141,6 +174,11 @@ def read_request(body, chat, tok, max_len, max_tokens, settings):
         expect(body.get("tools") in NOTHING, "tools: only in chat completions", "tools",
                "unsupported_parameter")
         request.prompts = text_prompts(body.get(param), tok, max_len)
+        answer, part_type = read_answer(body, tok)
+        expect(part_type == "text" and not any(id >= min(tok.specials.values()) for id in answer),
+               "answer_ids: raw text has no special tokens", "answer_ids")
+        request.prompts = [ids + answer for ids in request.prompts]
+        request.n_answer = len(answer)
         if echo:
             request.echo = [tok.decode(ids[1:]) for ids in request.prompts]
     for ids in request.prompts:
@@ -183,11 +221,14 @@ def read_truncation(body):
     return truncation == "auto"
 
 
-def fit_messages(messages, request, tok, max_len):
-    """The messages that are left by talk/context.py, and how many turns are left out."""
+def fit_messages(messages, request, tok, max_len, n_answer):
+    """The messages that are left by talk/context.py, and how many turns are left out.
+
+    n_answer: how many tokens of an answer will stand behind them.
+    """
     def count(messages):
         try:
-            return len(chat_prompt(messages, tok, max_len)[0])
+            return min(max_len, len(chat_prompt(messages, tok, max_len)[0]) + n_answer)
         except ApiError as e:
             if e.body["error"]["code"] != "context_length_exceeded":
                 raise
@@ -196,6 +237,43 @@ def fit_messages(messages, request, tok, max_len):
     # This says what is wrong with the messages, if anything is.
     count(messages)
     return fit(messages, request.max_tokens, max_len, count)
+
+
+def read_logprobs(body, chat, echo):
+    """How many of the likeliest tokens to tell beside each one. None: no log-probabilities."""
+    value = body.get("logprobs")
+    if chat:
+        top = body.get("top_logprobs")
+        if read_flag(body, "logprobs"):
+            n = read_number(body, "top_logprobs", 0)
+        else:
+            expect(top in (None, 0), "top_logprobs: only with logprobs: true", "top_logprobs")
+            return None
+        param = "top_logprobs"
+    else:
+        expect(body.get("top_logprobs") in NOTHING,
+               "top_logprobs: only in chat completions; here logprobs is the number",
+               "top_logprobs", "unsupported_parameter")
+        # Some clients send false for nothing.
+        if value is None or value is False:
+            return None
+        n = read_number(body, "logprobs", 0)
+        expect(not echo, "logprobs with echo is not supported: the prompt's tokens are not scored",
+               "logprobs", "unsupported_parameter")
+        param = "logprobs"
+    expect(0 <= n <= MAX_TOP, f"{param} is {n}, expected 0 to {MAX_TOP}", param)
+    return n
+
+
+def read_answer(body, tok, is_call=None):
+    """answer_ids of a request: the ids, completed, and the type of the part that goes on."""
+    ids = body.get("answer_ids") or []
+    expect(is_ids(ids, tok.vocab_size) or ids == [],
+           f"answer_ids: expected a list of token ids below {tok.vocab_size}", "answer_ids")
+    try:
+        return complete_answer(tok, ids, is_call)
+    except ValueError as e:
+        raise ApiError(400, f"answer_ids: {e}", param="answer_ids") from None
 
 
 def read_number(body, name, default, whole=True):
@@ -547,8 +625,8 @@ def read_part(part, types, where):
 class Choice:
     """One answer on its way out: ids in, (part type, text) pairs out, cut at a stop string."""
 
-    def __init__(self, tok, stop, part_type="text"):
-        """part_type: what the answer begins with."""
+    def __init__(self, tok, stop, part_type="text", keep_tokens=False):
+        """part_type: what the answer begins with. keep_tokens: for take_tokens()."""
         self.stream = PartStream(tok)
         self.stream.type = part_type
         self.stop = stop
@@ -560,18 +638,30 @@ class Choice:
         self.parts = []
         self.n_tokens = 0
         self.finish = ""
+        # The tokens that take_tokens() has not yet given, and how many characters have come and
+        # have been passed on.
+        self.keep_tokens = keep_tokens
+        self.tokens = []
+        self.n_come = 0
+        self.n_passed = 0
 
-    def feed(self, ids, finish):
+    def feed(self, ids, finish, score=None):
         """New ids -> the (part type, text) pairs that they add. The text "" begins a part.
 
-        finish: why the engine ends here, "" while it goes on.
+        finish: why the engine ends here, "" while it goes on. score: the log-probability of the
+        first id, and the likeliest ids there, if they are asked for.
         """
         out = []
-        for id in ids:
+        for i, id in enumerate(ids):
             if not self.finish:
                 self.n_tokens += 1
+                kind = self.stream.type
+                start = self.n_come
                 for part_type, text in self.stream.feed(id):
                     self.add(out, part_type, text)
+                if self.keep_tokens:
+                    logp, top = score if i == 0 and score else (None, [])
+                    self.tokens.append(Token(id, logp, top, kind, start, self.n_come))
         if finish and not self.finish:
             for part_type, text in self.stream.flush():
                 self.add(out, part_type, text)
@@ -593,6 +683,7 @@ class Choice:
             if text == "":
                 out.append((part_type, ""))
         self.held += text
+        self.n_come += len(text)
 
         # Code is not in the content, so no stop string ends it.
         stop = [] if part_type == "python" else self.stop
@@ -610,6 +701,19 @@ class Choice:
         if end:
             out.append((self.part_type, self.held[:end]))
             self.held = self.held[end:]
+            self.n_passed += end
+
+    def take_tokens(self):
+        """The Tokens of what has been passed on since the last call."""
+        if self.finish:
+            # What stands behind a stop string goes with it.
+            n = sum(token.start < self.n_passed or token.end == self.n_passed
+                    for token in self.tokens)
+        else:
+            n = sum(token.end <= self.n_passed for token in self.tokens)
+        taken = self.tokens[:n]
+        self.tokens = self.tokens[n:]
+        return taken
 
 
 def longest_beginning(stop, text):
@@ -630,7 +734,15 @@ class Answer:
     def __init__(self, request, tok, model):
         """model: the name of the model."""
         self.request = request
-        self.choices = [Choice(tok, request.stop, request.part_type) for _ in range(request.size)]
+        self.tok = tok
+        keep_tokens = request.include_tokens or request.n_top is not None
+        self.choices = [Choice(tok, request.stop, request.part_type, keep_tokens)
+                        for _ in range(request.size)]
+        if request.n_answer:
+            # Behind an answer so far, which may end within a character.
+            for index, choice in enumerate(self.choices):
+                for id in request.prompts[index // request.n][-request.n_answer:]:
+                    choice.stream.feed(id)
         if request.chat:
             id_prefix = "chatcmpl-"
             kind = "chat.completion.chunk" if request.stream else "chat.completion"
@@ -649,17 +761,17 @@ class Answer:
         return all(choice.finish for choice in self.choices)
 
     def feed(self, events):
-        """Events (index of a choice, its new ids, finish) -> {index: new parts}.
+        """Events (index of a choice, its new ids, finish, score) -> {index: new parts}.
 
         A choice that ends without a new part stands there with an empty list.
         """
         news = {}
-        for index, ids, finish in events:
+        for index, ids, finish, score in events:
             choice = self.choices[index]
             if choice.finish:
                 # A stop string has ended the choice, and the engine has not noticed yet.
                 continue
-            for part_type, text in choice.feed(ids, finish):
+            for part_type, text in choice.feed(ids, finish, score):
                 add_text(news.setdefault(index, []), part_type, text)
             if choice.finish:
                 news.setdefault(index, [])
@@ -679,19 +791,22 @@ class Answer:
                 piece = {"message": message}
             else:
                 piece = {"text": self.echo(index) + content}
-            entries.append(entry(index, piece, choice.finish))
+            tokens = choice.take_tokens()
+            piece |= self.seen(index) | self.about(tokens)
+            entries.append(entry(index, piece, choice.finish, self.logprobs(tokens)))
         return self.head | {"choices": entries, "usage": self.usage()}
 
     def first_chunks(self):
         """The chunks that open a stream."""
         if self.request.chat:
             opening = {"delta": {"role": "assistant", "content": ""}}
-            chunks = [self.chunk(index, opening) for index in range(len(self.choices))]
+            chunks = [self.chunk(index, opening | self.seen(index))
+                      for index in range(len(self.choices))]
             if self.request.include_parts and self.request.dropped_turns:
                 chunks[0]["dropped_turns"] = self.request.dropped_turns
             return chunks
-        if self.request.echo:
-            return [self.chunk(index, {"text": self.echo(index)})
+        if self.request.echo or self.request.include_tokens:
+            return [self.chunk(index, {"text": self.echo(index)} | self.seen(index))
                     for index in range(len(self.choices))]
         return []
 
@@ -699,25 +814,49 @@ class Answer:
         """The prompt of a choice if the request wants it back, else ""."""
         return self.request.echo[index // self.request.n] if self.request.echo else ""
 
+    def seen(self, index):
+        """What the first object of a choice says of its prompt, if the request asks."""
+        request = self.request
+        if not request.include_tokens:
+            return {}
+        ids = request.prompts[index // request.n]
+        n_prompt = len(ids) - request.n_answer
+        return {"prompt": seen_tokens(self.tok, ids[:n_prompt]),
+                "answer": all_tokens(self.tok, answer_tokens(self.tok, ids[n_prompt:]))}
+
+    def about(self, tokens):
+        """What an object of a choice says of its tokens, if the request asks."""
+        return {"tokens": all_tokens(self.tok, tokens)} if self.request.include_tokens else {}
+
+    def logprobs(self, tokens):
+        """OpenAI's "logprobs" of a choice's tokens, None if nobody asks."""
+        if self.request.n_top is None:
+            return None
+        if self.request.chat:
+            return chat_logprobs(self.tok, tokens)
+        return text_logprobs(self.tok, tokens, self.request.n_top)
+
     def chunks(self, news):
         """What feed() returned -> the chunks that tell it to the client."""
         chat = self.request.chat
         out = []
         for index, parts in news.items():
+            choice = self.choices[index]
             text = content_of(parts)
             delta = {"content": text}
             if self.request.include_parts:
                 delta["parts"] = parts
             # Without its parts, a tool call has nothing to tell.
             if text or (self.request.include_parts and parts):
-                out.append(self.chunk(index, {"delta": delta} if chat else {"text": text}))
-            finish = self.choices[index].finish
+                out.append(self.chunk(index, {"delta": delta} if chat else {"text": text},
+                                      tokens=choice.take_tokens()))
+            finish = choice.finish
             if finish == "call":
-                call = {"index": 0} | self.call(self.choices[index])
+                call = {"index": 0} | self.call(choice)
                 out.append(self.chunk(index, {"delta": {"tool_calls": [call]}}))
             if finish:
                 piece = {"delta": {}} if chat else {"text": ""}
-                out.append(self.chunk(index, piece, finish))
+                out.append(self.chunk(index, piece, finish, choice.take_tokens()))
         return out
 
     def call(self, choice):
@@ -740,8 +879,11 @@ class Answer:
             return []
         return [self.head | {"choices": [], "usage": self.usage()}]
 
-    def chunk(self, index, piece, finish=None):
-        return self.head | {"choices": [entry(index, piece, finish)]}
+    def chunk(self, index, piece, finish=None, tokens=()):
+        logprobs = self.logprobs(tokens) if tokens else None
+        if tokens:
+            piece = piece | self.about(tokens)
+        return self.head | {"choices": [entry(index, piece, finish, logprobs)]}
 
     def usage(self):
         n_prompt = sum(len(ids) for ids in self.request.prompts)
@@ -750,11 +892,11 @@ class Answer:
                 "total_tokens": n_prompt + n_answer}
 
 
-def entry(index, piece, finish):
+def entry(index, piece, finish, logprobs=None):
     """One item of "choices" in OpenAI's objects. piece: the text of this choice, or what is new."""
     if finish == "call":
         finish = "tool_calls"
-    return {"index": index, **piece, "logprobs": None, "finish_reason": finish}
+    return {"index": index, **piece, "logprobs": logprobs, "finish_reason": finish}
 
 
 def content_of(parts):

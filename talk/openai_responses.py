@@ -13,7 +13,8 @@ import uuid
 from talk.openai_protocol import Answer, content_of, expect
 
 # Fields of other APIs, which would do nothing here.
-FOREIGN = ("messages", "n", "echo", "include_parts", "max_tokens", "max_completion_tokens")
+FOREIGN = ("messages", "n", "echo", "include_parts", "include_tokens", "answer_ids", "max_tokens",
+           "max_completion_tokens")
 # What needs a server that keeps its answers.
 STORED = ("previous_response_id", "conversation", "prompt", "background")
 IGNORED = ("include", "max_tool_calls", "top_logprobs", "context_management")
@@ -27,6 +28,8 @@ def chat_body(body):
     for name in STORED:
         expect(not body.get(name), f"{name} is not supported by this server: send the whole "
                f"conversation as input", name, "unsupported_parameter")
+    expect(not body.get("logprobs"), "logprobs: no such option of the Responses API", "logprobs",
+           "unsupported_parameter")
     chat = {name: value for name, value in body.items() if name not in (*STORED, *IGNORED)}
     chat["messages"] = read_input(chat.pop("instructions", None), chat.pop("input", None))
     text = chat.pop("text", None) or {}

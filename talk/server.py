@@ -4,7 +4,7 @@ By default it listens on http://127.0.0.1:8000.
 
 GET  /                       the page (page.html)
 GET  /health                 {"status": "ok", ...}
-GET  /v1/models              the one model that is served
+GET  /v1/models              the stages that are served: every checkpoint in --out
 POST /v1/chat/completions    messages -> answer
 POST /v1/completions         raw text -> its continuation
 POST /v1/responses           the same as chat completions, in OpenAI's newer objects
@@ -19,6 +19,11 @@ Each connection has its own thread, and one more thread, the Worker, owns the en
 hands its prompts to the Worker, which decodes the prompts of all connections as one batch, and
 reads the new ids from a queue. So a client that reads slowly or vanishes delays nobody else.
 openai_protocol.py defines what requests and answers look like.
+
+A request without a "model" is for the stage that chat.py names. Every other stage is loaded when
+it is first asked for, by the thread of that connection, and has a Worker of its own. At most
+--max_models are in memory: the one that nobody has used for the longest time makes room. A name
+that is no stage's gets status 404, as from OpenAI.
 
 A page of another site may use this server if --allow_origin names that site. Behind nginx, which
 adds HTTPS, the public name goes into --allow_host chat.example.com:
@@ -35,6 +40,7 @@ adds HTTPS, the public name goes into --allow_host chat.example.com:
     }
 """
 import base64
+import gc
 import hashlib
 import hmac
 import ipaddress
@@ -48,12 +54,14 @@ import threading
 import time
 import traceback
 import urllib.parse
+from contextlib import contextmanager
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import torch
 
+from common import STAGES, read_meta
 from talk.openai_protocol import Answer, ApiError, read_request
 from talk.openai_responses import ResponseAnswer, chat_body
 
@@ -78,7 +86,8 @@ class Job:
     def __init__(self, request, seconds):
         self.request = request
         self.deadline = time.monotonic() + seconds
-        # Each event is (index of a choice, its new ids, why it ends here or "").
+        # Each event is (index of a choice, its new ids, why it ends here or "", and the first id's
+        # log-probability with the likeliest ids there, or None if the request does not ask).
         self.events = queue.SimpleQueue()
         # Indices of the choices that nobody waits for any more.
         self.cancelled = set()
@@ -168,7 +177,7 @@ class Worker(threading.Thread):
             try:
                 generation = self.engine.submit(prompt, request.max_tokens, request.sampling,
                                                 raw=not request.chat, copy=index % request.n,
-                                                is_call=request.is_call)
+                                                is_call=request.is_call, **request.scores)
             except Exception as e:
                 self.fail(job, index, e)
                 continue
@@ -188,20 +197,151 @@ class Worker(threading.Thread):
             if generation.finish == "error":
                 self.fail(job, index, generation.error)
             elif generation.finish:
-                self.finish(job, index, ids, generation.finish)
+                self.finish(job, index, ids, generation.finish, generation.score)
             else:
-                job.events.put((index, ids, ""))
+                job.events.put((index, ids, "", generation.score))
 
     def fail(self, job, index, error):
         """End a choice because of an error, which goes to the log."""
         traceback.print_exception(error)
         self.finish(job, index, [], "error")
 
-    def finish(self, job, index, ids, why):
+    def finish(self, job, index, ids, why, score=None):
         """Send a choice its last ids."""
         with self.wake:
             self.load -= 1
-        job.events.put((index, ids, why))
+        job.events.put((index, ids, why, score))
+
+# --------------------------------------------------------------------------------------------------
+# The stages
+
+class Stage:
+    """A checkpoint that can be asked. The fields are guarded by Stages.changed."""
+
+    def __init__(self):
+        # None while it is not in memory.
+        self.worker = None
+        self.is_loading = False
+        # How many requests use it or wait for it, and when the last one ended.
+        self.users = 0
+        self.used = 0.0
+
+
+class Stages:
+    """The checkpoints that are served, of which at most max_models are in memory."""
+
+    def __init__(self, load, paths, cfg):
+        """load(path) -> an Engine. paths() -> {name: path of a checkpoint}."""
+        self.load = load
+        self.paths = paths
+        self.cfg = cfg
+        self.stages = {}
+        # Wakes those who wait for a stage.
+        self.changed = threading.Condition()
+        # Workers that have been told to stop, and whose memory is still taken.
+        self.leaving = []
+        self.stopping = False
+
+    @contextmanager
+    def use(self, name, look=lambda: None):
+        """The Worker of a stage, which stays in memory within the `with`.
+
+        look() is called while it waits, and may raise. ApiError 503 if it can't be had.
+        """
+        stage = self.borrow(name, look)
+        try:
+            yield stage.worker
+        finally:
+            with self.changed:
+                stage.users -= 1
+                stage.used = time.monotonic()
+                self.changed.notify_all()
+
+    def borrow(self, name, look):
+        """Count one more user of a stage, which is loaded if it is not in memory."""
+        end = time.monotonic() + self.cfg.time_limit
+        with self.changed:
+            stage = self.stages.setdefault(name, Stage())
+            while stage.worker is None:
+                if not stage.is_loading and self.make_room():
+                    break
+                look()
+                if time.monotonic() > end:
+                    raise ApiError(503, f"{name} is not in memory, and the {self.cfg.max_models} "
+                                        f"models that are (--max_models) are all in use: try "
+                                        f"again later", "model_busy", "model")
+                self.changed.wait(LOOK_SECONDS)
+            stage.users += 1
+            if stage.worker is not None:
+                return stage
+            stage.is_loading = True
+            leaving, self.leaving = self.leaving, []
+
+        # Without the lock: whoever asks for a stage that is in memory does not wait for this.
+        worker = None
+        try:
+            while leaving:
+                leaving.pop().join()
+            gc.collect()
+            worker = Worker(self.load(self.paths()[name]), self.cfg.max_queue)
+        except (OSError, KeyError, ValueError, torch.OutOfMemoryError) as e:
+            traceback.print_exc()
+            raise ApiError(503, f"{name} can't be loaded; the reason is in the server's log",
+                           "model_not_loaded", "model") from e
+        finally:
+            with self.changed:
+                stage.is_loading = False
+                stage.worker = worker
+                if worker is None:
+                    stage.users -= 1
+                else:
+                    worker.start()
+                    if self.stopping:
+                        worker.stop()
+                self.changed.notify_all()
+        return stage
+
+    def preload(self, name):
+        """Load the first stage, with the errors of load()."""
+        stage = self.stages[name] = Stage()
+        stage.worker = Worker(self.load(self.paths()[name]), self.cfg.max_queue)
+        stage.worker.start()
+
+    def make_room(self):
+        """Whether one more stage may be in memory, if need be in the place of one without users."""
+        loaded = [stage for stage in self.stages.values() if stage.worker or stage.is_loading]
+        if len(loaded) < self.cfg.max_models:
+            return True
+        idle = [stage for stage in loaded if stage.worker and not stage.users]
+        if not idle:
+            return False
+        least = min(idle, key=lambda stage: stage.used)
+        least.worker.stop()
+        self.leaving.append(least.worker)
+        least.worker = None
+        return True
+
+    def workers(self):
+        """{name: Worker} of the stages in memory."""
+        with self.changed:
+            return {name: stage.worker for name, stage in self.stages.items() if stage.worker}
+
+    def stop(self):
+        """Load nothing any more, and finish what was accepted."""
+        with self.changed:
+            self.stopping = True
+        workers = self.workers().values()
+        for worker in workers:
+            worker.stop()
+        for worker in workers:
+            worker.join()
+
+
+def find_stages(out):
+    """{name: path} of the checkpoints in a folder: first those of STAGES, in their order."""
+    names = {path.parent.name: path.parent for path in sorted(Path(out).glob("*/meta.json"))}
+    order = [name for name in STAGES if name in names]
+    return {name: names[name] for name in [*order, *names]}
 
 # --------------------------------------------------------------------------------------------------
 # HTTP
@@ -229,18 +369,12 @@ class Handler(BaseHTTPRequestHandler):
     def routes(self):
         """{path without /v1: (its method, function that sends the answer)}"""
         server = self.server
-        worker = server.worker
-        model = {"id": server.model, "object": "model", "created": server.created,
-                 "owned_by": "tok2chat", "context_length": worker.engine.max_len,
-                 "defaults": server.settings}
-        health = {"status": "stopping" if worker.stopping else "ok", "model": server.model,
-                  "load": worker.load, "max_queue": worker.max_queue}
         return {
             "/": ("GET", lambda: self.send(200, server.page, "text/html; charset=utf-8",
                                            server.page_headers)),
-            "/health": ("GET", lambda: self.send(200, health)),
-            "/models": ("GET", lambda: self.send(200, {"object": "list", "data": [model]})),
-            f"/models/{server.model}": ("GET", lambda: self.send(200, model)),
+            "/health": ("GET", lambda: self.send(200, server.health())),
+            "/models": ("GET", lambda: self.send(200, {"object": "list",
+                                                       "data": server.models()})),
             "/chat/completions": ("POST", lambda: self.complete("chat")),
             "/completions": ("POST", lambda: self.complete("text")),
             "/responses": ("POST", lambda: self.complete("responses"))}
@@ -298,6 +432,9 @@ class Handler(BaseHTTPRequestHandler):
             return
         if path not in ("/", "/health"):
             self.check_key()
+        if path.startswith("/models/") and self.command in ("GET", "HEAD"):
+            self.send_model(path.removeprefix("/models/"))
+            return
         method, answer = self.routes().get(path, ("", None))
         if method != self.command.replace("HEAD", "GET"):
             raise ApiError(404, f"{self.command} {self.path[:100]}: no such address here",
@@ -490,28 +627,44 @@ class Handler(BaseHTTPRequestHandler):
         self.cors = ()
         self.send(code, ApiError(code, message or "bad request").body)
 
+    def send_model(self, name):
+        """Tell about one model. ApiError 404 if there is none of this name."""
+        for model in self.server.models():
+            if model["id"] == name:
+                self.send(200, model)
+                return
+        raise self.server.unknown_model(name)
+
     def complete(self, kind):
         """Answer a POST: a conversation (chat, responses), or a raw text to continue."""
         server = self.server
         body = self.read_body()
         model = body.get("model")
-        if model not in (None, "", server.model):
-            raise ApiError(404, f"the model {str(model)[:100]!r} does not exist here; this server "
-                                f"has {server.model!r}", "model_not_found", "model")
+        if model in (None, ""):
+            model = server.model
+        if model != server.model and model not in list(server.stages.paths()):
+            raise server.unknown_model(model)
+        with server.stages.use(model, self.check_client) as worker:
+            self.complete_by(worker, model, kind, body)
+
+    def complete_by(self, worker, model, kind, body):
+        """complete() by the Worker of the model."""
+        cfg = self.server.cfg
+        tok = worker.engine.tok
         asked = chat_body(body) if kind == "responses" else body
-        request = read_request(asked, kind != "text", server.tok, server.worker.engine.max_len,
-                               server.cfg.max_tokens, server.settings)
-        job = Job(request, server.cfg.time_limit)
+        request = read_request(asked, kind != "text", tok, worker.engine.max_len, cfg.max_tokens,
+                               self.server.settings)
+        job = Job(request, cfg.time_limit)
         if kind == "responses":
-            answer = ResponseAnswer(request, server.tok, server.model, body)
+            answer = ResponseAnswer(request, tok, model, body)
         else:
-            answer = Answer(request, server.tok, server.model)
+            answer = Answer(request, tok, model)
         if request.max_tokens:
-            server.worker.submit(job)
+            worker.submit(job)
         else:
             # The prompt alone comes back.
             for index in range(request.size):
-                job.events.put((index, [], "length"))
+                job.events.put((index, [], "length", None))
         try:
             if request.stream:
                 self.stream(job, answer)
@@ -531,7 +684,7 @@ class Handler(BaseHTTPRequestHandler):
             if time.monotonic() - last_look > LOOK_SECONDS:
                 last_look = time.monotonic()
                 self.check_client()
-            if any(finish == "error" for _, _, finish in events):
+            if any(finish == "error" for _, _, finish, _ in events):
                 raise ApiError(500, "the engine failed; its message is in the server's log",
                                "engine_error")
             news = answer.feed(events)
@@ -603,7 +756,7 @@ def is_address(name):
 
 
 class Server(ThreadingHTTPServer):
-    """Binds the address and starts the Worker. serve_forever() runs it, finish() ends it."""
+    """Binds the address and loads a stage. serve_forever() runs it, finish() ends it."""
     # Connections may stay open and idle, so neither closing the server nor the end of the process
     # waits for their threads.
     daemon_threads = True
@@ -611,19 +764,20 @@ class Server(ThreadingHTTPServer):
     # How many connections may wait until they are accepted.
     request_queue_size = 128
 
-    def __init__(self, engine, tok, cfg, settings, model):
+    def __init__(self, load, paths, cfg, settings, model):
         """OSError if the address can't be bound, ValueError if --allow_origin names no site.
 
-        cfg: the Config of chat.py. model: the name of the model.
-        settings: {field of Sampling: value}, used where a request leaves a field out.
+        load(path) -> an Engine. paths() -> {name: path of a checkpoint}. cfg: the Config of
+        chat.py. settings: {field of Sampling: value}, used where a request leaves a field out.
+        model: the name of the stage for requests that name none.
         """
+        self.stages = Stages(load, paths, cfg)
         self.address_family = socket.AF_INET6 if ":" in cfg.host else socket.AF_INET
         try:
             super().__init__((cfg.host, cfg.port), Handler)
         except OSError as e:
             raise OSError(f"--host {cfg.host} --port {cfg.port}: {e.strerror or e}; "
                           f"choose another --port") from None
-        self.tok = tok
         self.cfg = cfg
         self.settings = settings
         self.model = model
@@ -639,8 +793,49 @@ class Server(ThreadingHTTPServer):
         # How many requests are being answered.
         self.requests = 0
         self.lock = threading.Lock()
-        self.worker = Worker(engine, cfg.max_queue)
-        self.worker.start()
+        try:
+            self.stages.preload(model)
+        except BaseException:
+            self.server_close()
+            raise
+
+    @property
+    def worker(self):
+        """The Worker of the default stage, None while that is not in memory."""
+        return self.stages.workers().get(self.model)
+
+    def models(self):
+        """The objects of /v1/models: the default stage first, then all others in their order."""
+        loaded = self.stages.workers()
+        paths = self.stages.paths()
+        out = []
+        for order, (name, path) in enumerate(paths.items()):
+            try:
+                if name in loaded:
+                    length = loaded[name].engine.max_len
+                else:
+                    length = read_meta(path)["model"]["seq_len"]
+            except (OSError, ValueError, KeyError, TypeError):
+                # A folder that holds something else, or a checkpoint that is just being replaced.
+                continue
+            out.append({"id": name, "object": "model", "created": self.created,
+                        "owned_by": "tok2chat", "context_length": length,
+                        "defaults": self.settings, "order": order, "loaded": name in loaded,
+                        # What has seen no conversation can only continue text.
+                        "chat": name != "pretrain"})
+        return sorted(out, key=lambda model: model["id"] != self.model)
+
+    def unknown_model(self, name):
+        """The ApiError about a model that is not there."""
+        names = ", ".join(self.stages.paths())
+        return ApiError(404, f"the model {str(name)[:100]!r} does not exist here; this server has "
+                             f"{names}", "model_not_found", "model")
+
+    def health(self):
+        """The object of /health."""
+        workers = self.stages.workers().values()
+        return {"status": "stopping" if self.stages.stopping else "ok", "model": self.model,
+                "load": sum(worker.load for worker in workers), "max_queue": self.cfg.max_queue}
 
     def count_requests(self, change):
         with self.lock:
@@ -659,8 +854,7 @@ class Server(ThreadingHTTPServer):
     def finish(self):
         """Accept no more connections, then wait until every accepted request is answered."""
         self.server_close()
-        self.worker.stop()
-        self.worker.join()
+        self.stages.stop()
         end = time.monotonic() + SOCKET_TIMEOUT
         # The threads of the connections may still be writing the last bytes.
         while self.requests and time.monotonic() < end:
@@ -703,9 +897,19 @@ def content_security_policy(page):
             f"base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
 
 
-def serve(engine, tok, cfg, settings, model):
-    """Run the server until Ctrl-C or SIGTERM. A second one ends it at once."""
-    server = Server(engine, tok, cfg, settings, model)
+def serve(load, path, cfg, settings):
+    """Run the server until Ctrl-C or SIGTERM. A second one ends it at once.
+
+    load(path) -> an Engine. path: of the checkpoint for requests that name no model.
+    """
+    model = path.name
+
+    def paths():
+        found = find_stages(cfg.out)
+        # A checkpoint of another folder may have a name that is in this one, too.
+        return found | {model: path}
+
+    server = Server(load, paths, cfg, settings, model)
     host, port = server.server_address[:2]
     if not ipaddress.ip_address(host).is_loopback and not cfg.api_key:
         print(f"note: everyone who can reach {host} can use this server, "

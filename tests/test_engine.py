@@ -7,7 +7,15 @@ import torch
 
 from common import generate
 from talk.engine import Engine, Generation, PartStream, Sampling, parse_answer, sample
-from toy_chat import TEXTS, Scripted, byte_tokenizer, prompt, tiny_engine, tiny_model
+from toy_chat import (
+    TEXTS,
+    Scripted,
+    byte_tokenizer,
+    count_passes,
+    prompt,
+    tiny_engine,
+    tiny_model,
+)
 
 torch.set_num_threads(1)
 
@@ -261,14 +269,7 @@ def test_cancelled_and_joining_generations_leave_the_others_alone():
 
 def test_the_next_turn_reuses_the_cache():
     engine, tok = tiny_engine()
-    fed = []
-    forward = engine.decoder.forward
-
-    def counted_forward(ids, *args, **kwargs):
-        fed.append(len(ids[0]))
-        return forward(ids, *args, **kwargs)
-
-    engine.decoder.forward = counted_forward
+    fed = count_passes(engine.decoder)
     first = prompt(tok, "a first question of some length")
     answer = engine.generate([first], 10)[0]
     engine.generate([prompt(tok, "something else entirely")], 10)
@@ -331,6 +332,192 @@ def test_long_prompts_go_in_by_chunks_while_others_decode():
 
 
 @pytest.mark.parametrize("compile", [True, False])
+def test_all_waiting_prompts_go_in_with_one_pass_a_step(compile):
+    tok = byte_tokenizer()
+    engine = Engine(tiny_model(), tok, compile=compile)
+    passes = count_passes(engine.decoder)
+    rng = random.Random(0)
+    prompts = [[rng.randrange(256) for _ in range(1 + i % 13)] for i in range(40)]
+    answers = engine.generate(prompts, 1, raw=True)
+    # All ids but the last of each, then the last of all.
+    assert passes == [sum(map(len, prompts)) - 40, 40]
+    for ids, answer in zip(prompts, answers):
+        assert answer == engine.generate([ids], 1, raw=True)[0]
+    # At most so many new ids a step; those that are complete go on at once.
+    engine.reset()
+    passes.clear()
+    engine.prefill_tokens = 64
+    engine.generate(prompts, 1, raw=True)
+    prefilled = passes[::2]
+    assert sum(prefilled) == sum(map(len, prompts)) - 40
+    assert max(prefilled) == 64 and len(prefilled) == -(-sum(prefilled) // 64)
+
+
+@pytest.mark.parametrize("compile", [True, False])
+def test_samples_of_one_prompt_go_in_once(compile):
+    engine = Engine(tiny_model(), byte_tokenizer(), compile=compile)
+    prompts = 9 * [list(range(30))] + 5 * [list(range(40, 90))] + [list(range(31))]
+    settings = dict(raw=True, temperature=1.5)
+    expected = [Engine(tiny_model(), engine.tok, max_rows=1, compile=compile).generate(
+        ids * n, 8, **settings) for ids, n in (([prompts[0]], 9), ([prompts[9]], 5),
+                                               ([prompts[-1]], 1))]
+    passes = count_passes(engine.decoder)
+    assert engine.generate(prompts, 8, **settings) == sum(expected, [])
+    assert passes[0] == 29 + 49 + 30 and max(passes[1:]) == 15
+    # Also by pieces.
+    engine.reset()
+    engine.prefill_tokens = 25
+    passes.clear()
+    assert engine.generate(prompts, 8, **settings) == sum(expected, [])
+    assert sum(n for n in passes if n > 15) < 108 + 9
+
+
+def test_after_an_error_the_other_samples_of_the_prompt_are_tried_themselves():
+    engine, tok = tiny_engine()
+    engine.isolate_errors = True
+    prefill = engine.decoder.prefill
+    n_failed = 0
+
+    def fails_twice(pieces, most):
+        nonlocal n_failed
+        if n_failed < 2:
+            n_failed += 1
+            raise RuntimeError("nonsense")
+        prefill(pieces, most)
+
+    engine.decoder.prefill = fails_twice
+    ids = prompt(tok, "a question")
+    generations = [engine.submit(ids, 9) for _ in range(4)]
+    while not all(generation.finish for generation in generations):
+        engine.step()
+    # Each failure ends the one that was tried; the others get the keys and values of the third.
+    assert sum(generation.finish == "error" for generation in generations) == 2
+    [expected] = tiny_engine()[0].generate([ids], 9)
+    answers = [generation.answer for generation in generations if generation.finish != "error"]
+    assert answers == 2 * [expected]
+
+
+@pytest.mark.parametrize("compile", [True, False])
+def test_every_id_is_the_likeliest_of_the_plain_forward(compile):
+    """Mixed lengths, shared beginnings, tool calls, prompts that join while others decode."""
+    tok = byte_tokenizer()
+    model = tiny_model(seq_len=256)
+    calls = [tok.special("<|python_start|>"), tok.special("<|python_end|>")]
+    with torch.no_grad():
+        model.head[calls] *= 3
+    engine = Engine(model, tok, max_rows=12, compile=compile)
+    engine.min_shared = 4
+    # So few that many a prompt goes in by pieces.
+    engine.prefill_tokens = 60
+    rng = random.Random(1)
+    generations = []
+    for i in range(40):
+        text = rng.choice(TEXTS)[:rng.randrange(1, 60)] + chr(65 + i) * rng.randrange(30)
+        generations.append(engine.submit(prompt(tok, text), rng.randrange(1, 40)))
+        if i % 7 == 0:
+            engine.step()
+    while not all(generation.finish for generation in generations):
+        engine.step()
+    n_outputs = 0
+    for generation in generations:
+        ids = generation.ids
+        with torch.inference_mode():
+            logits = model(torch.tensor([ids]))[0]
+        in_code = 0
+        for i, sampled in enumerate(generation.sampled, generation.n_prompt):
+            if sampled:
+                expected = logits[i - 1].clone()
+                expected[-9:] += engine.specials[in_code]
+                assert ids[i] == expected.argmax()
+            in_code = int(ids[i] == calls[0] or (in_code and ids[i] < 256))
+            n_outputs += ids[i] == tok.special("<|output_start|>")
+    assert n_outputs > 10 and sum(generation.reused for generation in generations) > 100
+
+
+@pytest.mark.parametrize("isolate", [True, False])
+@pytest.mark.parametrize("place", ["prefill", "next", "both"])
+def test_an_error_in_a_shared_pass_ends_only_the_text_that_caused_it(place, isolate):
+    engine, tok = tiny_engine()
+    engine.isolate_errors = isolate
+    decoder = engine.decoder
+    originals = {name: getattr(decoder, name) for name in ("prefill", "next", "forward")}
+
+    def fails_if(is_bad, name):
+        def call(*args):
+            if is_bad(*args):
+                raise RuntimeError("nonsense")
+            return originals[name](*args)
+        return call
+
+    def has_bad_row(ids, start, first):
+        # forward() gets its first row; next() means all rows, and gets a mask.
+        first = first if isinstance(first, int) else 0
+        rows = engine.active[first:first + len(ids)]
+        return any(generation.ids[:len(bad)] == bad for generation in rows)
+
+    bad = prompt(tok, "the bad one")
+    position = len(bad) + 3
+    if place != "next":
+        decoder.prefill = fails_if(lambda pieces, _: any(ids == bad[:-1] for ids, *_ in pieces),
+                                   "prefill")
+    if place != "prefill":
+        is_bad = has_bad_row if place == "both" else lambda ids, start, _: position in start
+        decoder.next = fails_if(is_bad, "next")
+        decoder.forward = fails_if(is_bad, "forward")
+    prompts = [prompt(tok, "y" * n) for n in (1, 2, 3, 20, 21, 22)]
+    prompts.insert(2, bad)
+    expected = [tiny_engine()[0].generate([ids], 12)[0] for ids in prompts]
+    # The others are at other positions when the bad one fails.
+    others = [engine.submit(ids, 12) for ids in prompts[:2]]
+    for _ in range(2):
+        engine.step()
+    others += [engine.submit(ids, 12) for ids in prompts[2:]]
+    failing = others.pop(2)
+    if not isolate:
+        with pytest.raises(RuntimeError, match="nonsense"):
+            while not failing.finish:
+                engine.step()
+        return
+    seen = []
+    while not all(generation.finish for generation in others):
+        seen += [generation for generation, ids in engine.step() if generation.finish == "error"]
+    assert seen == [failing] and str(failing.error) == "nonsense"
+    assert failing.answer == expected[2][:4 if place == "next" else 0]
+    assert [generation.answer for generation in others] == expected[:2] + expected[3:]
+
+
+def test_passes_that_are_too_large_for_the_memory_are_halved():
+    engine, tok = tiny_engine()
+    engine.isolate_errors = True
+    engine.prefill_tokens = 4096
+    decoder = engine.decoder
+    prefill, next_ids, forward = decoder.prefill, decoder.next, decoder.forward
+    n_failed = Counter()
+
+    def out_of_memory(name):
+        n_failed[name] += 1
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    def small_prefill(pieces, most):
+        if sum(len(ids) for ids, *_ in pieces) > 60:
+            out_of_memory("prefill")
+        prefill(pieces, most)
+
+    def small_next(ids, *args):
+        return out_of_memory("next") if len(ids) > 3 else next_ids(ids, *args)
+
+    def small_forward(ids, *args):
+        return out_of_memory("forward") if len(ids) > 2 else forward(ids, *args)
+
+    decoder.prefill, decoder.next, decoder.forward = small_prefill, small_next, small_forward
+    prompts = [prompt(tok, text) for text in TEXTS]
+    assert engine.generate(prompts, 9) == tiny_engine()[0].generate(prompts, 9)
+    assert n_failed["prefill"] and n_failed["next"] == 9 and n_failed["forward"] > 9
+    # The next prompts come in smaller passes.
+    assert engine.prefill_tokens == 4096 >> n_failed["prefill"]
+
+
+@pytest.mark.parametrize("compile", [True, False])
 def test_after_an_update_the_engine_answers_with_the_new_weights(compile):
     """Nothing is left of the old ones: neither in the decoder's copy nor in the cache."""
     engine, tok = tiny_engine(compile=compile)
@@ -374,6 +561,29 @@ def test_log_probabilities_are_those_of_the_plain_forward_for_what_was_sampled_a
     assert called.sampled == [1] * start + [0] * (len(output) + 2) + [1] * (
         len(called.answer) - start - len(output) - 2)
     assert len(called.logps) == sum(called.sampled)
+
+
+def test_the_likeliest_ids_are_kept_for_those_who_ask_whatever_is_drawn():
+    engine, tok = tiny_engine()
+    model = tiny_model()
+    ids = prompt(tok, "hello")
+    hot = Sampling(temperature=2.0, top_k=50, presence_penalty=1.5, seed=3)
+    wanted = engine.submit(ids, 12, hot, keep_logps=True, n_top=3)
+    more = engine.submit(ids, 12, keep_logps=True, n_top=300)
+    without = engine.submit(ids, 12, hot, keep_logps=True)
+    neither = engine.submit(ids, 12, hot)
+    while not all(g.finish for g in (wanted, more, without, neither)):
+        engine.step()
+    assert wanted.answer == without.answer == neither.answer
+    assert not any(without.tops) and neither.tops == neither.logps == []
+    for generation, n in (wanted, 3), (more, 258):
+        assert sum(generation.sampled) == len(generation.logps) == len(generation.tops) > 0
+        logits = model(torch.tensor([generation.ids]))[0, generation.n_prompt - 1]
+        logits[-9:] += engine.specials[0]
+        likeliest = logits.log_softmax(-1).topk(n)
+        assert [id for id, _ in generation.tops[0]] == likeliest.indices.tolist()
+        values = [logp for _, logp in generation.tops[0]]
+        assert values == pytest.approx(likeliest.values.tolist(), abs=1e-4)
 
 
 def test_an_error_of_one_text_is_raised_or_ends_that_one_alone(monkeypatch):
@@ -424,6 +634,9 @@ def test_context_bounds():
     assert len(engine.generate([[1] * 120], 100, raw=True)[0]) <= 8
     for bad in ([], [1] * 128):
         with pytest.raises(ValueError, match=f"a prompt of {len(bad)} tokens"):
+            engine.generate([bad], 5)
+    for bad in ([1, -1], [265, 3]):
+        with pytest.raises(ValueError, match="has 0 to 264"):
             engine.generate([bad], 5)
     with pytest.raises(ValueError, match="max_tokens 0"):
         engine.generate([[1]], 0)

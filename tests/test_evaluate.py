@@ -332,30 +332,6 @@ def test_tasks_by_name(disk, monkeypatch):
     assert {*others, *evaluate.DEMO_TASKS.split(",")} <= paired
 
 
-# ---- the table of the report ----
-
-def test_the_report_gives_each_skill_with_known_and_with_other_wordings():
-    def result(items, accuracy, refused):
-        return dict(items=items, accuracy=accuracy, refused=refused, ended=1.0)
-
-    sft = {"mmlu": dict(items=9, accuracy=0.25), "arithmetic": result(100, 0.9, 0.0),
-           "spelling_bee": result(50, 0.8, 0.1), "other_arithmetic": result(60, 0.5, 0.2),
-           "identity": dict(items=10, accuracy=0.7, ended=0.5),
-           "other_choices": result(20, 0.4, 0.0)}
-    dpo = {name: dict(r, accuracy=1.0) for name, r in sft.items()}
-    assert evaluate.report_rows([sft, dpo]) == [
-        ["counting", "known", 50, "80.0 %", "100.0 %"],
-        ["arithmetic", "known", 100, "90.0 %", "100.0 %"],
-        ["arithmetic", "other", 60, "50.0 %", "100.0 %"],
-        ["multiple choice", "other", 20, "40.0 %", "100.0 %"],
-        ["identity", "known", 10, "70.0 %", "100.0 %"],
-        ["mmlu", "", 9, "25.0 %", "100.0 %"],
-        ["skills refused", "known", 150, "3.3 %", "3.3 %"],
-        ["skills refused", "other", 80, "15.0 %", "15.0 %"],
-        ["answers that ended by themselves", "known", 160, "96.9 %", "96.9 %"],
-        ["answers that ended by themselves", "other", 80, "100.0 %", "100.0 %"]]
-
-
 # ---- checkpoints ----
 
 @pytest.fixture(scope="module")
@@ -487,6 +463,23 @@ def test_json_holds_interval_chance_and_centred_of_all_kinds(chain, disk, tok):
 def test_the_report_of_run_sh(chain, tmp_path):
     result = command(chain, "--report", "--items", 2, "--max_tokens", 4, log=tmp_path / "log")
     assert result.status == 0, result.stderr
+    assert result.stdout.endswith(f"Next: python report.py --out {chain}\n")
+    reports = json.loads((chain / "report.json").read_text())
+    assert list(reports) == ["sft", "dpo", "distill"]
+    for stage, report in reports.items():
+        kept = json.loads((chain / stage / "evaluation.json").read_text())
+        for name, result in report["tasks"].items():
+            # evaluation.json says more: how it was asked, and some of what was answered.
+            assert kept["tasks"][name].items() >= result.items()
+            assert len(kept["tasks"][name]["examples"]) == 2
+    # What else is asked of the same checkpoint comes in addition.
+    command(chain, "--stage", "sft", "--tasks", "arithmetic", "--items", 3,
+            "--eval_rows", 0, log=tmp_path / "log")
+    kept = json.loads((chain / "sft/evaluation.json").read_text())
+    assert kept["tasks"]["arithmetic"]["items"] == 3 and kept["tasks"]["identity"]["items"] == 2
+
+    result = run_script("report.py", "--out", chain, log=tmp_path / "log")
+    assert result.status == 0, result.stderr
     text = (chain / "report.md").read_text()
     assert "8.000 before pretraining, 7.500 after" in text
     assert "ranked rightly after DPO: 75.0 %" in text
@@ -503,7 +496,6 @@ def test_the_report_of_run_sh(chain, tmp_path):
     assert "| answers that ended by themselves | known | 12 |" in text
     assert "| stage | pretrain | sft |\n|---|---|---|\n| seconds | 61 | 12 |\n" in text
     assert text.count("\nyou  ") == text.count("\nbot  ") == 17
-    assert list(json.loads((chain / "report.json").read_text())) == ["sft", "dpo", "distill"]
 
 
 @pytest.mark.slow

@@ -1,7 +1,10 @@
 """machine.py: devices, flags, errors of one line, signals. test_common.py tests its files."""
 import errno
 import os
+import re
 import signal
+import threading
+import time
 from dataclasses import dataclass
 
 import pytest
@@ -20,6 +23,7 @@ from machine import (
     setup,
     try_to_compile,
 )
+from toy import ROOT
 
 ENV = Env(torch.device("cpu"), torch.float32)
 
@@ -186,9 +190,9 @@ def test_where_compiling_raises_the_run_goes_on_without(breaks, capsys):
         x = torch.tensor([1.0, 2.0], requires_grad=True)
         f(x).backward()
         assert x.grad.tolist() == [2.0, 4.0]
-    err = capsys.readouterr().err
-    assert err.count("\n") == 1 and "without torch.compile" in err
-    assert "the compiler has no space left" in err
+    before, after = capsys.readouterr().err.splitlines()
+    assert before.startswith("compiling ") and "without torch.compile" in after
+    assert "the compiler has no space left" in after
     # The function's own errors are its own.
     with pytest.raises(ValueError, match="too short"):
         f(torch.ones(1))
@@ -245,22 +249,60 @@ def test_help_shows_every_comment_and_default(capsys):
     (ModuleNotFoundError("No module named 'x'"), 2, "error: No module named 'x'\n"),
     (KeyboardInterrupt(), 130, "\nstopped by Ctrl-C\n"),
     (BrokenPipeError(errno.EPIPE, "Broken pipe"), 141, ""),
-    (MemoryError(), 2, "error: out of memory. Choose a smaller --batch_size or --depth\n"),
+    (MemoryError(), 2, "error: out of memory. Choose a smaller --x or --y\n"),
     (RuntimeError("[alloc_cpu.cpp:121] . DefaultCPUAllocator: can't allocate memory: 9 bytes"), 2,
-     "error: out of memory. Choose a smaller --batch_size or --depth\n"),
+     "error: out of memory. Choose a smaller --x or --y\n"),
     (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate"), 2,
-     "error: CUDA out of memory. Choose a smaller --batch_size or --depth\n")])
+     "error: CUDA out of memory. Choose a smaller --x or --y\n")])
 def test_what_a_user_can_cause_ends_without_a_traceback(error, status, text, capsys):
     def main():
         raise error
     with pytest.raises(SystemExit) as e:
-        machine.run(main)
+        machine.run(main, less_memory="--x or --y")
     assert e.value.code == status and capsys.readouterr().err == text
     # Our own mistakes keep their traceback.
     with pytest.raises(ZeroDivisionError):
         machine.run(lambda: 1 / 0)
     with pytest.raises(RuntimeError, match="must match"):
         machine.run(lambda: torch.zeros(2).add_(torch.zeros(3)))
+
+
+@pytest.mark.parametrize("script", [path.stem for path in sorted(ROOT.glob("*.py"))])
+def test_out_of_memory_names_flags_that_the_script_has(script, capsys):
+    source = (ROOT / f"{script}.py").read_text()
+    ends = re.findall(r"^    run\(main(?:, less_memory=\"(.+)\")?\)$", source, re.M)
+    if script in ("common", "machine"):
+        assert ends == []
+        return
+    flags = re.findall(r"--(\w+)", ends[0])
+    assert all(re.search(rf"^    {flag}: int = ", source, re.M) for flag in flags)
+
+    def main():
+        raise MemoryError
+
+    with pytest.raises(SystemExit):
+        machine.run(main, ends[0])
+    advice = f"Choose a smaller {ends[0]}" if flags else "Close other programs"
+    assert capsys.readouterr().err.startswith(f"error: out of memory. {advice}")
+    assert flags or script == "export"
+
+
+def test_a_rank_that_fails_finishes_the_checkpoint_that_it_writes(monkeypatch, tmp_path):
+    def write():
+        time.sleep(0.2)
+        (tmp_path / "written").touch()
+
+    ended = []
+    monkeypatch.setattr(machine.dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(machine.os, "_exit", lambda status: ended.append(
+        (status, (tmp_path / "written").exists())))
+    threading.Thread(target=write, name=machine.WRITER).start()
+    # It does not wait for other threads.
+    other = threading.Event()
+    threading.Thread(target=other.wait, args=(60,)).start()
+    machine.leave_ranks(SystemExit(2))
+    other.set()
+    assert ended == [(2, True)]
 
 
 # ---- signals ----

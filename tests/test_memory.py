@@ -2,10 +2,19 @@
 import pytest
 import torch
 
+from fake_gpu import fake_gpu, fake_model, fake_tensors
 from pretrain import model_config
 from talk.decode import Decoder
 from talk.engine import Engine
-from talk.memory import fit_rows, generate, row_bytes, rows_within
+from talk.memory import (
+    PADDING,
+    fit_rows,
+    generate,
+    pass_bytes,
+    prefill_within,
+    row_bytes,
+    rows_within,
+)
 from toy import tiny_model, write_tokenizer
 
 torch.set_num_threads(1)
@@ -34,6 +43,33 @@ def test_rows_are_at_least_one_and_at_most_what_was_asked_for():
     assert rows_within(0, 1e6, 8, 128) == rows_within(1e7, 1e6, 8, 128) == 1
     assert rows_within(1e12, 1e6, 8, 100) == 100
     assert rows_within(1e8, 1e6, 8, 100) == 64
+
+
+@pytest.mark.parametrize("depth", [4, 12, 20])
+@pytest.mark.parametrize("lengths", [[64] * 64, [2000, 2000, 90, 6], [20] * 50 + [900] * 3])
+def test_a_pass_over_many_prompts_takes_no_more_than_derived(depth, lengths, monkeypatch):
+    memory = fake_gpu(monkeypatch)
+    config = model_config(depth, 4096, 2048)
+    with fake_tensors(), torch.no_grad():
+        decoder = Decoder(fake_model(config, memory), torch.bfloat16)
+        decoder.reserve(len(lengths), 2048)
+        memory.add(decoder.cache.untyped_storage())
+        n = sum(lengths)
+        pieces = [([1] * length, 0, row) for row, length in enumerate(lengths)]
+        with memory:
+            memory.peak = before = memory.now
+            decoder.prefill(pieces, PADDING * n)
+    taken = memory.peak - before
+    assert 0.1 * pass_bytes(config, 2, n) < taken < pass_bytes(config, 2, n)
+
+
+def test_tokens_of_a_pass_are_what_fits():
+    config = model_config(20, 32768, 2048)
+    assert [prefill_within(gib * 2 ** 30, config, 2) for gib in (1, 6, 10, 80)] == [
+        512, 4096, 4096, 4096]
+    for free in (6e8, 3e9, 5e9):
+        n = prefill_within(free, config, 2)
+        assert n == 512 or pass_bytes(config, 2, n) <= free / 8 < pass_bytes(config, 2, 2 * n)
 
 
 def prompts_of(tok):

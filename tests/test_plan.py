@@ -1,5 +1,7 @@
 """train/plan.py: real device names, the memory of fake tensors, and what cards are told."""
+import json
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,12 +10,14 @@ from fake_gpu import fake_gpu, fake_model, fake_tensors
 from machine import Env
 from pretrain import DEMO_DEPTH, MAX_DEPTH, model_config
 from toy import ROOT
+from train import plan
 from train.optimizer import Optimizer
 from train.plan import (
     CARDS,
     Chip,
     card,
     card_table,
+    choose_compile,
     choose_plan,
     expected_bits,
     make_plan,
@@ -154,3 +158,49 @@ def test_the_readme_shows_what_plan_prints():
     readme = (ROOT / "README.md").read_text()
     for line in card_table(plans_for, CARDS, 12):
         assert line in readme, f"README.md lacks {line}: copy what python pretrain.py --plan prints"
+
+
+# ---- compiling ----
+
+def flags(**changed):
+    return SimpleNamespace(**dict(dict(compile=None, resume=False, out="out"), **changed))
+
+
+@pytest.mark.parametrize("dtype, depth, n_tokens, n_threads, pays", [
+    # The demo's pretraining, on many cores, too, and a toy.
+    (torch.bfloat16, 4, 2_470_000, 2, True), (torch.bfloat16, 4, 2_470_000, 16, False),
+    (torch.bfloat16, 1, 20 * 512, 2, False),
+    # 2,750 tokens a second without compiling: it saves 18 s, and in an hour and a half 270 s.
+    (torch.float32, 4, 990_000, 2, False), (torch.float32, 4, 15_000_000, 2, True)])
+def test_a_run_compiles_where_that_saves_more_than_it_takes(dtype, depth, n_tokens, n_threads,
+                                                            pays):
+    config = model_config(depth, 1536, 512)
+    pays_here = lambda n_tokens, n_threads, device=CPU: plan.compiling_pays(
+        config, n_tokens, Env(device, dtype), n_threads)
+    assert pays_here(n_tokens, n_threads) == pays
+    # The more there is to save, the more it pays.
+    assert pays_here(10_000 * n_tokens, n_threads) and pays_here(n_tokens, 1) >= pays
+    assert pays_here(n_tokens, n_threads, torch.device("cuda"))
+
+
+def test_flags_decide_and_a_resumed_run_goes_on_as_it_began(tmp_path, monkeypatch):
+    monkeypatch.setattr(plan, "can_compile", lambda device: True)
+    model = SimpleNamespace(config=model_config(4, 1536, 512))
+
+    def choose(n_tokens, **changed):
+        return choose_compile(flags(out=tmp_path, **changed), "sft", n_tokens, model, ENV)
+
+    assert choose(10 ** 4, compile=True) and not choose(10 ** 9, compile=False)
+    assert choose(10 ** 9) and not choose(10 ** 4)
+    # Without a checkpoint there is nothing to go on with.
+    assert choose(10 ** 9, resume=True)
+    for folder, began in ("sft", True), ("sft.part", False):
+        (tmp_path / folder).mkdir()
+        meta = dict(format=1, config=dict(compile=began))
+        (tmp_path / folder / "meta.json").write_text(json.dumps(meta))
+        for n_tokens in 10 ** 4, 10 ** 9:
+            assert choose(n_tokens, resume=True) == began
+            assert choose(n_tokens, resume=True, compile=not began) != began
+    # What cannot be compiled is not.
+    monkeypatch.setattr(plan, "can_compile", lambda device: False)
+    assert choose(10 ** 9) is False

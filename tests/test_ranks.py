@@ -37,7 +37,7 @@ from toy import (
 from train import rows as rows_file
 from train.optimizer import Optimizer
 from train.rows import Rows, micro_batches, pack_conversations
-from train.run import evaluate_loss, start_or_resume
+from train.run import evaluate_loss, saved_settings, start_or_resume
 
 pytestmark = pytest.mark.slow
 ROWS_PER_STEP = 8
@@ -200,8 +200,25 @@ def fail_on_rank_1(how):
     env.all_sum(torch.zeros(1)).item()
 
 
+def resume_on_nodes(folder):
+    """Rank 0 is late: rank 1 must wait until it has repaired what a crash left."""
+    env = setup("cpu", "float32")
+    rename = Path.rename
+
+    def slowly(path, target):
+        assert env.rank == 0
+        time.sleep(0.5)
+        return rename(path, target)
+
+    Path.rename = slowly
+    model = tiny_model()
+    settings = saved_settings(folder, "sft", env)
+    step, _ = start_or_resume(folder, "sft", settings, True, model, new_optimizer(model, env), env)
+    print(f"goes on at {step}")
+
+
 RANK_MAINS = dict(pack_slowly=pack_slowly, pack_on_nodes=pack_on_nodes,
-                  fail_on_rank_1=fail_on_rank_1)
+                  fail_on_rank_1=fail_on_rank_1, resume_on_nodes=resume_on_nodes)
 
 
 def set_variables(variables):
@@ -345,13 +362,13 @@ def test_a_stage_under_torchrun_stops_on_sigterm_and_one_process_goes_on(tmp_pat
     lines = []
     for line in process.stdout:
         lines.append(line)
-        if line.startswith("step     5/"):
+        if line.startswith("step     0/"):
             # torchrun passes the signal on to both ranks.
             process.send_signal(signal.SIGTERM)
     assert process.wait(300) != 0, "".join(lines[-40:])
     assert "".join(lines).count("stopped by SIGTERM") == 1, "".join(lines[-40:])
     stopped = json.loads((outs[1] / "pretrain.part/meta.json").read_text())["step"]
-    assert 5 < stopped < 200
+    assert 0 < stopped < 200
     result = run_script("pretrain.py", "--out", outs[1], "--resume", *flags, log=tmp_path / "two")
     assert one.status == result.status == 0, result.stderr
 
@@ -398,6 +415,34 @@ def test_two_nodes_share_a_folder_or_have_the_same_rows_or_are_told_so(tmp_path)
     shutil.copy(nodes[0] / "rows/x.rows", nodes[1] / "rows")
     ranks = run_ranks(tmp_path, "pack_on_nodes", nodes)
     assert [rank.status for rank in ranks] == [0, 0], ranks[1].stderr
+
+
+def test_all_ranks_resume_at_the_same_step_or_none_does(tmp_path):
+    model = tiny_model()
+
+    def save(node, step):
+        save_checkpoint(tmp_path / node / "sft.part", model, dict(step=step, settings={}), [],
+                        new_optimizer(model, ENV), ENV)
+
+    def resume(*nodes):
+        results = run_ranks(tmp_path, "resume_on_nodes", [tmp_path / node for node in nodes])
+        return [rank.status for rank in results], [
+            (rank.stdout + rank.stderr).splitlines()[-1] for rank in results]
+
+    save("a", 7)
+    # As a crash between the two renames leaves it.
+    (tmp_path / "a/sft.part").rename(tmp_path / "a/sft.part.old")
+    assert resume("a", "a") == ([0, 0], 2 * ["goes on at 7"])
+    assert [f.name for f in (tmp_path / "a").iterdir()] == ["sft.part"]
+    assert resume("none", "none") == ([0, 0], 2 * ["goes on at 0"])
+    # The second node has no checkpoint, then an older one.
+    for older in 0, 5:
+        if older:
+            save("b", older)
+        statuses, lines = resume("a", "b")
+        assert statuses == [2, 2] and all(f"from step {older} to 7" in line for line in lines)
+        assert "(rank 0: 7; 0 is none)" in lines[0] and f"(rank 1: {older};" in lines[1]
+        assert all(line.startswith("error: --resume: the ranks found") for line in lines)
 
 
 @pytest.mark.parametrize("how, status, word", [("error", 2, "error: no more data\n"),

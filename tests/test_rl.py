@@ -458,7 +458,7 @@ def test_the_reward_rises_and_a_whole_checkpoint_is_left(toy):
     assert toy.output.status == 0, toy.output.stderr
     assert f"done       {toy.out}/rl. Next: python chat.py --out {toy.out}\n" in toy.output.stdout
     assert sorted(read_folder(toy.out / "rl")) == [
-        "meta.json", "metrics.jsonl", "model.pt", "optim.pt"]
+        "meta.json", "metrics.jsonl", "model.pt", "optim.pt", "run.json"]
     assert not list(toy.out.glob("*.part*"))
     logged = metrics(toy.out / "rl", "step", "reward", "pass@1", "pass@8", "gap")
     assert [step for step, *_ in logged] == list(range(30))
@@ -476,10 +476,12 @@ def test_the_reward_rises_and_a_whole_checkpoint_is_left(toy):
 
 
 @pytest.mark.slow
-def test_one_line_a_step_says_where_the_time_went(toy):
+def test_the_log_says_where_the_time_went(toy):
     lines = re.findall(r"^step +(\d+)/30 \| (.*)$", toy.output.stdout, re.M)
-    assert [int(step) for step, _ in lines] == list(range(30))
+    assert {"0", "29"} <= {step for step, line in lines if "tok/s" in line}
     for _, line in lines:
+        if " val " in line:
+            continue
         for word in "reward", "pass@1", "pass@8", "length", "ended", "tool", "tok/s", "left":
             assert word in line
         assert re.search(r"generating [\d.]+ s, scoring [\d.]+ s, training [\d.]+ s", line)

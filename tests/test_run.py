@@ -1,19 +1,23 @@
 """train/run.py: the size of a step and of a micro-batch, and the held-out loss by hand."""
 import math
+import threading
+import time
 from types import SimpleNamespace
 
 import pytest
 import torch
 import torch.nn.functional as F
 
+import common
+from common import read_meta
 from fake_gpu import fake_gpu, fake_model, fake_tensors
 from machine import Env
 from pretrain import model_config
-from toy import merged_tokenizer, tiny_model
+from toy import merged_tokenizer, read_folder, tiny_model
 from train import run
 from train.optimizer import Optimizer
 from train.run import (
-    SaveClock,
+    Saver,
     cut_step,
     evaluate_loss,
     largest_batch,
@@ -193,23 +197,117 @@ def test_an_out_of_memory_of_the_probe_counts_as_no_room(monkeypatch):
 
 
 def test_saving_by_steps_and_by_time(monkeypatch):
-    clock = SaveClock(None, ENV)
+    clock = Saver(None, ENV)
     assert [step for step in range(100, 401) if clock.is_due(step, 100)] == [200, 300, 400]
-    clock = SaveClock(7, ENV)
+    clock = Saver(7, ENV)
     assert [step for step in range(22) if clock.is_due(step, 0)] == [7, 14, 21]
 
     now = 0
     monkeypatch.setattr(run.time, "monotonic", lambda: now)
     gpu = Env(torch.device("meta"), torch.bfloat16)
     gpu.all_max = lambda tensor: torch.tensor(seconds)
-    clock = SaveClock(None, gpu)
+    clock = Saver(None, gpu)
     # What all ranks agree on is the longest time on any of them.
     seconds = 599.0
     assert not clock.is_due(5000, 0)
     seconds = 601.0
     now = 600
     assert clock.is_due(5001, 0) and clock.saved == 600
-    assert SaveClock(50, gpu).is_due(50, 0)
+    assert Saver(50, gpu).is_due(50, 0)
+
+
+@pytest.fixture
+def writes(monkeypatch):
+    """Holds each file of a checkpoint back until `go` is set, and logs its name."""
+    log = []
+    go = threading.Event()
+    write_synced = common.write_synced
+
+    def slow(path, write):
+        log.append(f"begin {path.name}")
+        assert go.wait(30)
+        write_synced(path, write)
+        log.append(f"end {path.name}")
+
+    monkeypatch.setattr(common, "write_synced", slow)
+    return SimpleNamespace(log=log, go=go)
+
+
+def new_training(env=ENV):
+    model = tiny_model()
+    optimizer = Optimizer(model, env, 0.05, 0.3, 0.01, 0.1)
+
+    def step():
+        ids = torch.arange(32)[None]
+        model(ids, ids).backward()
+        optimizer.step(1.0, 0.95)
+    return model, optimizer, step
+
+
+META = dict(step=1, settings={})
+
+
+def test_in_the_background_it_saves_what_was_there_when_it_was_asked(tmp_path, writes):
+    model, optimizer, step = new_training()
+    step()
+    saver = Saver(None, ENV, in_background=True)
+    metrics = [dict(step=0)]
+    writes.go.set()
+    common.save_checkpoint(tmp_path / "expected", model, META, metrics, optimizer, ENV)
+    writes.go.clear()
+    saver.save(tmp_path / "late", model, META, metrics, optimizer, now=False)
+    # Training goes on in the same tensors, lists and dicts.
+    for _ in range(3):
+        step()
+    metrics.append(dict(step=1))
+    assert not saver.is_due(100, 100) and saver.thread.is_alive()
+    writes.go.set()
+    saver.wait()
+    assert read_folder(tmp_path / "late") == read_folder(tmp_path / "expected")
+    common.save_checkpoint(tmp_path / "later", model, META, metrics, optimizer, ENV)
+    assert read_folder(tmp_path / "later")["optim.pt"] != read_folder(tmp_path / "late")["optim.pt"]
+
+
+def test_one_write_at_a_time_and_the_last_one_at_once(tmp_path, writes):
+    model, optimizer, step = new_training()
+    saver = Saver(None, ENV, in_background=True)
+    steps = iter(range(9))
+
+    def save(now):
+        saver.save(tmp_path / "x", model, dict(META, step=next(steps)), [], optimizer, now)
+
+    save(now=False)
+    time.sleep(0.1)
+    assert writes.log == ["begin model.pt"]
+    threading.Timer(0.1, writes.go.set).start()
+    save(now=False)
+    save(now=True)
+    assert not saver.thread and read_meta(tmp_path / "x")["step"] == 2
+    files = ["model.pt", "optim.pt", "metrics.jsonl", "meta.json"]
+    assert writes.log == 3 * [f"{what} {name}" for name in files for what in ("begin", "end")]
+    assert [f.name for f in tmp_path.iterdir()] == ["x"]
+
+
+def test_a_failed_write_is_raised_once_and_the_old_checkpoint_stays(tmp_path, writes):
+    model, optimizer, step = new_training()
+    saver = Saver(None, ENV, in_background=True)
+    writes.go.set()
+    common.save_checkpoint(tmp_path / "x", model, META, [], optimizer, ENV)
+    # No file can be made below a file.
+    (tmp_path / "file").touch()
+    for ask in (lambda: saver.is_due(100, 0),
+                lambda: saver.save(tmp_path / "x", model, META, [], optimizer, now=True),
+                lambda: saver.save(tmp_path / "x", model, META, [], optimizer, now=False)):
+        saver.save(tmp_path / "file/x", model, META, [], optimizer, now=False)
+        saver.thread.join()
+        with pytest.raises(OSError, match="could not be written .* go on with --resume"):
+            ask()
+        assert saver.is_due(100, 0) and read_meta(tmp_path / "x")["step"] == 1
+
+
+def test_only_a_gpu_saves_in_the_background():
+    assert not Saver(None, ENV).in_background
+    assert Saver(None, Env(torch.device("cuda", 0), torch.bfloat16)).in_background
 
 
 def test_bits_per_byte_counts_the_raw_bytes_of_the_text_alone(tmp_path):

@@ -103,6 +103,27 @@ def test_files_outside_stay_as_they_are(run, tmp_path, change):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("timeout", [0, 0.0001, 0.005])
+def test_a_time_limit_that_strikes_before_the_program_starts_is_a_wrong_answer(run, timeout):
+    outcome = run("x = 1", timeout)
+    assert outcome == (False, f"timed out after {timeout:g} s", outcome.output, outcome.isolated)
+
+
+def test_a_box_that_is_killed_is_a_wrong_answer_and_one_that_does_not_start_an_error(
+        run, tmp_path, monkeypatch):
+    def box(script):
+        python = tmp_path / "python"
+        python.write_text(f"#!/bin/sh\n{script}\n")
+        python.chmod(0o755)
+        monkeypatch.setattr(sys, "executable", str(python))
+
+    box("echo isolated; kill -9 $$")
+    assert run("x = 1") == (False, "killed together with the sandbox", "", True)
+    box("echo no Python here >&2; exit 3")
+    with pytest.raises(OSError, match=r"did not start \(exit status 3\): no Python here"):
+        run("x = 1")
+
+
 def test_the_time_limit_ends_loops_sleeps_and_processes_that_left_the_group(run):
     started = time.time()
     for code in ["while True: pass",

@@ -10,7 +10,9 @@ import socket
 import socketserver
 import subprocess
 import sys
+import threading
 import time
+import weakref
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
@@ -20,9 +22,10 @@ import torch
 import talk.engine
 import talk.openai_protocol
 import talk.server
+from common import load_checkpoint
 from talk.engine import Engine, add_text, parse_answer
 from talk.openai_protocol import content_of
-from talk.server import Handler
+from talk.server import Handler, find_stages
 from toy import ROOT
 from toy_chat import byte_tokenizer, prompt, tiny_model
 from toy_server import ADD, SETTINGS, USER, Client, official_client, tool_caller, watch_submit
@@ -368,7 +371,15 @@ def test_what_a_user_types_is_text(client, monkeypatch):
     (dict(messages=USER, stop=["x"] * 999), 400, "stop"),
     (dict(messages=USER, stop=["x" * 99999]), 400, "stop"),
     (dict(messages=USER, tools=[dict(type="function")]), 400, "tools"),
-    (dict(messages=USER, logprobs=True), 400, "logprobs"),
+    (dict(messages=USER, logprobs=5), 400, "logprobs"),
+    (dict(messages=USER, logprobs=True, top_logprobs=21), 400, "0 to 20"),
+    (dict(messages=USER, logprobs=True, top_logprobs=-1), 400, "0 to 20"),
+    (dict(messages=USER, top_logprobs=3), 400, "logprobs: true"),
+    (dict(messages=USER, answer_ids="x"), 400, "answer_ids"),
+    (dict(messages=USER, answer_ids=[265]), 400, "answer_ids"),
+    (dict(messages=USER, answer_ids=[256]), 400, "place 0"),
+    (dict(messages=USER, answer_ids=[-1]), 400, "answer_ids"),
+    (dict(messages=[*USER, dict(role="assistant", content="x")], answer_ids=[1]), 400, "user's"),
     (dict(messages=USER, response_format=dict(type="json_object")), 400, "response_format"),
     (dict(messages=USER, stream_options=1), 400, "stream_options"),
     (dict(messages=USER, model="gpt-5"), 404, "gpt-5"),
@@ -589,6 +600,143 @@ def test_shutdown_finishes_what_is_running(out):
         socket.create_connection(("127.0.0.1", port))
 
 
+# ---- several stages ----
+
+class Shelf:
+    """A server of three stages, which notes what it loads, and loads only what `open` allows."""
+
+    def __init__(self, **flags):
+        self.tok = byte_tokenizer()
+        self.loaded = []
+        self.open = threading.Event()
+        self.open.set()
+        names = ("first", "second", "third")
+        self.engines = {name: self.maker(name, seed) for seed, name in enumerate(names)}
+        self.client = Client(engines=self.engines, model="second", **flags)
+
+    def maker(self, name, seed):
+        def make():
+            assert self.open.wait(60)
+            self.loaded.append(name)
+            return Engine(tiny_model(seed, seq_len=512), self.tok)
+        return make
+
+    def text(self, model):
+        return first_message(self.client.chat(model=model, temperature=0, max_tokens=8)[1])
+
+    def in_memory(self):
+        return set(self.client.server.stages.workers())
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.open.set()
+        self.client.close()
+
+
+def test_every_stage_answers_and_the_least_used_makes_room():
+    with Shelf(max_models=2) as shelf:
+        models = shelf.client.ask("/v1/models")[1]["data"]
+        # First the one that a client gets that takes the first.
+        assert [model["id"] for model in models if model["loaded"]] == ["second"]
+        assert models[0]["id"] == "second" and shelf.loaded == ["second"]
+        default = first_message(shelf.client.chat(temperature=0, max_tokens=8)[1])
+        answers = {name: shelf.text(name) for name in ("second", "first", "third")}
+        assert answers["second"] == default and shelf.in_memory() == {"first", "third"}
+        for seed, name in enumerate(("first", "second", "third")):
+            engine = Engine(tiny_model(seed, seq_len=512), shelf.tok)
+            [ids] = engine.generate([prompt(shelf.tok, "hi")], 8)
+            assert answers[name]["parts"] == parse_answer(shelf.tok, ids)
+        # The default is like any other.
+        assert shelf.text("first") and shelf.text("") == default
+        assert shelf.in_memory() == {"first", "second"}
+        assert shelf.loaded == ["second", "first", "third", "second"]
+        status, reply = shelf.client.chat(model="fourth")
+        assert status == 404 and reply["error"]["code"] == "model_not_found"
+        assert "first, second, third" in reply["error"]["message"]
+        assert shelf.client.ask("/v1/models/fourth")[0] == 404
+        assert shelf.client.chat(model=["first"])[0] == shelf.client.chat(model=3)[0] == 404
+
+
+def test_nobody_waits_for_the_loading_of_another_stage():
+    with Shelf() as shelf, ThreadPoolExecutor(4) as pool:
+        shelf.open.clear()
+        waiting = [pool.submit(shelf.text, "first") for _ in range(3)]
+        time.sleep(0.1)
+        assert shelf.text("second") and shelf.client.ask("/v1/models")[0] == 200
+        assert not any(future.done() for future in waiting)
+        shelf.open.set()
+        # Loaded once, for all who wait.
+        assert len({str(future.result()) for future in waiting}) == 1
+        assert shelf.loaded == ["second", "first"]
+
+
+def test_a_stage_in_use_stays_and_others_wait_for_its_place():
+    with Shelf(max_models=1, time_limit=1.0) as shelf, ThreadPoolExecutor(2) as pool:
+        with shelf.client.server.stages.use("second"):
+            status, reply = shelf.client.chat(model="third")
+            assert status == 503 and "--max_models" in reply["error"]["message"]
+            waiting = pool.submit(shelf.text, "first")
+            time.sleep(0.3)
+            assert shelf.in_memory() == {"second"} and not waiting.done()
+        assert waiting.result()["role"] == "assistant" and shelf.in_memory() == {"first"}
+
+
+def test_many_requests_to_many_stages_with_little_memory():
+    with Shelf(max_models=2, time_limit=60.0) as shelf, ThreadPoolExecutor(8) as pool:
+        names = ["first", "second", "third"] * 8
+        answers = list(pool.map(shelf.text, names))
+        assert all(answer == answers[i % 3] for i, answer in enumerate(answers))
+        assert len(shelf.in_memory()) <= 2 and shelf.client.server.health()["load"] == 0
+
+
+def test_what_was_dropped_leaves_the_memory():
+    with Shelf(max_models=1) as shelf:
+        engine = weakref.ref(shelf.client.server.worker.engine)
+        assert shelf.text("first") and engine() is None
+        # A client that waits for a place and leaves gives nothing away.
+        assert all(stage.users == 0 for stage in shelf.client.server.stages.stages.values())
+
+
+def test_a_stage_that_cant_be_loaded_harms_no_other(capfd):
+    with Shelf() as shelf:
+        def broken():
+            raise ValueError("the file is torn")
+
+        shelf.engines["first"] = broken
+        for _ in range(2):
+            status, reply = shelf.client.chat(model="first")
+            assert status == 503 and reply["error"]["code"] == "model_not_loaded"
+        assert "the file is torn" in capfd.readouterr().err
+        assert shelf.text("second") and shelf.text("third")
+
+
+def test_the_stages_of_a_folder(out, tmp_path):
+    shutil.copytree(out, tmp_path / "out")
+    for name in ("pretrain", "rl", "attempt"):
+        shutil.copytree(out / "sft", tmp_path / "out" / name)
+    (tmp_path / "out" / "notes").mkdir()
+    assert list(find_stages(tmp_path / "out")) == ["pretrain", "sft", "rl", "attempt"]
+    # A folder whose meta.json is another program's is not told of.
+    (tmp_path / "out" / "notes" / "meta.json").write_text("{}")
+    config = dict(out=str(tmp_path / "out"))
+    client = Client(engines=find_stages(tmp_path / "out"), model="rl", load=load_engine, **config)
+    models = client.ask("/v1/models")[1]["data"]
+    assert [model["id"] for model in models] == ["rl", "pretrain", "sft", "attempt"]
+    assert [model["order"] for model in models] == [2, 0, 1, 3]
+    assert {model["context_length"] for model in models} == {256}
+    assert [model["chat"] for model in models] == [True, False, True, True]
+    assert client.ask("/v1/models/pretrain")[1] == models[1]
+    assert client.chat(model="attempt", temperature=0, max_tokens=5)[0] == 200
+    client.close()
+
+
+def load_engine(path):
+    model, tok, _ = load_checkpoint(path)
+    return Engine(model, tok)
+
+
 # ---- one request never harms another ----
 
 def strange_number(rng):
@@ -637,7 +785,7 @@ def test_settings_at_random_harm_nobody():
     client.close()
 
 
-@pytest.mark.parametrize("place", ["sample", "accept", "forward", "give_row"])
+@pytest.mark.parametrize("place", ["sample", "accept", "prefill", "give_row"])
 def test_an_error_in_a_step_ends_only_the_text_that_caused_it(place, monkeypatch, capfd):
     client = Client(max_tokens=20)
     engine = client.engine
@@ -654,11 +802,11 @@ def test_an_error_in_a_step_ends_only_the_text_that_caused_it(place, monkeypatch
     def is_bad(*args):
         if place == "sample":
             return any(generation.ids[:len(bad)] == bad for generation in args[1])
-        if place == "forward":
-            return args[0][0][:len(bad) - 1] == bad[:-1]
+        if place == "prefill":
+            return any(ids[:len(bad) - 1] == bad[:-1] for ids, *_ in args[0])
         return args[0].ids[:len(bad)] == bad
 
-    owner = {"sample": talk.engine, "forward": engine.decoder}.get(place, engine)
+    owner = {"sample": talk.engine, "prefill": engine.decoder}.get(place, engine)
     original = getattr(owner, place)
 
     def broken(*args, **kwargs):

@@ -17,6 +17,7 @@ import dpo
 import evaluate
 import midtrain
 import pretrain
+import report
 import rl
 import sft
 import tokenizer
@@ -40,7 +41,8 @@ if [ "$script" = "$FAIL" ]; then mkdir -p "$out/$name.part"; exit 1; fi
 case "$script" in
     data/download.py) ;;
     tokenizer.py) mkdir -p "$out/tokenizer"; touch "$out/tokenizer/tokenizer.json" ;;
-    evaluate.py) echo "the report" > "$out/report.md" ;;
+    evaluate.py) echo $RANDOM > "$out/report.json" ;;
+    report.py) echo "the report" > "$out/report.md" ;;
     *) rm -rf "$out/$name.part"; mkdir -p "$out/$name"; echo $RANDOM > "$out/$name/meta.json" ;;
 esac
 """
@@ -57,8 +59,8 @@ def speedrun(tmp_path):
         (tmp_path / ".venv/bin" / name).chmod(0o755)
     size = subprocess.run("cksum < pyproject.toml", shell=True, cwd=tmp_path, capture_output=True,
                           text=True).stdout.strip()
-    # As after pip install -e '.[data]'.
-    (tmp_path / ".venv/installed").write_text(f"{size} [data]\n")
+    # As after pip install -e '.[data,report]'.
+    (tmp_path / ".venv/installed").write_text(f"{size} [data,report]\n")
 
     def run(gpus, fail=""):
         (tmp_path / "log").write_text("")
@@ -72,8 +74,9 @@ def speedrun(tmp_path):
 
 
 def stages(log):
-    """The names of the scripts that were started, without the downloads."""
-    return [line.split(".py")[0].split()[-1] for line in log if "download.py" not in line]
+    """The names of the scripts that were started, without the downloads and the report."""
+    return [line.split(".py")[0].split()[-1] for line in log
+            if "download.py" not in line and "report.py" not in line]
 
 
 def test_no_gpu_is_one_clear_line(speedrun):
@@ -88,6 +91,7 @@ def test_every_command_exists_with_its_flags_and_fits_the_others(speedrun):
     assert out.count("the report") == 1 and "--out out/speedrun" in out.splitlines()[-1]
     parsed = {}
     fetched = []
+    reports = []
     for line in log:
         program, *argv = shlex.split(line)
         if program == "torchrun":
@@ -99,11 +103,16 @@ def test_every_command_exists_with_its_flags_and_fits_the_others(speedrun):
             if "--shards" in flags:
                 shards = int(flags[flags.index("--shards") + 1])
             continue
-        assert (program == "python") == (script == "tokenizer.py")
+        assert (program == "python") == (script in ("tokenizer.py", "report.py"))
+        if script == "report.py":
+            reports.append(parse_config(report.Config, report.__doc__, flags))
+            continue
         # parse_config exits when a flag is unknown.
         parsed[script] = parse_config(SCRIPTS[script].Config, SCRIPTS[script].__doc__, flags)
     assert list(parsed) == list(SCRIPTS)
-    assert {cfg.out for cfg in parsed.values()} == {"out/speedrun"}
+    assert {cfg.out for cfg in [*parsed.values(), *reports]} == {"out/speedrun"}
+    # After every stage; only at the end the stages are asked.
+    assert [cfg.answers > 0 for cfg in reports] == [False] * 7 + [True]
     assert parsed["tokenizer.py"].vocab_size == 32768
     assert parsed["tokenizer.py"].pattern == "default"
     assert parsed["tokenizer.py"].data == parsed["pretrain.py"].data == ["data/downloads/climbmix"]
@@ -154,7 +163,7 @@ def test_what_is_done_is_known_by_content_not_by_the_times_of_copied_files(speed
 
     assert len(started()) == 8
     out = speedrun.folder / "out/speedrun"
-    markers = [out / "report.md"]
+    markers = [out / "report.json"]
     markers += [out / name / "meta.json" for name in "rl distill dpo sft midtrain pretrain".split()]
     markers += [out / "tokenizer/tokenizer.json"]
     for age, marker in enumerate(markers):
@@ -174,4 +183,4 @@ def test_bash_reads_it_and_other_words_are_refused(speedrun):
     result = subprocess.run(["bash", "run.sh", "speedrn"], cwd=speedrun.folder,
                             capture_output=True, text=True)
     assert result.returncode == 2
-    assert result.stderr == "error: bash run.sh [test|speedrun], not 'speedrn'\n"
+    assert result.stderr == "error: bash run.sh [MINUTES|test|speedrun], not 'speedrn'\n"

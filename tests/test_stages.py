@@ -14,6 +14,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -80,7 +81,13 @@ def metrics(path, *names):
 def test_a_stage_learns_and_leaves_a_whole_checkpoint(toy, stage):
     assert toy.output[stage].status == 0, toy.output[stage].stderr
     out = toy.out / stage
-    assert sorted(read_folder(out)) == ["meta.json", "metrics.jsonl", "model.pt", "optim.pt"]
+    assert sorted(read_folder(out)) == ["meta.json", "metrics.jsonl", "model.pt", "optim.pt",
+                                        "run.json"]
+    record = json.loads((out / "run.json").read_text())
+    assert record["command"].startswith(f"python {stage}.py --out ") and record["cores"] >= 1
+    # A process with PyTorch takes more than 100 MB.
+    assert record["peak_memory"] > 1e8 and record["peak_gpu_memory"] is None
+    assert 0 < record["seconds"] < 600
     for left_over in "*.part*", "*.tmp", "*.old":
         assert not list(toy.out.glob(left_over))
     losses = [loss for _, loss in metrics(out, "step", "loss")]
@@ -113,11 +120,17 @@ def test_the_distillation_answers_are_a_readable_file_of_conversations(toy):
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_one_line_a_step(toy, stage):
-    lines = re.findall(r"^step +(\d+)/20 \| (.*)$", toy.output[stage].stdout, re.M)
-    assert [int(step) for step, _ in lines] == list(range(20))
+def test_a_log_has_the_first_and_the_last_step_and_each_evaluation(toy, stage):
+    lines = re.findall(r"^step +(\d+)/20 +\| (.*)$", toy.output[stage].stdout, re.M)
+    steps = [int(step) for step, _ in lines]
+    # Toy steps take milliseconds: no line is due in between.
+    assert steps[0] == 0 and steps[-1] == 19 and len(steps) < 20
     for _, line in lines:
         assert "loss " in line and " ms " in line and "tok/s" in line and "left" in line
+    evaluated = re.findall(r"^step +(\d+) \| val ", toy.output[stage].stdout, re.M)
+    assert evaluated == ["0", "5", "10", "15", "20"]
+    # A terminal's codes have no place in a file.
+    assert "\r" not in toy.output[stage].stdout + toy.output[stage].stderr
 
 
 def test_the_logged_speed_is_that_of_the_whole_step(toy):
@@ -216,6 +229,75 @@ def test_resumed_after_any_interruption_it_ends_at_the_same_bits(toy, tmp_path, 
         assert same(resumed, uninterrupted), f"{name} differs"
     for names in ("step", "loss", "lr", "grad_norm"), ("step", "val_loss"):
         assert metrics(out / stage, *names) == metrics(toy.out / stage, *names)
+
+
+def slow_writes(n, *signals):
+    """Save in the background, slowly; send the signals, one after the other, in the n-th file."""
+    import common
+    from train.run import Saver
+    Saver.__init__ = functools.partialmethod(Saver.__init__, in_background=True)
+    original = common.write_synced
+    calls = 0
+
+    def slow(path, write):
+        nonlocal calls
+        calls += 1
+        path.write_bytes(b"torn")
+        if calls == n:
+            for number in signals:
+                os.kill(os.getpid(), number)
+                # By then, the main thread has noted it.
+                time.sleep(0.3)
+        time.sleep(0.05)
+        original(path, write)
+
+    common.write_synced = slow
+
+
+@pytest.mark.slow
+def test_signals_in_a_save_in_the_background_lose_nothing(toy, tmp_path):
+    """A run of 20 steps takes less time than a save. Each save writes 4 files."""
+    out = copy_of(toy, tmp_path / "out", NEEDS["sft"])
+    part = out / "sft.part"
+    # The first save is killed: nothing is there. Then the second: the first one is.
+    for n, signals, status, step in [
+            (2, [signal.SIGKILL], -signal.SIGKILL, None),
+            (6, [signal.SIGINT, signal.SIGINT], -signal.SIGINT, 5)]:
+        result = toy("sft", "--resume", out=out, before=functools.partial(slow_writes, n, *signals))
+        assert result.status == status, result.stderr
+        assert (step_of(part) if part.exists() else None) == step
+    # Asked to stop while a thread writes, it lets it finish and saves the step that it is at.
+    result = toy("sft", "--resume", out=out,
+                 before=functools.partial(slow_writes, 3, signal.SIGTERM))
+    assert result.status == 128 + signal.SIGTERM, result.stderr
+    assert step_of(part) > 10 and f"{part} is saved" in result.stdout
+    result = toy("sft", "--resume", out=out, before=functools.partial(slow_writes, 0))
+    assert result.status == 0, result.stderr
+    for name in "model.pt", "optim.pt":
+        resumed = torch.load(out / "sft" / name, weights_only=True)
+        assert same(resumed, torch.load(toy.out / "sft" / name, weights_only=True))
+    assert not list(out.glob("sft.*"))
+
+
+def fail_after_a_save():
+    """Save in the background, slowly; the step after the first save fails."""
+    from train.optimizer import Optimizer
+    slow_writes(0)
+    step = Optimizer.step
+
+    def failing(self, *args, **kwargs):
+        if self.count == 5:
+            raise ValueError("no more steps")
+        return step(self, *args, **kwargs)
+
+    Optimizer.step = failing
+
+
+@pytest.mark.slow
+def test_an_error_lets_the_save_in_the_background_finish(toy, tmp_path):
+    out = copy_of(toy, tmp_path / "out", NEEDS["sft"])
+    fails_with_one_line(toy("sft", out=out, before=fail_after_a_save), "no more steps")
+    assert step_of(out / "sft.part") == 5 and not list(out.glob("sft.part.*"))
 
 
 def step_of(checkpoint):
@@ -587,18 +669,23 @@ def test_a_compiled_run_saves_the_same_weights_under_the_names_of_the_source(toy
 # ---- the commands that we print ----
 
 def commands():
-    """(file, script, flags) of every command of ours in the docstrings, the README and run.sh."""
+    """(file, script, flags) of every command in docstrings, the README, run.sh and the notebook."""
     word = r"""(?:"[^"\n]*"|'[^'\n]*'|[^\s"'`#(|>;·]+)"""
     # Two spaces end a command.
     command = rf"(?:python|torchrun[^`\n]*?) ((?:tests/bench/)?[a-z_]+\.py)((?: {word})*)"
     scripts = [*ROOT.glob("*.py"), *ROOT.glob("tests/bench/*.py")]
-    for path in sorted([*scripts, ROOT / "README.md", ROOT / "run.sh"]):
+    texts = [ROOT / "README.md", ROOT / "run.sh", ROOT / "dev/tok2chat.ipynb"]
+    for path in sorted([*scripts, *texts]):
         text = path.read_text()
+        if path.suffix == ".ipynb":
+            text = "\n".join("".join(cell["source"]) for cell in json.loads(text)["cells"])
         if path.suffix == ".py":
             text = text.split('"""')[1]
         if path.suffix == ".sh":
             text = re.sub(r"\\\n *", "", text)
-            text = text.replace("$python", "python").replace("$on_gpus", "torchrun")
+            for variable, value in dict(python="python", on_gpus="torchrun", minutes="60",
+                                        folder="", answers="").items():
+                text = text.replace(f"${variable}", value)
         for script, rest in re.findall(command, text):
             yield path.name, script, rest
 

@@ -22,11 +22,15 @@ ADD = dict(type="function", function=dict(name="add", description="Add two numbe
 class Client:
     """A server in this process, and the requests that the tests send to it."""
 
-    def __init__(self, engine=None, tok=None, **flags):
+    def __init__(self, engine=None, tok=None, engines=None, model="tiny",
+                 load=lambda make: make(), **flags):
+        """engines: {name: a function that makes an Engine, or what load takes}, for several."""
         self.tok = tok or byte_tokenizer()
-        self.engine = engine or Engine(tiny_model(seq_len=512), self.tok, max_rows=32)
+        if not engines:
+            self.engine = engine or Engine(tiny_model(seq_len=512), self.tok, max_rows=32)
+            engines = {model: lambda: self.engine}
         cfg = Config(**dict(port=0, max_tokens=40) | flags)
-        self.server = Server(self.engine, self.tok, cfg, SETTINGS, "tiny")
+        self.server = Server(load, lambda: engines, cfg, SETTINGS, model)
         self.port = self.server.server_address[1]
         self.thread = threading.Thread(target=self.server.serve_forever,
                                        kwargs=dict(poll_interval=0.02), daemon=True)

@@ -30,6 +30,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from train.progress import Line
+
 DATA = Path(__file__).resolve().parent.parent / "data"
 MAGIC = b"T2CROWS\0"
 VERSION = 1
@@ -357,7 +359,7 @@ def write_rows(path, make_rows, vocab_size, seq_len, made_from):
     record = np.zeros(1, record_type(header))
     n_rows = 0
     start = time.time()
-    shown = 0.0
+    progress = Line()
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
     try:
@@ -369,12 +371,9 @@ def write_rows(path, make_rows, vocab_size, seq_len, made_from):
                     record["mask"] = mask
                 f.write(record.tobytes())
                 n_rows += 1
-                if time.time() - shown > 1 and sys.stderr.isatty():
-                    shown = time.time()
-                    megabytes = stats["bytes"] / 1e6
-                    rate = stats["tokens"] / (shown - start) / 1e6
-                    print(f"\rpacking {path.name}: {n_rows:,} rows, {megabytes:,.0f} MB of text, "
-                          f"{rate:.2f} M tokens/s", end="", file=sys.stderr)
+                # Nobody knows how much is to come.
+                progress.count(f"packing    {path.name}", stats["tokens"], 0, "tokens",
+                               f", {n_rows:,} rows")
             if n_rows == 0 and stats["without_target"]:
                 raise ValueError(f"{path.name}: of {stats['without_target']:,} conversations none "
                                  f"has an answer left in a row of {seq_len + 1} tokens. Shorten "
@@ -406,6 +405,7 @@ def write_rows(path, make_rows, vocab_size, seq_len, made_from):
                       f"--out") from None
     finally:
         temporary.unlink(missing_ok=True)
+    progress.clear()
     print_packed(path, seq_len, stats, time.time() - start)
 
 

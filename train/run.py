@@ -8,6 +8,7 @@ import json
 import math
 import signal
 import sys
+import threading
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -15,8 +16,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from common import CHUNK, load_tensors, read_meta
-from machine import finish_replace, replace_folder
+from common import CHUNK, checkpoint_writer, load_tensors, read_meta
+from machine import WRITER, finish_replace, replace_folder, run_record, write_synced
 
 # --------------------------------------------------------------------------------------------------
 # How long: the schedule, the horizon, the rows of a step
@@ -182,18 +183,6 @@ def banner(cfg, env, model_text, is_compiled, steps, rows_per_step, batch_size, 
               f"micro-batches of {batch_size} rows\n"
               f"config     {cfg}")
 
-
-def progress_line(step, steps, shown, lr, seconds, tok_per_sec, skipped, more=""):
-    """The line printed for a step. seconds: how long it took. shown: its loss and the like.
-
-    skipped: how many steps the float16 loss scale has skipped in the whole run.
-    """
-    if skipped:
-        more += f" | {skipped} skipped"
-    left = (steps - step - 1) * seconds
-    return (f"step {step:5d}/{steps} | {shown} | lr x {lr:.3f} | {seconds * 1e3:7.1f} ms | "
-            f"{tok_per_sec:9,.0f} tok/s{more} | {left // 60:.0f}:{left % 60:02.0f} left")
-
 # --------------------------------------------------------------------------------------------------
 # Held-out loss
 
@@ -251,23 +240,37 @@ def check_finite(step, loss, norm, part):
                      f"with smaller learning rates")
 
 
-class SaveClock:
-    """Says when a checkpoint to resume from is due.
+class Saver:
+    """Says when a checkpoint to resume from is due, and writes it.
 
-    With --save_every after so many steps. Without it, on a CPU every 100 steps, and elsewhere every
-    ten minutes: many GPUs take 100 steps in less than a minute, and saving takes some seconds.
+    With --save_every after so many steps. Without it, on a CPU every `on_cpu` steps, and elsewhere
+    every ten minutes: many GPUs take 100 steps in less than a minute, and saving takes some
+    seconds.
+
+    On a GPU training goes on while a thread of rank 0 writes a copy, at most one at a time. If this
+    process ends by an error, Python waits for the thread; if it is killed, the checkpoint before
+    stays whole.
     """
     SECONDS = 600
 
-    def __init__(self, save_every, env):
+    def __init__(self, save_every, env, on_cpu=100, in_background=None):
+        """in_background: whether a thread writes; None: on a GPU alone, to save memory."""
         self.env = env
         self.every = save_every
         if not save_every and env.device.type == "cpu":
-            self.every = 100
+            self.every = on_cpu
+        self.in_background = env.device.type == "cuda" if in_background is None else in_background
         self.saved = time.monotonic()
+        self.thread = None
+        self.error = None
 
     def is_due(self, step, first):
-        """True on all ranks if it is on one, so all must ask, once a step. first: this run's."""
+        """True on all ranks if it is on one, so all must ask, once a step. first: this run's.
+
+        Raises what went wrong in a thread that has ended.
+        """
+        if self.thread and not self.thread.is_alive():
+            self.wait()
         if self.every:
             return step > first and step % self.every == 0
         seconds = torch.tensor(time.monotonic() - self.saved, device=self.env.device)
@@ -276,11 +279,51 @@ class SaveClock:
             self.saved = time.monotonic()
         return due
 
+    def save(self, path, model, meta, metrics, optimizer, now):
+        """Save as save_checkpoint does, on all ranks. now: be done when this returns.
 
-def saved_settings(out, stage):
-    """The settings of the run that --resume would go on with, {} if there is none."""
+        Raises what went wrong in the save before.
+        """
+        self.wait()
+        later = self.in_background and not now
+        write = checkpoint_writer(path, model, meta, metrics, optimizer, self.env, later)
+        if self.env.rank > 0:
+            return
+        if not later:
+            write()
+            return
+        self.thread = threading.Thread(target=self.write, args=(write,), name=WRITER)
+        self.thread.start()
+
+    def write(self, write):
+        try:
+            write()
+        except BaseException as e:
+            self.error = e
+
+    def wait(self):
+        """Wait for the thread, if there is one, and raise what went wrong in it."""
+        if self.thread:
+            self.thread.join()
+        self.thread = None
+        if self.error:
+            error = self.error
+            self.error = None
+            raise error
+
+
+def find_part(out, stage, env):
+    """Where a running stage saves: out/<stage>.part. Rank 0 repairs what a crash left there."""
     part = Path(out, stage + ".part")
-    finish_replace(part)
+    if env.rank == 0:
+        finish_replace(part)
+    env.barrier()
+    return part
+
+
+def saved_settings(out, stage, env):
+    """The settings of the run that --resume would go on with, {} if there is none."""
+    part = find_part(out, stage, env)
     path = part if part.exists() else Path(out, stage)
     return read_meta(path)["settings"] if path.exists() else {}
 
@@ -293,21 +336,19 @@ def start_or_resume(out, stage, settings, resume, model, optimizer, env):
     settings: see decisive_settings. To go on with other ones would give a run that is neither the
     old one nor a new one, so that is a ValueError.
     """
-    part = Path(out, stage + ".part")
-    done = Path(out, stage)
-    finish_replace(part)
-    path = part if part.exists() else done
-    if not path.exists():
-        return 0, []
-    if not resume:
-        if path == part:
-            what = "holds an interrupted run; without --resume this one replaces it"
-        else:
-            what = "is there from before; this run replaces it when it is done"
-        env.print(f"note       {path} {what}")
+    part = find_part(out, stage, env)
+    path = part if part.exists() else Path(out, stage)
+    meta = read_meta(path) if resume and path.exists() else None
+    check_same_step(meta["step"] if meta else 0, path, env)
+    if not meta:
+        if path.exists():
+            if path == part:
+                what = "holds an interrupted run; without --resume this one replaces it"
+            else:
+                what = "is there from before; this run replaces it when it is done"
+            env.print(f"note       {path} {what}")
         return 0, []
 
-    meta = read_meta(path)
     # JSON turns tuples into lists; meta["settings"] has been through it already.
     settings = json.loads(json.dumps(settings))
     for key, value in settings.items():
@@ -330,6 +371,18 @@ def start_or_resume(out, stage, settings, resume, model, optimizer, env):
     return meta["step"], [m for m in metrics if m["step"] < meta["step"]]
 
 
+def check_same_step(step, path, env):
+    """ValueError on all ranks if they found checkpoints of different steps, or only some found one.
+
+    step: of the checkpoint at `path`, 0 without one.
+    """
+    first, last = env.all_max(torch.tensor([-step, step], device=env.device)).tolist()
+    if -first != last:
+        raise ValueError(f"--resume: the ranks found different checkpoints in {path}, from step "
+                         f"{-first} to {last} (rank {env.rank}: {step}; 0 is none). All nodes need "
+                         f"the same --out: share the folder, or copy that of rank 0 to each node")
+
+
 def finish_run(out, stage, stop, env, then, data=""):
     """End a stage: rename out/<stage>.part to out/<stage>. After a signal, leave it for --resume.
 
@@ -337,6 +390,10 @@ def finish_run(out, stage, stop, env, then, data=""):
     """
     part = Path(out, stage + ".part")
     path = Path(out, stage)
+    if env.rank == 0:
+        # For report.py alone: no later stage depends on it.
+        record = json.dumps(run_record(env), indent=1)
+        write_synced(part / "run.json", lambda f: f.write(record.encode()))
     if stop.number:
         env.print(f"stopped by {signal.Signals(stop.number).name}; {part} is saved, "
                   f"go on with --resume")

@@ -84,13 +84,18 @@ def run_program(code, timeout=5.0, namespaces=True):
         output = log.read().decode("utf-8", "replace")[-2000:]
 
     # The report is the output of close_box_and_run() below.
-    isolated, *ended = report.decode().split()
-    isolated = isolated == "isolated"
+    words = report.decode().split()
+    isolated = words[:1] == ["isolated"]
     if timed_out:
         return Outcome(False, f"timed out after {timeout:g} s", output, isolated)
+    if not words:
+        raise OSError(f"the sandbox of programs did not start (exit status {process.returncode}): "
+                      f"{output.strip() or 'it said nothing'}")
+    if len(words) == 1:
+        return Outcome(False, "killed together with the sandbox", output, isolated)
     # The status is the one that os.waitpid gives.
-    status = int(ended[0])
-    ok = ended[1:] == [token]
+    status = int(words[1])
+    ok = words[2:] == [token]
     if ok:
         reason = "ok"
     elif os.WIFSIGNALED(status):

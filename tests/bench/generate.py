@@ -9,7 +9,7 @@ python tests/bench/generate.py --depth 20 --vocab_size 65536 --seq_len 2048 --de
 
 Decoding is greedy, every answer has exactly --new_tokens, and both sides have the same weights.
 Each number is the median of --repeats runs, after one to warm up. The two sides take turns, so that
-a busy machine slows both. The comparison needs `pip install -e '.[test]'`.
+a busy machine slows both. The comparison needs `pip install -e '.[test]'`. The last line is JSON.
 """
 import http.client
 import json
@@ -19,14 +19,14 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent.parent))
 import torch
 
 from common import GPT, SPECIAL_TOKENS, load_checkpoint
-from machine import fail, parse_config, run, setup, versions
+from machine import cpu_features, fail, parse_config, run, setup, versions
 from pretrain import init_weights, model_config
 from talk.engine import IN_RAW_TEXT, Engine
 
@@ -136,6 +136,7 @@ def time_server(cfg):
         usage = json.loads(events[-3].removeprefix(b"data: "))["usage"]
         return usage["completion_tokens"]
 
+    together = {}
     try:
         for n_clients in map(int, cfg.clients.split(",")):
             rates = []
@@ -146,10 +147,12 @@ def time_server(cfg):
                     total = sum(pool.map(client, range(n_clients)))
                 rates.append(total / (time.perf_counter() - start))
             rate = statistics.median(rates[1:])
+            together[n_clients] = round(rate)
             print(f"{n_clients:3} clients  {rate:9.0f} tokens/s together", flush=True)
     finally:
         server.terminate()
         server.wait()
+    print(json.dumps(dict(bench="generate", clients=together, **cpu_features(), **versions())))
 
 
 def load_model(cfg, device):
@@ -183,6 +186,7 @@ def main():
         their_run = transformers_run(model, env.dtype)
         import transformers
         sides[f"transformers {transformers.__version__}"] = their_run
+    results = []
     for B in map(int, cfg.batch.split(",")):
         prompts = torch.randint(0, c.vocab_size - len(SPECIAL_TOKENS), (B, cfg.prompt_tokens),
                                 generator=torch.Generator().manual_seed(0)).tolist()
@@ -196,11 +200,17 @@ def main():
         for name, runs in times.items():
             first, total = (statistics.median(column) for column in zip(*runs))
             rates[name] = B * cfg.new_tokens / total
+            results.append(dict(side=name, batch=B, first_ms=round(1e3 * first, 1),
+                                tok_per_sec=round(rates[name])))
             print(f"batch {B:3}  {name:20}  first token {1e3 * first:7.1f} ms  "
                   f"{rates[name]:9.0f} tokens/s", flush=True)
         if len(rates) == 2:
             ours, theirs = rates.values()
             print(f"batch {B:3}  ratio {ours / theirs:.2f}", flush=True)
+    print(json.dumps(dict(
+        bench="generate", results=results, device=str(env.device), **cpu_features(),
+        threads=torch.get_num_threads(), dtype=cfg.dtype, prompt_tokens=cfg.prompt_tokens,
+        new_tokens=cfg.new_tokens, **asdict(c), **versions())))
 
 
 if __name__ == "__main__":

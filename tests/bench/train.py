@@ -18,7 +18,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from common import GPT
-from machine import can_compile, parse_config, run, setup, versions
+from machine import can_compile, cpu_features, parse_config, run, setup, versions
 from pretrain import init_weights, model_config
 from train.optimizer import Optimizer
 from train.plan import flops_per_token, peak_flops
@@ -105,7 +105,7 @@ def main():
         step_ms_min=round(1e3 * min(seconds), 1), step_ms_max=round(1e3 * max(seconds), 1),
         forward_backward_ms=median_ms(forward_backward), optimizer_ms=median_ms(update),
         tflops=round(flops / 1e12, 3), mfu=round(flops / peak, 4) if peak else None,
-        peak_memory_gb=peak_memory_gb, device=device, cores=os.cpu_count(),
+        peak_memory_gb=peak_memory_gb, device=device, **cpu_features(), cores=os.cpu_count(),
         threads=torch.get_num_threads(), world_size=env.world_size, dtype=str(env.dtype),
         compiled=use_compile, rows_per_step=rows_per_step, batch_size=batch_size,
         params=model.num_params(), flops_per_token=flops_per_token(config), isolate=cfg.isolate,

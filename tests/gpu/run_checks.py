@@ -199,6 +199,10 @@ def generation(cfg, folder):
     for batch, ratio in re.findall(r"^batch +(\d+)  ratio ([\d.]+)", printed, re.M):
         yield judge(f"{batch} at once: tokens/s, times those of transformers", float(ratio), ">=",
                     4, "toy size" if cfg.tiny else "")
+        ours, theirs = re.findall(rf"^batch +{batch}  .* first token +([\d.]+) ms", printed, re.M)
+        # A guess: both put all prompts into the cache with one forward pass.
+        yield judge(f"{batch} at once: first token, times that of transformers",
+                    float(ours) / float(theirs), "<=", 2, "toy size" if cfg.tiny else "")
 
 
 def real_run(cfg, folder):
