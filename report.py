@@ -937,7 +937,8 @@ def main():
     replace_file(out / "report.html", text)
     replace_file(out / "report.md", markdown(report))
     if cfg.thin:
-        thinned = read_run(out, REFERENCE_POINTS)
+        # The name of a folder of this machine is no one else's business.
+        thinned = dict(read_run(out, REFERENCE_POINTS), name=Path(cfg.thin).stem)
         Path(cfg.thin).parent.mkdir(parents=True, exist_ok=True)
         replace_file(cfg.thin, json.dumps(thinned, separators=(",", ":")) + "\n")
     if not can_draw():

@@ -50,8 +50,9 @@ def log_of(stage):
 
 def evaluation(text="fine"):
     result = dict(items=200, accuracy=0.8, low=0.0, high=1.0, chance=0.25, ended=1.0,
-                  examples=[["what is " + text, "it is " + text, True]])
-    return dict(checkpoint="x", step=300, tasks={"arithmetic": result, "other_choices": result})
+                  examples=[["what is " + text, "it is\n```\n" + text, True]])
+    tasks = {"arithmetic": result, "other_choices": result, text: result}
+    return dict(checkpoint="x", step=300, tasks=tasks)
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +140,7 @@ def test_every_part_is_there(made):
     assert "2.46" not in made.md and "| pretrain | 300 | 1.23 |" in made.md
 
 
-def test_nothing_comes_from_elsewhere_and_no_text_becomes_markup(made):
+def test_nothing_comes_from_elsewhere_and_no_text_becomes_markup(made, whole):
     page = Elements(made.html)
     tags = {tag for tag, _ in page.tags}
     assert not tags & {"img", "iframe", "link", "object", "embed", "base", "form", "image", "audio"}
@@ -155,8 +156,12 @@ def test_nothing_comes_from_elsewhere_and_no_text_becomes_markup(made):
     policy = [a["content"] for tag, a in page.tags if tag == "meta" and "content" in a][0]
     assert "default-src 'none'" in policy and "sha256-" in policy
 
+    # The run within the page, for --compare, is whole.
+    assert EVIL[:60] in curves.load_run(whole / "report.html")["skills"]["rl"]
+
     # Markdown: outside of the fences there is no markup, and no cell is ended by a text.
-    outside = re.sub(r"^(`{3,})\n.*?^\1$", "", made.md, flags=re.S | re.M)
+    # Up to three spaces before it, a fence is one all the same.
+    outside = re.sub(r"^(`{3,})\n.*?^ {0,3}\1`*$", "", made.md, flags=re.S | re.M)
     assert "<img" not in outside and "<script" not in outside and "onerror" in outside
     for table in re.findall(r"(?:^\|.*\n)+", outside, re.M):
         cells = {len(re.findall(r"(?<!\\)\|", row)) for row in table.splitlines()}
@@ -466,7 +471,7 @@ def test_another_run_comes_from_a_folder_a_report_or_a_thinned_file(whole, made,
     shutil.copytree(whole, out, ignore=shutil.ignore_patterns("*.pt"))
     thinned = tmp_path / "new/demo.json"
     write_report(out, "--thin", thinned)
-    assert thinned.stat().st_size < 25_000
+    assert thinned.stat().st_size < 25_000 and str(tmp_path) not in thinned.read_text()
     for other in whole, whole / "report.html", thinned:
         page, md = write_report(out, "--compare", other)
         assert "held-out (compared)" in page and "var(--other)" in page
