@@ -570,8 +570,8 @@ def test_a_phone(browser):
               *tok.encode("1234567890" * 8), tok.special("<|python_end|>"), *[0] * 90,
               *tok.encode("\n```\n" + "long " * 30 + "\n```\nend"),
               tok.special("<|assistant_end|>")]
-    with Site(browser, script, seq_len=2048, max_tokens=600) as site:
-        site.client.server.model = "a-model-with-a-rather-long-name-of-its-own"
+    name = "a-model-with-a-rather-long-name-of-its-own"
+    with Site(browser, script, seq_len=2048, max_tokens=600, model=name) as site:
         tab = site.tab()
         size = dict(width=360, height=640, deviceScaleFactor=2, mobile=True)
         tab.call("Emulation.setDeviceMetricsOverride", **size)
