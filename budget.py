@@ -133,11 +133,15 @@ def make_plan(minutes, tier, cores):
 
 
 def scale_mixture(mixture, times):
-    """"a:100,b" -> "a:250,b" for 2.5 times; what has no size is taken whole as before."""
+    """"a:100,b,c:100-200" -> "a:250,b,c:250-500" for 2.5 times; b has no size and stays whole."""
     entries = []
     for entry in mixture.split(","):
         name, colon, size = entry.partition(":")
-        entries.append(f"{name}:{max(1, round(int(size) * times))}" if colon else name)
+        # Both ends of first-last move, so that no item of the stage before is read again.
+        sizes = [f"{round(int(end) * times) or 1}" for end in size.split("-") if end]
+        if len(sizes) == 2 and sizes[0] == sizes[1]:
+            sizes[1] = str(int(sizes[0]) + 1)
+        entries.append(f"{name}{colon}{'-'.join(sizes)}")
     return ",".join(entries)
 
 

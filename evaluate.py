@@ -60,8 +60,8 @@ CORE = [f"core:{name}" for name in CORE_TASKS]
 REPORTED = ["sft", "dpo", "distill"]
 # Transcripts that a checkpoint's evaluation.json keeps of a task.
 N_EXAMPLES = 3
-DEMO_TASKS = ("spelling_bee,simple_spelling,letters,arithmetic,word_problems,choices,identity,"
-              "small_talk,unknown,refuse")
+DEMO_TASKS = ("spelling_bee,simple_spelling,letters,arithmetic,choices,identity,small_talk,unknown,"
+              "refuse")
 # Skill -> its task with known wordings, which share their sentences with the training data, and
 # its task with other wordings, which share none. None stands for no such task.
 SKILLS = {

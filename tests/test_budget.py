@@ -30,7 +30,8 @@ def flags_of(plan, stage):
 
 def sizes(mixture):
     entries = [entry.partition(":") for entry in mixture.split(",")]
-    return {name: int(size) for name, _, size in entries if size}
+    # Of first-last the last; a test below says that both are scaled.
+    return {name: int(size.rpartition("-")[2]) for name, _, size in entries if size}
 
 
 @pytest.mark.parametrize("tier", DEMO_SECONDS)
@@ -209,3 +210,8 @@ def test_what_is_no_number_of_minutes_is_one_line(run_sh, arguments):
     assert result.returncode == 2 and result.stdout == "" and result.log == []
     assert result.stderr.startswith("error: bash run.sh [MINUTES")
     assert result.stderr.count("\n") == 1
+
+
+def test_both_ends_of_a_range_are_scaled():
+    assert budget.scale_mixture("a:100,b,c:100-200", 2.5) == "a:250,b,c:250-500"
+    assert budget.scale_mixture("c:3-4", 0.1) == "c:1-2"
