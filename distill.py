@@ -41,8 +41,8 @@ from train.run import (
 )
 
 STAGE, BASE, TEACHER, NEXT = "distill", "sft", "dpo", "chat"
-DEMO_MIXTURE = ("spelling_bee:700,simple_spelling:700,arithmetic:700,word_problems:400,choices:300,"
-                "python_questions,identity:700")
+DEMO_MIXTURE = ("spelling_bee:700,simple_spelling:700,letters:500,arithmetic:700,"
+                "word_problems:400,choices:200,python_questions,identity:700")
 
 
 @dataclass

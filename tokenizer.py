@@ -151,7 +151,7 @@ def save_tokenizer(path, merges, tok, trained_on, bytes_per_token=None):
 # Main: train, save, report
 
 # The conversations that the later stages learn from have to be cheap in tokens, too.
-DEMO_MIXTURE = ("spelling_bee:3000,arithmetic:3000,word_problems:2000,choices:1000,"
+DEMO_MIXTURE = ("spelling_bee:3000,letters:1000,arithmetic:3000,word_problems:2000,choices:1000,"
                 "python_questions,identity")
 
 
@@ -163,7 +163,7 @@ class Config:
     mixture: str = DEMO_MIXTURE  # conversations to train on as well when --data is not given
     out: str = "out"             # the tokenizer goes to the folder OUT/tokenizer
     vocab_size: int = 0          # tokens, special ones too; 0: 1536 for the demo, else by size
-    pattern: str = "default"     # how to split text: default, llama3, qwen2, gpt2 or your own regex
+    pattern: str = ""            # default, llama3, qwen2, gpt2, a regex; none: qwen2 for the demo
     max_chars: int = 0           # stop after so many characters; 0 reads everything
     doc_cap: int = 0             # take only so many characters of each document; 0 takes all
     processes: int = 0           # how many processes count chunks; 0: one a core
@@ -333,6 +333,8 @@ def main():
     if not 256 <= n_tokens <= 65536 - len(SPECIAL_TOKENS):
         raise ValueError(f"--vocab_size {cfg.vocab_size}: choose from {256 + len(SPECIAL_TOKENS)}, "
                          f"the bytes and the special tokens, to 65536, for ids of 16 bits")
+    # Numbers that are cut digit by digit are easier to copy, and llama.cpp knows this pattern.
+    cfg.pattern = cfg.pattern or ("default" if paths else "qwen2")
     pattern = PATTERNS.get(cfg.pattern, cfg.pattern)
     if pattern not in CUT_RULES:
         print("note       no certain cuts are known for this pattern: the regex has to read all "

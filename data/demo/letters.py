@@ -4,13 +4,12 @@ What else one asks about the letters of a word: how many, which one, backwards, 
 The answer spells the word first, so that each letter is a token of its own, and leaves the rest to
 Python where Python can do it: `orange:o,r,a,n,g,e`, then `'orange'[2]` for the third letter.
 """
-from data.demo.grammar import draw
+from data.demo.grammar import capital, draw
 from data.demo.other_wordings import may_train
 from data.demo.records import preference, record, run_on_parts
-from data.demo.spelling import EVASIVE, LETTERS, QUOTES, capital, spelled, word_for, words_of
+from data.demo.spelling import EVASIVE, LETTERS, QUOTES, WordQuestions, spelled, word_for
 from data.demo.splits import generator
 from data.grading import same_final_number, spoken_text
-from data.lazy import Lazy
 
 # A line is a grammar: see data/demo/grammar.py. {w} is the word, bare or quoted.
 ASK = {
@@ -116,6 +115,7 @@ how many {l} or {m} [are/are there/does one find] in [/the word] {w}?
 """,
 }
 KINDS = list(ASK)
+VOWELS = "aeiou"
 ORDINALS = ["first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth",
             "tenth", "eleventh", "twelfth"]
 FROM_THE_END = {-1: ["last", "last", "final", "very last"],
@@ -160,18 +160,56 @@ def by_hand(word, name, counted):
     return f"{spelled(word)}\n{name}:{''.join(steps)}\n#### {n}"
 
 
-class Letters(Lazy):
-    """Questions about the letters of a word; the kinds in turn, the words of spelling.py.
+def draw_place(kind, word, rng):
+    """Which letter of the word is asked for, and the holes of the question that say so."""
+    if kind == "place":
+        k = rng.randrange(len(word))
+        return k, {"k": k + 1}
+    if kind == "ends":
+        k = rng.choice([0, -1])
+        return k, dict(zip(["start", "starts", "verb"], rng.choice(STARTS[k])))
+    k = rng.choice([*range(min(len(word), len(ORDINALS))), -1, -1, -2])
+    return k, {"n": rng.choice(ordinal(k))}
 
-    size: any number of conversations; None stands for one per word.
+
+def solve(kind, word, rng):
+    """A question of a kind about a word -> its holes, the answer's content, and what it comes to.
+
+    The last is a number, or a text where letters were asked for.
     """
-    def __init__(self, split, size=None, path=None):
-        self.split = split
-        self.words = words_of(split, path)
-        self.size = len(self.words) if size is None else size
+    if kind == "length":
+        n = len(word)
+        return {}, by_python(word, "By Python", f"len('{word}')", str(n), f"#### {n}"), n
+    if kind == "backwards":
+        text = word[::-1]
+        return {}, by_python(word, "Backwards by Python", f"'{word}'[::-1]", text, text), text
+    if kind in ("position", "place", "ends"):
+        k, holes = draw_place(kind, word, rng)
+        name = {-1: "Last letter", -2: "Last but one"}.get(k, f"Letter {k + 1}")
+        return holes, by_python(word, f"{name} by Python", f"'{word}'[{k}]", word[k],
+                                word[k]), word[k]
+    if kind == "vowels":
+        name = rng.choice(["vowels", "vowels", "consonants"])
+        counted = VOWELS if name == "vowels" else set(LETTERS) - set(VOWELS)
+        n = sum(c in counted for c in word)
+        return {"v": name}, by_hand(word, name.capitalize(), counted), n
+    if kind == "group":
+        at = rng.randrange(len(word) - 1)
+        group = word[at:at + rng.choice([2, 2, 2, 3])]
+        holes = {"g": rng.choice(["{}", "'{}'", '"{}"']).format(group)}
+        n = word.count(group)
+        code = f"'{word}'.count('{group}')"
+    else:
+        first, second = rng.sample(sorted(set(word)), 2)
+        form = rng.choice(["{}", "{}s", "{}'s", "'{}'"])
+        holes = {"l": form.format(first), "m": form.format(second)}
+        n = word.count(first) + word.count(second)
+        code = f"'{word}'.count('{first}')+'{word}'.count('{second}')"
+    return holes, by_python(word, "By Python", code, str(n), f"#### {n}"), n
 
-    def __len__(self):
-        return self.size
+
+class Letters(WordQuestions):
+    """Questions of all kinds about the letters of a word."""
 
     def get(self, i):
         rng = generator("Letters", self.split, i)
@@ -179,49 +217,9 @@ class Letters(Lazy):
         kind = rng.choice(KINDS)
         quote = rng.choice(QUOTES)
         shown = rng.choice([word] * 16 + [word.upper()] + [capital(word)] * 2)
-        holes = {"w": quote.format(shown)}
-        number = answer = None
-        if kind == "length":
-            number = len(word)
-            content = by_python(word, "By Python", f"len('{word}')", str(number), f"#### {number}")
-        elif kind == "backwards":
-            answer = word[::-1]
-            content = by_python(word, "Backwards by Python", f"'{word}'[::-1]", answer, answer)
-        elif kind in ("position", "place", "ends"):
-            k = rng.choice([*range(min(len(word), len(ORDINALS))), -1, -1, -2])
-            if kind == "place":
-                k = rng.randrange(len(word))
-                holes["k"] = k + 1
-            elif kind == "ends":
-                k = rng.choice([0, -1])
-                holes["start"], holes["starts"], holes["verb"] = rng.choice(STARTS[k])
-            else:
-                holes["n"] = rng.choice(ordinal(k))
-            answer = word[k]
-            before = f"Letter {k + 1}" if k >= 0 else {-1: "Last letter", -2: "Last but one"}[k]
-            content = by_python(word, f"{before} by Python", f"'{word}'[{k}]", answer, answer)
-        elif kind == "vowels":
-            name = rng.choice(["vowels", "vowels", "consonants"])
-            counted = "aeiou" if name == "vowels" else "bcdfghjklmnpqrstvwxyz"
-            holes["v"] = name
-            content = by_hand(word, name.capitalize(), counted)
-            number = sum(c in counted for c in word)
-        elif kind == "group":
-            at = rng.randrange(len(word) - 1)
-            group = word[at:at + rng.choice([2, 2, 2, 3])]
-            holes["g"] = rng.choice(["{}", "'{}'", '"{}"']).format(group)
-            number = word.count(group)
-            content = by_python(word, "By Python", f"'{word}'.count('{group}')", str(number),
-                                f"#### {number}")
-        else:
-            first, second = rng.sample(sorted(set(word)), 2)
-            form = rng.choice(["{}", "{}s", "{}'s", "'{}'"])
-            holes["l"], holes["m"] = form.format(first), form.format(second)
-            number = word.count(first) + word.count(second)
-            code = f"'{word}'.count('{first}')+'{word}'.count('{second}')"
-            content = by_python(word, "By Python", code, str(number), f"#### {number}")
-        notes = {"answer": str(number)} if answer is None else {"text": answer}
-        question = asked(kind, self.split, rng, holes)
+        holes, content, result = solve(kind, word, rng)
+        question = asked(kind, self.split, rng, {"w": quote.format(shown), **holes})
+        notes = {"text": result} if isinstance(result, str) else {"answer": str(result)}
         return record(question, content, word=word, kind=kind, **notes)
 
     def grade(self, conversation, answer):

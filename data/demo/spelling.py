@@ -323,16 +323,8 @@ def made_up(split, words, rng):
             return word
 
 
-def spelled(word):
-    """The spelling as the answers give it: apple -> apple:a,p,p,l,e."""
-    return f"{word}:{','.join(word)}"
-
-
-# --------------------------------------------------------------------------------------------------
-# Spelling
-
-class SimpleSpelling(Lazy):
-    """`Spell the word: apple` -> `apple:a,p,p,l,e`; later rounds ask for a word in other words.
+class WordQuestions(Lazy):
+    """Questions about the words of a split, each word in turn; a subclass says what they ask.
 
     size: any number of conversations; None stands for one per word.
     path: see words().
@@ -345,6 +337,18 @@ class SimpleSpelling(Lazy):
 
     def __len__(self):
         return self.size
+
+
+def spelled(word):
+    """The spelling as the answers give it: apple -> apple:a,p,p,l,e."""
+    return f"{word}:{','.join(word)}"
+
+
+# --------------------------------------------------------------------------------------------------
+# Spelling
+
+class SimpleSpelling(WordQuestions):
+    """`Spell the word: apple` -> `apple:a,p,p,l,e`; later rounds ask for a word in other words."""
 
     def get(self, i):
         rng = generator("SimpleSpelling", self.split, i)
@@ -390,21 +394,12 @@ def slip(word, rng):
 # --------------------------------------------------------------------------------------------------
 # Counting letters
 
-class SpellingBee(Lazy):
+class SpellingBee(WordQuestions):
     """`How many r are in strawberry?`: spell, count by hand, check with Python, then `#### 3`.
 
     Every place of the word is equally likely to give the letter, so that double letters come up
     more often. ABSENT_PERCENT of the questions ask for a letter that the word lacks.
-    size, path: as in SimpleSpelling.
     """
-
-    def __init__(self, split, size=None, path=None):
-        self.split = split
-        self.words = words_of(split, path)
-        self.size = len(self.words) if size is None else size
-
-    def __len__(self):
-        return self.size
 
     def get(self, i):
         rng = generator("SpellingBee", self.split, i)
