@@ -114,7 +114,8 @@ def test_every_command_exists_with_its_flags_and_fits_the_others(speedrun):
     # After every stage; only at the end the stages are asked.
     assert [cfg.answers > 0 for cfg in reports] == [False] * 7 + [True]
     assert parsed["tokenizer.py"].vocab_size == 32768
-    assert parsed["tokenizer.py"].pattern == "default"
+    # Of a user's text that stands for "default".
+    assert parsed["tokenizer.py"].pattern == ""
     assert parsed["tokenizer.py"].data == parsed["pretrain.py"].data == ["data/downloads/climbmix"]
     assert parsed["pretrain.py"].depth == 20
     assert set(fetched) <= set(data.download.SOURCES) and "climbmix" in fetched

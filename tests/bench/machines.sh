@@ -98,15 +98,15 @@ if times:
         share = lambda task: f"{100 * results[task]['accuracy']:.1f}" if task in results else "-"
         skills = [f"{share(known)} / {share(other)}" for known, other in (SKILLS | TALK).values()]
 stages = ["tokenizer", "pretrain", "midtrain", "sft", "dpo", "distill", "evaluate"]
-cells = [kind, *(seconds.get(stage, "-") for stage in stages), total, *(skills or ["-"] * 11)]
+cells = [kind, *(seconds.get(stage, "-") for stage in stages), total, *(skills or ["-"] * 12)]
 print("| " + " | ".join(map(str, cells)) + " |")
 PYTHON
 }
 
 echo "| machine | tokenizer | pretrain | midtrain | sft | dpo | distill | evaluate | together, s" \
-     "| counting | spelling | arithmetic | 1 step | 2 steps | 3 steps | choices | identity" \
+     "| counting | spelling | letters | arithmetic | 1 step | 2 steps | 3 steps | choices | identity" \
      "| small talk | unknown | declined |"
-echo "|$(printf -- '---|%.0s' {1..20})"
+echo "|$(printf -- '---|%.0s' {1..21})"
 status=0
 for kind in "${kinds[@]}"; do
     # A new place for inductor's cache: every kind compiles for itself.

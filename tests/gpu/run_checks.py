@@ -25,10 +25,10 @@ from pretrain import model_config
 from train.plan import make_plan, this_chip
 
 
-def losses_of(path):
-    """The training losses of a finished stage, by step."""
+def losses_of(path, name="loss"):
+    """The losses of a finished stage by step: of training, or those of evaluation ("val_loss")."""
     lines = map(json.loads, Path(path, "metrics.jsonl").read_text().splitlines())
-    return {line["step"]: line["loss"] for line in lines if "loss" in line}
+    return {line["step"]: line[name] for line in lines if name in line}
 
 
 def relative(a, b):
@@ -98,11 +98,14 @@ def speed_20(cfg, folder):
 # Parts 5 and 6: runs that are interrupted, several ranks
 
 def lines_until(process, step):
-    """Read what a stage prints, and stop at the line of a step -> the losses up to there."""
+    """Read what a stage prints, and stop at a step -> the losses of evaluation up to there.
+
+    It needs --eval_every 1: of training there is one line every few seconds.
+    """
     losses = {}
     for line in process.stdout:
         print(line, end="", flush=True)
-        found = re.match(r"step +(\d+)/\d+ \| loss ([\d.]+)", line)
+        found = re.match(r"step +(\d+) \| val loss ([\d.]+)", line)
         if found:
             losses[int(found[1])] = float(found[2])
         if step in losses:
@@ -115,7 +118,8 @@ def resume(cfg, folder):
     text, out = write_text(cfg, folder, 512 if cfg.tiny else 8192)
     whole = folder / "whole"
     shutil.copytree(out, whole)
-    flags = [*pretrain_flags(cfg, text), "--steps", 40, "--save_every", 10]
+    flags = [*pretrain_flags(cfg, text), "--steps", 40, "--save_every", 10,
+             "--eval_every", 1]
     output_of(script("pretrain.py", "--out", whole, "--sample_every", 1000, *flags))
     command = script("pretrain.py", "--out", out, "--sample_every", 10, *flags)
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
@@ -126,14 +130,15 @@ def resume(cfg, folder):
     at = int(re.search(r"^resume .* at step (\d+)$", printed, re.M)[1])
     # Not 20 where the checkpoint of step 20 was still being written.
     yield judge("killed at step 27, resumed at", at, ">=", 10)
-    resumed = losses_of(out / "pretrain")
+    resumed = losses_of(out / "pretrain", "val_loss")
     # What was printed has four digits. On a GPU, sums by atomics differ from run to run.
     on_gpu = cfg.device == "cuda"
     again = {step: loss for step, loss in before.items() if step >= at}
     yield judge(f"relative difference of the losses before and after, steps {at} to 27",
                 relative(again, resumed), "<=", 1e-3 if on_gpu else 5e-5)
     yield judge("and from those of a run that neither stopped nor sampled, 40 steps",
-                relative(resumed, losses_of(whole / "pretrain")), "<=", 2e-2 if on_gpu else 0)
+                relative(resumed, losses_of(whole / "pretrain", "val_loss")), "<=",
+                2e-2 if on_gpu else 0)
 
 
 def enough_gpus(cfg, ranks):
@@ -167,7 +172,7 @@ def dead_rank(cfg, folder):
         return
     text, out = write_text(cfg, folder, 512 if cfg.tiny else 8192)
     command = script("pretrain.py", "--out", out, *pretrain_flags(cfg, text), "--steps", 100000,
-                     ranks=2)
+                     "--eval_every", 1, ranks=2)
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     lines_until(process, 5)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
