@@ -38,16 +38,17 @@ from train.progress import clock
 # in MEASURED is estimated, from 2,750 tokens/s in float32 and half the speed without a compiler.
 STAGES = ["tokenizer", "pretrain", "midtrain", "sft", "dpo", "distill", "evaluate"]
 DEMO_SECONDS = {
-    "bfloat16": [17, 172, 244, 167, 94, 47, 30],
-    "bfloat16 without a compiler": [17, 270, 420, 265, 120, 50, 40],
-    "float32": [17, 370, 570, 385, 240, 100, 60]}
+    "bfloat16": [23, 231, 361, 232, 146, 65, 40],
+    "bfloat16 without a compiler": [23, 270, 500, 285, 150, 60, 40],
+    "float32": [23, 370, 680, 415, 265, 117, 60]}
 # Tier and cores.
 MEASURED = {("bfloat16", 2)}
 TRAINED = STAGES[1:-1]
 MIXTURES = dict(midtrain=midtrain.DEMO_MIXTURE, sft=sft.DEMO_MIXTURE, dpo=dpo.DEMO_MIXTURE,
                 distill=distill.DEMO_MIXTURE)
-# Of these, a training stage starts, packs its rows and compiles in so many (a guess).
-FIXED = {"bfloat16": 35, "bfloat16 without a compiler": 10, "float32": 10}
+# Of these, a training stage starts, packs its rows and compiles in so many: in bfloat16
+# the mean of the five (22 to 65), without a compiler a guess.
+FIXED = {"bfloat16": 42, "bfloat16 without a compiler": 10, "float32": 10}
 # Of the demo: its vocabulary, the tokens of a row, and the tokens of its text (Python 3.11's).
 VOCAB_SIZE, SEQ_LEN, TEXT_TOKENS = 1536, 512, 5_060_000
 # How often a text is read: so often before the model grows, and never more.
