@@ -251,7 +251,10 @@ def rotary_table(positions, head_size, theta):
 
 
 def rotate(x, cos, sin):
-    """Rotate each pair (x[i], x[i + D/2]) of x (B, H, T, D) by the angle of its position."""
+    """Rotate each pair (x[i], x[i + D/2]) of x (B, H, T, D) by the angle of its position.
+
+    For x (B, T, H, D), the table must be (..., T, 1, D/2).
+    """
     x1, x2 = x.float().chunk(2, dim=-1)
     rotated = torch.cat([x1 * cos - x2 * sin, x2 * cos + x1 * sin], dim=-1)
     return rotated.to(x.dtype)
@@ -308,11 +311,13 @@ class Attention(nn.Module):
     def forward(self, x, cos, sin, attn_mask):
         B, T, C = x.shape
         qkv = linear(x, self.wq, self.wk, self.wv)
-        qkv = qkv.view(B, T, -1, self.head_size).transpose(1, 2)            # (B, H + 2 Hkv, T, D)
-        q, k, v = qkv.split([self.n_head, self.n_kv_head, self.n_kv_head], dim=1)
+        qkv = qkv.view(B, T, -1, self.head_size)               # (B, T, H + 2 Hkv, D)
+        q, k, v = qkv.split([self.n_head, self.n_kv_head, self.n_kv_head], dim=2)
         # QK-norm keeps q k^T within bounds: Dehghani et al. 2023, arXiv:2302.05442.
         q = rotate(rms_norm(q), cos, sin)
         k = rotate(rms_norm(k), cos, sin)
+        # Only now, as Inductor computes the norm in fewer instructions where the heads lie.
+        q, k, v = (t.transpose(1, 2) for t in (q, k, v))       # (B, T, H, D) -> (B, H, T, D)
         # SDPA's masked CUDA kernel does not support grouped queries: repeat the keys and values.
         if self.n_kv_head < self.n_head:
             group = self.n_head // self.n_kv_head
@@ -359,6 +364,17 @@ class GPT(nn.Module):
         self.embed = nn.Parameter(torch.empty(config.vocab_size, config.n_embd))
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
         self.head = nn.Parameter(torch.empty(config.vocab_size, config.n_embd))
+        # A stored table: compiled, the model would else compute powers and cosines in every block.
+        # No checkpoint holds it.
+        cos, sin = self.rotary(torch.arange(config.seq_len))
+        self.register_buffer("cos", cos, persistent=False)
+        self.register_buffer("sin", sin, persistent=False)
+
+    def rotary(self, positions):
+        """The rotary table for x (B, T, H, D): cos and sin, both (T, 1, D/2) float32."""
+        config = self.config
+        table = rotary_table(positions, config.n_embd // config.n_head, config.rope_theta)
+        return [t.transpose(-3, -2) for t in table]
 
     def forward(self, ids, targets=None, reduction="sum", isolate=False):
         """ids (B, T) -> logits (B, T, V) float32, or the loss if there are targets.
@@ -371,8 +387,9 @@ class GPT(nn.Module):
         config = self.config
         B, T = ids.shape
         attn_mask = document_mask(ids, config.bos, self.compute_dtype) if isolate else None
-        positions = torch.arange(T, device=ids.device)
-        cos, sin = rotary_table(positions, config.n_embd // config.n_head, config.rope_theta)
+        cos, sin = self.cos[:T], self.sin[:T]
+        if T > config.seq_len:
+            cos, sin = self.rotary(torch.arange(T, device=ids.device))
 
         # The export writes a table that is already normalised: there this norm costs nothing.
         x = rms_norm(F.embedding(ids, self.embed)).to(self.compute_dtype)

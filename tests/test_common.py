@@ -1,5 +1,6 @@
 """common.py in its order, against references: tokenizer and mask, model, loss, checkpoints."""
 import base64
+import dataclasses
 import errno
 import itertools
 import json
@@ -279,6 +280,18 @@ def test_rope_tells_far_positions_apart():
     exact = np.arange(4096)[:, None] * 10000.0 ** (-np.arange(0, 64, 2) / 64)
     assert np.abs(cos[0].numpy() - np.cos(exact)).max() < 1e-3
     assert np.abs(sin[0].numpy() - np.sin(exact)).max() < 1e-3
+
+
+def test_the_rotary_table_is_in_no_checkpoint_and_grows_with_the_row():
+    config = common.GPTConfig(64, seq_len=16, n_layer=1, n_head=2, n_kv_head=1, n_embd=32, n_ff=64)
+    model = common.GPT(config)
+    assert set(model.state_dict()) == {name for name, _ in model.named_parameters()}
+    for p in model.parameters():
+        torch.nn.init.normal_(p, std=0.2)
+    longer = common.GPT(dataclasses.replace(config, seq_len=64))
+    longer.load_state_dict(model.state_dict())
+    ids = torch.randint(0, 64, (2, 40), generator=torch.Generator().manual_seed(1))
+    assert torch.equal(model(ids), longer(ids))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
