@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 
 from common import digest, load_checkpoint, trained_anew
-from data.mixtures import choose_mixture, conversations
+from data.mixtures import choose_mixture, conversations, row_length
 from machine import StopSignal, parse_config, run, setup, try_to_compile
 from talk.engine import Engine, parse_answer
 from talk.memory import fit_rows, generate
@@ -53,6 +53,7 @@ class Config:
     skip_bad_rows: bool = False       # leave out and name bad rows of --data; else they are errors
     max_tokens: int = 256             # tokens per answer; one that has not ended then is left out
     temperature: float = 0.3          # of the teacher's sampling; 0 is greedy
+    seq_len: int = 0                  # tokens per row; 0: 256 for the demo, else the model's
     tokens_per_step: int = 0          # tokens per step, all ranks; 0: 8192 to 524288, by horizon
     batch_size: int = 0               # rows per micro-batch and rank; 0: what fits into memory
     epochs: float = 0.0               # passes over the answers; 0: 1 to 10 for --data, else 1
@@ -180,7 +181,7 @@ def main():
     answers = teacher_answers(cfg, env, out, made_from, read_prompts)
     model, tok, previous = load_checkpoint(out / BASE, env.device,
                                            f"run python {BASE}.py --out {out} first")
-    seq_len = model.config.seq_len
+    seq_len = row_length(cfg.seq_len, mixture.train, cfg.data, model.config.seq_len, tok.vocab_size)
     made_from = describe_sources([answers])
 
     def pack(split):
@@ -199,12 +200,13 @@ def main():
     elif not epochs:
         epochs = 1.0
     horizon = math.ceil(epochs * len(train_rows) * seq_len)
-    steps, rows_per_step, batch_size = plan_steps(cfg, horizon, model, env, own_data=bool(cfg.data))
+    steps, rows_per_step, batch_size = plan_steps(cfg, horizon, model, env, own_data=bool(cfg.data),
+                                                  seq_len=seq_len)
     cfg.compile = choose_compile(cfg, STAGE, steps * rows_per_step * seq_len, model, env)
     compiled = try_to_compile(model, dynamic=False) if cfg.compile else model
     optimizer = make_optimizer(cfg, model, env, cfg.compile)
     settings = decisive_settings(cfg, model, env, start=digest(previous), data=made_from,
-                                 steps=steps, rows_per_step=rows_per_step)
+                                 steps=steps, rows_per_step=rows_per_step, row_length=seq_len)
     first, metrics = start_or_resume(out, STAGE, settings, cfg.resume, model, optimizer, env)
     banner(cfg, env, f"{out}/{BASE}, {model.num_params():,} parameters", cfg.compile,
            steps, rows_per_step, batch_size, train_rows)

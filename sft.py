@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from common import digest, load_checkpoint
-from data.mixtures import choose_mixture, conversations
+from data.mixtures import choose_mixture, conversations, row_length
 from machine import StopSignal, parse_config, run, setup, try_to_compile
 from train.optimizer import make_optimizer
 from train.plan import choose_compile
@@ -48,6 +48,7 @@ class Config:
     mixture: str = DEMO_MIXTURE       # name:size*times, ... or downloads or demo
     skip_bad_rows: bool = False       # leave out and name bad rows of --data; else they are errors
     reasoning: bool = False           # learn reasoning_content in front of answers, as <think>
+    seq_len: int = 0                  # tokens per row; 0: 256 for the demo, else the model's
     tokens_per_step: int = 0          # tokens per step, all ranks; 0: 8192 to 524288, by horizon
     batch_size: int = 0               # rows per micro-batch and rank; 0: what fits into memory
     epochs: float = 0.0               # passes; 0: 1 to 10 for --data, else 1 (0.4 on float32 CPUs)
@@ -77,8 +78,8 @@ def main():
                                            f"run python {BASE}.py --out {out} first")
 
     # ---- data: conversations -> rows on disk, once ----
-    seq_len = model.config.seq_len
     mixture = choose_mixture(STAGE, cfg.mixture, Config.mixture, cfg.data, env)
+    seq_len = row_length(cfg.seq_len, mixture.train, cfg.data, model.config.seq_len, tok.vocab_size)
     made_from = describe_sources(cfg.data, mixture=mixture, skip_bad_rows=cfg.skip_bad_rows,
                                  reasoning=cfg.reasoning)
 
@@ -100,12 +101,13 @@ def main():
         # The demo. A CPU that computes in float32 is slower, so it reads 0.4 of the tokens.
         epochs = 0.4 if env.device.type == "cpu" and env.dtype == torch.float32 else 1.0
     horizon = math.ceil(epochs * len(train_rows) * seq_len)
-    steps, rows_per_step, batch_size = plan_steps(cfg, horizon, model, env, own_data=bool(cfg.data))
+    steps, rows_per_step, batch_size = plan_steps(cfg, horizon, model, env, own_data=bool(cfg.data),
+                                                  seq_len=seq_len)
     cfg.compile = choose_compile(cfg, STAGE, steps * rows_per_step * seq_len, model, env)
     compiled = try_to_compile(model, dynamic=False) if cfg.compile else model
     optimizer = make_optimizer(cfg, model, env, cfg.compile)
     settings = decisive_settings(cfg, model, env, start=digest(previous), data=made_from,
-                                 steps=steps, rows_per_step=rows_per_step)
+                                 steps=steps, rows_per_step=rows_per_step, row_length=seq_len)
     first, metrics = start_or_resume(out, STAGE, settings, cfg.resume, model, optimizer, env)
     banner(cfg, env, f"{out}/{BASE}, {model.num_params():,} parameters", cfg.compile,
            steps, rows_per_step, batch_size, train_rows)

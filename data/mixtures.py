@@ -161,6 +161,25 @@ def choose_mixture(stage, wanted, demo, paths, env, dest=DOWNLOADS):
     return Chosen(train, val, describe_files(f"{train},{val}", dest))
 
 
+# In rows of so many tokens every conversation of MADE_HERE is whole, if it was cut into pieces by a
+# vocabulary of at least so many: the longest of them took 220 with 1,536.
+SHORT_ROW, SHORT_VOCABULARY = 256, 1024
+
+
+def row_length(wanted, spec, paths, most, vocab_size):
+    """The tokens of a row of conversations: --seq_len, or what they need, or the model's.
+
+    In rows half as long, attention takes half the time. wanted: --seq_len, 0 without the flag.
+    spec: the mixture. paths: the user's own files in its place. most: the model's seq_len.
+    """
+    if not 0 <= wanted <= most:
+        raise ValueError(f"--seq_len {wanted}: expected 0 to {most}, as the model was trained on "
+                         f"rows of {most} tokens")
+    short = (not paths and vocab_size >= SHORT_VOCABULARY
+             and all(entry.name in MADE_HERE for entry in parse_mixture(spec)))
+    return wanted or (min(SHORT_ROW, most) if short else most)
+
+
 class Entry(NamedTuple):
     """A source of a mixture: its items from `first` to before `last`; None: to the end."""
     name: str

@@ -31,6 +31,7 @@ from data.mixtures import (
     open_source,
     parse_mixture,
     preferences,
+    row_length,
 )
 from downloads import FILES, write_downloads
 from machine import Env
@@ -384,3 +385,18 @@ def test_downloads_flow_into_a_stages_rows(tmp_path):
     assert f"from {2 * 118 + 9 + 7 + 6} conversations" in result.stdout
     assert f"from {7 + 6 + 5 + 5} conversations" in result.stdout
     assert len(FILES) == 19
+
+
+def test_rows_are_as_long_as_the_conversations_need():
+    demo = midtrain.DEMO_MIXTURE
+    assert row_length(0, demo, (), most=512, vocab_size=1536) == 256
+    assert row_length(0, demo, (), most=128, vocab_size=1536) == 128
+    # The user's own, downloads, and what a small vocabulary cuts into more pieces may be longer.
+    assert row_length(0, demo, ("mine.jsonl",), most=512, vocab_size=1536) == 512
+    assert row_length(0, demo, (), most=512, vocab_size=300) == 512
+    assert row_length(0, demo + ",smoltalk", (), most=512, vocab_size=1536) == 512
+    assert row_length(0, "mine.jsonl", (), most=512, vocab_size=1536) == 512
+    assert row_length(384, demo, ("mine.jsonl",), most=512, vocab_size=1536) == 384
+    for wanted in -1, 513:
+        with pytest.raises(ValueError, match="expected 0 to 512"):
+            row_length(wanted, demo, (), most=512, vocab_size=1536)

@@ -86,6 +86,7 @@ def test_flags_override_the_step_and_what_cannot_be_cut_is_said():
     assert plan_steps(flags(), 10 ** 6, model, ENV) == (123, 16, 16)
     assert plan_steps(flags(), 10 ** 6, model, three) == (131, 15, 5)
     assert plan_steps(flags(steps=7), 10 ** 6, model, ENV) == (7, 16, 16)
+    assert plan_steps(flags(), 10 ** 6, model, ENV, seq_len=256) == (123, 32, 32)
     assert plan_steps(flags(batch_size=2), 10 ** 6, model, ENV) == (123, 16, 2)
     assert plan_steps(flags(tokens_per_step=3072), 10 ** 6, model, three) == (326, 6, 2)
     for changed in dict(tokens_per_step=4096), dict(tokens_per_step=3072, batch_size=4):
@@ -110,7 +111,7 @@ def test_the_probe_finds_what_fits_into_a_card(monkeypatch, gib, depth, least, m
 
         def peak_of(rows):
             memory.peak = memory.now
-            try_rows(model, rows)
+            try_rows(model, rows, model.config.seq_len)
             # As a GPU does it: what is not there cannot be measured.
             return math.inf if memory.peak > card else memory.peak - weights
 
@@ -179,7 +180,7 @@ def test_an_out_of_memory_of_the_probe_counts_as_no_room(monkeypatch):
 
     tried = []
 
-    def try_rows(model, rows):
+    def try_rows(model, rows, seq_len):
         tried.append(rows)
         if rows > 127:
             raise torch.OutOfMemoryError("CUDA out of memory")

@@ -83,7 +83,8 @@ def read_run(out, n_points=REPORT_POINTS):
         settings = as_dict(meta.get("settings"))
         shape = as_dict(meta.get("model"))
         rows = settings.get("rows_per_step")
-        seq_len = shape.get("seq_len")
+        # Rows of conversations can be shorter than those of pretraining.
+        seq_len = settings.get("row_length") or shape.get("seq_len")
         in_step = rows * seq_len if is_number(rows) and is_number(seq_len) else 0
         run["stages"][stage] = dict(
             step=meta.get("step"), steps=meta.get("steps"), tokens_per_step=in_step,

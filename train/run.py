@@ -32,15 +32,16 @@ def lr_scale(step, cfg, steps):
     return min(1.0, up, down)
 
 
-def plan_steps(cfg, horizon, model, env, own_data=False):
+def plan_steps(cfg, horizon, model, env, own_data=False, seq_len=None):
     """-> the number of steps, the rows a step, and the rows of a micro-batch, for `horizon` tokens.
 
-    own_data: see rows_for_step. ValueError if --tokens_per_step and --batch_size, or one of them
-    and the number of ranks, give no whole number of micro-batches.
+    own_data: see rows_for_step. seq_len: tokens of a row; None: the model's.
+    ValueError if --tokens_per_step and --batch_size, or one of them and the number of ranks, give
+    no whole number of micro-batches.
     """
-    seq_len = model.config.seq_len
+    seq_len = seq_len or model.config.seq_len
     world_size = env.world_size
-    most = cfg.batch_size or rows_that_fit(model, env)
+    most = cfg.batch_size or rows_that_fit(model, env, seq_len)
     if cfg.tokens_per_step:
         rows_per_step = max(1, cfg.tokens_per_step // seq_len)
         batch_size = largest_divisor(rows_per_step // world_size, most)
@@ -104,13 +105,14 @@ def own_passes(n_tokens):
 # --------------------------------------------------------------------------------------------------
 # How many rows fit into the memory
 
-def rows_that_fit(model, env):
+def rows_that_fit(model, env, seq_len=None):
     """How many rows of a micro-batch fit into the memory of every rank.
 
     On a CPU, 8192 tokens at a time keep the activations small. On a GPU it is tried out, before
     there is an optimizer: its state is subtracted from nine tenths of what is free.
+    seq_len: tokens of a row; None: the model's.
     """
-    seq_len = model.config.seq_len
+    seq_len = seq_len or model.config.seq_len
     if env.device.type != "cuda":
         return max(1, 8192 // seq_len)
     before = torch.cuda.memory_allocated()
@@ -120,7 +122,7 @@ def rows_that_fit(model, env):
         """The bytes that a micro-batch adds at its peak, inf if there are not so many."""
         torch.cuda.reset_peak_memory_stats()
         try:
-            try_rows(model, rows)
+            try_rows(model, rows, seq_len)
         except torch.OutOfMemoryError:
             return math.inf
         return torch.cuda.max_memory_allocated() - before
@@ -134,9 +136,9 @@ def rows_that_fit(model, env):
     return int(-env.all_max(most).item())
 
 
-def try_rows(model, rows):
+def try_rows(model, rows, seq_len):
     """A micro-batch forward and backward, uncompiled and with SFT's mask: both take more memory."""
-    ids = torch.zeros(rows, model.config.seq_len, dtype=torch.int64, device=model.embed.device)
+    ids = torch.zeros(rows, seq_len, dtype=torch.int64, device=model.embed.device)
     model(ids, ids, isolate=True).backward()
 
 
