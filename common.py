@@ -141,10 +141,13 @@ class Tokenizer:
                 if part["type"] != "text":
                     start, end = PART_TOKENS[part["type"]]
                     part_ids = [self.special(start)] + part_ids + [self.special(end)]
+                if part["type"] == "python_output":
+                    # It comes from Python at chat time: the model must not learn it.
+                    add(part_ids, 0)
+                    continue
                 learn = message.get("learn", True) and part.get("learn", True)
                 spoken = 1 if learn else unlearned
-                # A tool's result comes from Python at chat time: the model must not learn it.
-                add(part_ids, 0 if part["type"] == "python_output" else spoken)
+                add(part_ids, spoken)
             # Without this target the model would never learn to stop.
             add([self.special("<|assistant_end|>")], spoken)
         return ids[:max_tokens], mask[:max_tokens]

@@ -6,7 +6,7 @@ out/huggingface/.
 python export.py                      the newest stage in out/
 python export.py --stage sft --to my-model
 python export.py --dtype bfloat16     half the size; logits then differ in the third digit
-python export.py --gguf               out/model.gguf for llama.cpp and Ollama instead of a folder
+python export.py --gguf               out/model.gguf for llama.cpp and, with out/Modelfile, Ollama
 
 Then, with `pip install transformers`:
     model = AutoModelForCausalLM.from_pretrained("out/huggingface")
@@ -27,40 +27,10 @@ from common import find_checkpoint, load_checkpoint, rms_norm
 from machine import new_folder, parse_config, run, write_synced
 from tokenizer import PATTERNS
 
-# In Jinja; it renders the same tokens as Tokenizer.render_conversation. But other tools look for
-# special tokens in the text of messages, which ours never does. With them, a user who types
-# <|assistant_end|> ends the turn.
-CHAT_TEMPLATE = """\
-{{- '<|bos|>' }}
-{%- set ns = namespace(system='') %}
-{%- for message in messages %}
-{%- if message.role == 'system' %}
-{%- set ns.system = message.content + '\\n\\n' %}
-{%- elif message.role == 'user' %}
-{{- '<|user_start|>' + ns.system + message.content + '<|user_end|>' }}
-{%- set ns.system = '' %}
-{%- else %}
-{{- '<|assistant_start|>' }}
-{%- if message.content is string %}
-{{- message.content }}
-{%- else %}
-{%- for part in message.content %}
-{%- if part.type == 'python' %}
-{{- '<|python_start|>' + part.text + '<|python_end|>' }}
-{%- elif part.type == 'python_output' %}
-{{- '<|output_start|>' + part.text + '<|output_end|>' }}
-{%- else %}
-{{- part.text }}
-{%- endif %}
-{%- endfor %}
-{%- endif %}
-{{- '<|assistant_end|>' }}
-{%- endif %}
-{%- endfor %}
-{%- if add_generation_prompt %}
-{{- '<|assistant_start|>' }}
-{%- endif %}
-"""
+# In Jinja. From the same messages it renders the tokens of talk/openai_protocol.py. But other tools
+# look for special tokens in the text of messages, which ours never does. With them, a user who
+# types <|assistant_end|> ends the turn.
+CHAT_TEMPLATE = Path(__file__).with_name("talk").joinpath("chat_template.jinja").read_text("utf-8")
 
 
 @dataclass
@@ -295,10 +265,74 @@ def gguf_value(value):
     return struct.pack("<IIQ", 9, 8, n) + b"".join(gguf_string(item) for item in value)
 
 
-def export_gguf(model, tok, path, dtype="float32"):
-    """Write one file for llama.cpp, which appears at `path` when it is whole.
+def inference_template():
+    """CHAT_TEMPLATE without the tags that mark what is learned, which only transformers knows."""
+    tags = ("{%- generation %}", "{%- endgeneration %}")
+    return "\n".join(line for line in CHAT_TEMPLATE.split("\n") if line not in tags)
 
-    ValueError for another dtype, a split pattern that llama.cpp lacks, or if `path` is a folder.
+
+# What Ollama has to know beside the GGUF. Its templates are Go's; it adds <|bos|> by itself. It has
+# no Python, so an answer ends behind a tool call. The sampling is that of chat.py.
+MODELFILE_HEAD = "# Written by tok2chat's export.py: ollama create tok2chat -f Modelfile\n"
+MODELFILE = MODELFILE_HEAD + """\
+FROM ./{file}
+PARAMETER num_ctx {seq_len}
+PARAMETER temperature 0.3
+PARAMETER top_k 0
+PARAMETER top_p 0.95
+PARAMETER min_p 0
+PARAMETER repeat_penalty 1
+PARAMETER stop "<|assistant_end|>"
+PARAMETER stop "<|python_end|>"
+PARAMETER stop "<|user_start|>"
+PARAMETER stop "<|bos|>"
+TEMPLATE \"""{{{{- $turn := "" }}}}
+{{{{- $said := false }}}}
+{{{{- range .Messages }}}}
+{{{{- $role := "user" }}}}
+{{{{- if eq .Role "assistant" }}}}
+{{{{- $role = "assistant" }}}}
+{{{{- if eq $turn "" }}}}<|user_start|><|user_end|>{{{{ end }}}}
+{{{{- end }}}}
+{{{{- if ne $turn $role }}}}
+{{{{- if ne $turn "" }}}}<|{{{{ $turn }}}}_end|>{{{{ end }}}}<|{{{{ $role }}}}_start|>
+{{{{- $said = false }}}}
+{{{{- end }}}}
+{{{{- if .Content }}}}
+{{{{- if $said }}}}{{{{ "\\n\\n" }}}}{{{{ end }}}}
+{{{{- .Content }}}}
+{{{{- $said = true }}}}
+{{{{- end }}}}
+{{{{- $turn = $role }}}}
+{{{{- end }}}}
+{{{{- if eq $turn "user" }}}}<|user_end|><|assistant_start|>{{{{ end }}}}\"""
+"""
+
+
+def write_modelfile(gguf, seq_len):
+    """Write Modelfile beside the file `gguf`; ValueError if there is one that is not ours."""
+    path = check_modelfile(gguf)
+    text = MODELFILE.format(file=gguf.name, seq_len=seq_len)
+    new = path.with_name("Modelfile.tmp")
+    write_synced(new, lambda f: f.write(text.encode()))
+    new.replace(path)
+
+
+def check_modelfile(gguf):
+    """-> where the Modelfile goes. ValueError if something that is not ours stands there."""
+    path = gguf.with_name("Modelfile")
+    ours = MODELFILE_HEAD.encode()
+    if path.is_dir() or path.exists() and path.read_bytes()[:len(ours)] != ours:
+        raise ValueError(f"{path} exists and is not from export.py, which writes one beside the "
+                         f"GGUF: choose another folder with --to")
+    return path
+
+
+def export_gguf(model, tok, path, dtype="float32"):
+    """Write one file for llama.cpp, which appears at `path` when it is whole, and its Modelfile.
+
+    ValueError for another dtype, a split pattern that llama.cpp lacks, if `path` is a folder, or if
+    a Modelfile of somebody else stands beside it.
     """
     # GGUF's numbers for the dtype of a tensor, and for a file whose matrices have that dtype.
     tensor_types = {"float32": 0, "float16": 1, "bfloat16": 30}
@@ -314,6 +348,7 @@ def export_gguf(model, tok, path, dtype="float32"):
     if path.is_dir():
         raise ValueError(f"--to {path} is a folder: with --gguf name a file, for example "
                          f"{path / 'model.gguf'}")
+    check_modelfile(path)
 
     # ---- what llama.cpp has to know of the model and the tokenizer ----
     c = model.config
@@ -344,7 +379,7 @@ def export_gguf(model, tok, path, dtype="float32"):
         "tokenizer.ggml.eos_token_id": tok.special("<|assistant_end|>"),
         "tokenizer.ggml.padding_token_id": tok.special("<|assistant_end|>"),
         "tokenizer.ggml.add_bos_token": True,
-        "tokenizer.chat_template": CHAT_TEMPLATE}
+        "tokenizer.chat_template": inference_template()}
 
     # ---- the weights: the head lists their names, shapes, types and offsets ----
     tensors = []
@@ -369,6 +404,7 @@ def export_gguf(model, tok, path, dtype="float32"):
     path.parent.mkdir(parents=True, exist_ok=True)
     write_synced(new, lambda f: f.writelines([padded(head), *tensors]))
     new.replace(path)
+    write_modelfile(path, c.seq_len)
 
 
 def main():
@@ -380,6 +416,8 @@ def main():
         export_gguf(model, tok, to, cfg.dtype)
         print(f"{path} -> {to}: {to.stat().st_size / 1e6:.0f} MB. "
               f"Talk to it: llama-cli -m {to} --jinja")
+        print(f"or with Ollama: cd {to.parent} && ollama create tok2chat -f Modelfile && "
+              f"ollama run tok2chat")
     else:
         export(model, tok, to, cfg.dtype)
         size = sum(f.stat().st_size for f in to.iterdir()) / 1e6

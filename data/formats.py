@@ -23,6 +23,7 @@ Fields that carry meaning, beside those of messages (data/messages.py)
 """
 import json
 import re
+from itertools import takewhile
 
 from data.messages import (
     LEARN,
@@ -285,7 +286,7 @@ def speech(role, content):
 def with_system(row, messages):
     """Put the row's system message and its tools in front, and the tools that messages have.
 
-    If the messages begin with a system message, that one counts.
+    If the messages begin with system messages, those count. The tools stand behind them.
     """
     if not (messages and messages[0]["role"] == "system"):
         system = row.get(first_of(SYSTEM, row))
@@ -298,13 +299,12 @@ def with_system(row, messages):
         tools.append(describe_tools(row["functions"]))
     messages = [{key: value for key, value in message.items() if key != "tools"}
                 for message in messages]
-    has_system = bool(messages) and messages[0]["role"] == "system"
-    system = messages[0]["content"] if has_system else ""
+    system = [message["content"]
+              for message in takewhile(lambda message: message["role"] == "system", messages)]
     # Hermes has the same tools in the system message and in a field.
-    if isinstance(system, str) and "<tools>" not in system:
-        text = "\n\n".join(piece for piece in [system, *tools] if piece)
-        if text != system:
-            messages[:has_system] = [{"role": "system", "content": text}]
+    if tools and all(isinstance(text, str) and "<tools>" not in text for text in system):
+        text = "\n\n".join(piece for piece in [*system, *tools] if piece)
+        messages[:len(system)] = [{"role": "system", "content": text}] if text else []
     return messages
 
 

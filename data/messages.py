@@ -439,14 +439,21 @@ def add_result(turns, message):
 
 
 def settle(turn):
-    """A turn without what only served to join it: a mark that all parts have is the turn's."""
+    """A turn without what only served to join it: a mark that all parts have is the turn's.
+
+    Neighbouring texts become one, as the server reads them, so that their tokens are the same.
+    """
     content = turn["content"]
     if not isinstance(content, list):
         return turn
-    # A tool's result is never learned, marked or not.
-    parts = [{key: part[key] for key in ("type", "text", "learn")
-              if key in part and (key != "learn" or part["type"] != "python_output")}
-             for part in content]
+    parts = []
+    for part in content:
+        # A tool's result is never learned, marked or not.
+        part = {key: part[key] for key in ("type", "text", "learn")
+                if key in part and (key != "learn" or part["type"] != "python_output")}
+        if parts and part["type"] == "text" and parts[-1] == part | {"text": parts[-1]["text"]}:
+            part["text"] = parts.pop()["text"] + part["text"]
+        parts.append(part)
     said = [part for part in parts if part["type"] != "python_output"]
     if all(part.get("learn") is False for part in said):
         turn = turn | {"learn": False}

@@ -3,6 +3,7 @@ import base64
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,9 +12,11 @@ import pytest
 import tiktoken
 import torch
 
+from chat import Config as Chat
 from common import Tokenizer
 from export import export, export_gguf, hf_tokenizer_json
 from talk.engine import Engine
+from talk.openai_protocol import chat_prompt
 from tokenizer import PATTERNS, train_bpe
 from toy_chat import byte_tokenizer, tiny_model
 from toy_texts import KINDS, fuzz
@@ -217,6 +220,115 @@ def test_gguf_is_a_file_and_leaves_a_folder_alone(tmp_path):
     with pytest.raises(ValueError, match="folder is a folder: with --gguf name a file"):
         export_gguf(tiny_model(vocab_size=tok.vocab_size), tok, tmp_path / "folder")
     assert [f.name for f in tmp_path.iterdir()] == ["folder"]
+
+
+# --------------------------------------------------------------------------------------------------
+# The Modelfile
+
+def run_go_template(text, messages):
+    """What Go's text/template makes of as much of its language as the Modelfile needs.
+
+    As in Ollama, messages of one role in a row are one before it sees them.
+    """
+    joined = []
+    for message in messages:
+        if joined and joined[-1]["role"] == message["role"]:
+            joined[-1]["content"] += "\n\n" + message["content"]
+        else:
+            joined.append(dict(message))
+    pieces = re.split(r"(\{\{.*?\}\})", text)
+    # {{- cuts the white space before it.
+    for i, piece in enumerate(pieces):
+        if piece.startswith("{{- "):
+            pieces[i - 1] = pieces[i - 1].rstrip()
+            pieces[i] = "{{ " + piece[4:]
+    variables = {}
+    out = []
+
+    def value(word, message):
+        if word in (".Role", ".Content"):
+            return message[word[1:].lower()]
+        if word == ".Messages":
+            return joined
+        return variables[word] if word.startswith("$") else json.loads(word)
+
+    def evaluate(words, message):
+        if words[0] in ("eq", "ne"):
+            return (value(words[1], message) == value(words[2], message)) == (words[0] == "eq")
+        return value(words[0], message)
+
+    def end_of(i):
+        depth = 1
+        while depth:
+            i += 1
+            word = (pieces[i][2:].split() or [""])[0] if pieces[i].startswith("{{") else ""
+            depth += (word in ("if", "range")) - (word == "end")
+        return i
+
+    def execute(i, end, message=None):
+        while i < end:
+            piece = pieces[i]
+            words = piece[2:-2].split() if piece.startswith("{{") else []
+            if not words:
+                out.append(piece)
+            elif words[0] == "range":
+                for item in value(words[1], message):
+                    execute(i + 1, end_of(i), item)
+                i = end_of(i)
+            elif words[0] == "if":
+                if evaluate(words[1:], message):
+                    execute(i + 1, end_of(i), message)
+                i = end_of(i)
+            elif words[1:2] in ([":="], ["="]):
+                # "=" changes a variable that is there.
+                assert words[1] == ":=" or words[0] in variables
+                variables[words[0]] = value(words[2], message)
+            else:
+                out.append(evaluate(words, message))
+            i += 1
+
+    execute(0, len(pieces))
+    return "".join(out)
+
+
+def test_the_modelfile_gives_the_prompt_of_our_server(tmp_path):
+    tok = trained_tokenizer("qwen2")
+    model = tiny_model(vocab_size=tok.vocab_size, seq_len=64)
+    export_gguf(model, tok, tmp_path / "my model.gguf")
+    text = (tmp_path / "Modelfile").read_text()
+    head, template, tail = text.split('"""')
+    lines = [line.split(" ", 1) for line in head.splitlines()]
+    assert ["FROM", "./my model.gguf"] in lines and tail.strip() == ""
+    settings = dict(line[1].split(" ", 1) for line in lines if line[0] == "PARAMETER")
+    assert settings["num_ctx"] == "64" and settings["repeat_penalty"] == "1"
+    for name in "temperature", "top_k", "top_p", "min_p":
+        assert float(settings[name]) == getattr(Chat, name)
+    stops = [json.loads(line[1].split(" ", 1)[1]) for line in lines
+             if line[0] == "PARAMETER" and line[1].startswith("stop")]
+    assert set(stops) <= tok.specials.keys() and "<|assistant_end|>" in stops
+
+    rng = random.Random(1)
+    for _ in range(300):
+        messages = [{"role": rng.choice(["user", "user", "assistant", "system"]),
+                     "content": rng.choice([*TEXTS[:-1], " ", "\n\n"])}
+                    for _ in range(rng.randrange(1, 7))]
+        prompt = "<|bos|>" + run_go_template(template, messages)
+        specials = set(tok.specials)
+        ids = tok.enc.encode(prompt, allowed_special=specials, disallowed_special=())
+        assert ids == chat_prompt(messages, tok, 10**6)[0], messages
+
+
+def test_a_modelfile_of_somebody_else_stays(tmp_path):
+    tok = trained_tokenizer("qwen2")
+    model = tiny_model(vocab_size=tok.vocab_size)
+    (tmp_path / "Modelfile").write_text("FROM llama3")
+    with pytest.raises(ValueError, match="Modelfile exists and is not from export.py"):
+        export_gguf(model, tok, tmp_path / "m.gguf")
+    assert [f.name for f in tmp_path.iterdir()] == ["Modelfile"]
+    (tmp_path / "Modelfile").unlink()
+    for name in "m.gguf", "n.gguf":
+        export_gguf(model, tok, tmp_path / name)
+    assert "FROM ./n.gguf\n" in (tmp_path / "Modelfile").read_text()
 
 
 @pytest.mark.slow
