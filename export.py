@@ -38,7 +38,7 @@ class Config:
     out: str = "out"              # folder where the stages find each other
     stage: str = ""               # pretrain, ..., rl or a checkpoint's path; empty: the newest
     to: str = ""                  # what to write; empty: huggingface, or model.gguf, in --out
-    gguf: bool = False            # one file for llama.cpp; needs --pattern llama3, qwen2 or gpt2
+    gguf: bool = False            # one file for llama.cpp; needs a --pattern that it knows
     dtype: str = "float32"        # of the weights: float32 (equal logits), bfloat16 or float16
 
 
@@ -218,7 +218,7 @@ def export(model, tok, path, dtype="float32"):
 # tokenizer. To write the file ourselves takes less code than to teach the converter.
 
 # Our names of split patterns -> llama.cpp's.
-GGUF_PATTERNS = {"llama3": "llama-bpe", "qwen2": "qwen2", "gpt2": "gpt-2"}
+GGUF_PATTERNS = {"llama3": "llama-bpe", "qwen2": "qwen2", "qwen35": "qwen35", "gpt2": "gpt-2"}
 # The names of weights in transformers -> in llama.cpp.
 GGUF_NAMES = {"embed_tokens": "token_embd", "norm": "output_norm", "lm_head": "output",
               "input_layernorm": "attn_norm", "q_proj": "attn_q", "k_proj": "attn_k",
@@ -342,8 +342,8 @@ def export_gguf(model, tok, path, dtype="float32"):
     patterns = {PATTERNS[name]: theirs for name, theirs in GGUF_PATTERNS.items()}
     if tok.pattern not in patterns:
         raise ValueError("llama.cpp does not know this tokenizer's split pattern and would cut "
-                         "text elsewhere: train again from python tokenizer.py --pattern qwen2 (or "
-                         "llama3, gpt2)")
+                         "text elsewhere: train again from python tokenizer.py --pattern qwen35 "
+                         "(or qwen2, llama3, gpt2)")
     path = Path(path)
     if path.is_dir():
         raise ValueError(f"--to {path} is a folder: with --gguf name a file, for example "

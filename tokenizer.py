@@ -37,15 +37,20 @@ from train.bpe import MAX_TOKENS, count_chunks, merge_chunks
 # What BPE is
 
 # GPT-4's pattern, except that digits come in groups of one or two, not three: numbers then take
-# less of a small vocabulary. The others have names because llama.cpp reads only patterns it knows.
-SPLIT_PATTERN = (r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,2}"
-                 r"| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+")
+# less of a small vocabulary. And marks, such as the vowel signs of Hindi, Tamil and Thai, go on
+# with a word as letters do; where they end it, no token can be longer than from sign to sign.
+SPLIT_PATTERN = (r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{M}\p{N}]?+[\p{L}\p{M}]+|\p{N}{1,2}"
+                 r"| ?[^\s\p{L}\p{M}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+")
+# The others have names because llama.cpp reads only patterns it knows. Only qwen35 counts marks as
+# letters.
 LLAMA3_PATTERN = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
                   r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+")
 GPT2_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 QWEN2_PATTERN = LLAMA3_PATTERN.replace("{1,3}", "")
+QWEN35_PATTERN = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}"
+                  r"| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+")
 PATTERNS = {"default": SPLIT_PATTERN, "llama3": LLAMA3_PATTERN, "qwen2": QWEN2_PATTERN,
-            "gpt2": GPT2_PATTERN}
+            "qwen35": QWEN35_PATTERN, "gpt2": GPT2_PATTERN}
 
 
 def train_bpe_by_definition(texts, vocab_size, pattern=SPLIT_PATTERN):
@@ -78,7 +83,7 @@ def train_bpe_by_definition(texts, vocab_size, pattern=SPLIT_PATTERN):
 # Which of the CERTAIN_CUTS in train/bpe.py hold for a pattern: bit k stands for rule k. Of a
 # pattern of your own none is known to hold.
 CUT_RULES = {SPLIT_PATTERN: 0b11111, LLAMA3_PATTERN: 0b11111, QWEN2_PATTERN: 0b11111,
-             GPT2_PATTERN: 0b01111}
+             QWEN35_PATTERN: 0b11111, GPT2_PATTERN: 0b01111}
 
 
 def train_bpe(texts, vocab_size, pattern=SPLIT_PATTERN, processes=None, progress=None,
@@ -163,7 +168,7 @@ class Config:
     mixture: str = DEMO_MIXTURE  # conversations to train on as well when --data is not given
     out: str = "out"             # the tokenizer goes to the folder OUT/tokenizer
     vocab_size: int = 0          # tokens, special ones too; 0: 1536 for the demo, else by size
-    pattern: str = ""            # default, llama3, qwen2, gpt2, a regex; none: qwen2 for the demo
+    pattern: str = ""            # a regex or default, llama3, qwen2, qwen35, gpt2; demo: qwen2
     max_chars: int = 0           # stop after so many characters; 0 reads everything
     doc_cap: int = 0             # take only so many characters of each document; 0 takes all
     processes: int = 0           # how many processes count chunks; 0: one a core

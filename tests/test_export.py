@@ -162,7 +162,7 @@ def test_other_types_and_refusals(tmp_path):
     assert (tmp_path / "m" / "notes.txt").read_text() == "x"
 
 
-@pytest.mark.parametrize("pattern", ["llama3", "qwen2", "gpt2"])
+@pytest.mark.parametrize("pattern", ["llama3", "qwen2", "qwen35", "gpt2"])
 def test_gguf_holds_the_model_and_the_tokenizer(pattern, tmp_path):
     gguf = pytest.importorskip("gguf")
     tok = trained_tokenizer(pattern)
@@ -175,7 +175,7 @@ def test_gguf_holds_the_model_and_the_tokenizer(pattern, tmp_path):
 
     assert value("general.architecture") == "qwen3" and value("qwen3.block_count") == 2
     assert value("qwen3.attention.head_count_kv") == 1
-    pre = {"llama3": "llama-bpe", "qwen2": "qwen2", "gpt2": "gpt-2"}
+    pre = {"llama3": "llama-bpe", "qwen2": "qwen2", "qwen35": "qwen35", "gpt2": "gpt-2"}
     assert value("tokenizer.ggml.pre") == pre[pattern]
     assert value("tokenizer.ggml.tokens")[tok.special("<|bos|>")] == "<|bos|>"
     assert value("tokenizer.ggml.bos_token_id") == tok.special("<|bos|>")
@@ -209,8 +209,9 @@ def test_gguf_in_transformers_gives_the_same_logits(tmp_path):
 
 
 def test_gguf_refuses_a_pattern_that_llama_cpp_lacks(tmp_path):
-    with pytest.raises(ValueError, match="--pattern qwen2"):
-        export_gguf(tiny_model(), byte_tokenizer(), tmp_path / "m.gguf")
+    for tok in byte_tokenizer(), trained_tokenizer("default"):
+        with pytest.raises(ValueError, match=r"--pattern qwen35 \(or qwen2, llama3, gpt2\)"):
+            export_gguf(tiny_model(vocab_size=tok.vocab_size), tok, tmp_path / "m.gguf")
     assert not list(tmp_path.iterdir())
 
 

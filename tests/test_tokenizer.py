@@ -8,6 +8,7 @@ import random
 import shlex
 import subprocess
 import sys
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,25 @@ def trained():
     """Tokens for each pattern."""
     texts = [Path(os.__file__).read_text(), "".join(fuzz(random.Random(6), "all", length=500))]
     return {name: train_bpe(texts, 600, name) for name in PATTERNS}
+
+
+@pytest.mark.parametrize("name", PATTERNS)
+def test_no_pattern_loses_a_character(name):
+    """Whatever stands around it: one in 97 of the first planes, and every third mark."""
+    pattern = regex.compile(PATTERNS[name])
+    letters = [chr(i) for i in range(0x20000) if not 0xD800 <= i < 0xE000]
+    marks = [letter for letter in letters if unicodedata.category(letter)[0] == "M"]
+    for x in letters[::97] + marks[::3]:
+        text = f"{x} {x}5{x}a{x}({x}\n{x}{x}'s{x}  "
+        assert "".join(pattern.findall(text)) == text
+
+
+@pytest.mark.parametrize("name", PATTERNS)
+def test_marks_are_parts_of_words_where_the_pattern_says_so(name):
+    words = ["हिन्दी", "தமிழ்", "กำลัง", "تُفَّاح", "e\u0301te\u0301"]
+    whole = regex.findall(PATTERNS[name], " ".join(words))
+    assert (whole == [words[0], *(" " + word for word in words[1:])]) == (
+        name in ("default", "qwen35"))
 
 
 @pytest.mark.parametrize("name", PATTERNS)
