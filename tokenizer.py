@@ -134,6 +134,19 @@ def check_pattern(pattern):
     if groups:
         raise ValueError(f"split pattern {pattern!r} has capturing groups; write (?:...) for (...)")
 
+
+
+def check_every_character(pattern):
+    """ValueError if the chunks of a pattern do not hold every character of a text."""
+    check_pattern(pattern)
+    # A character alone, and behind and before others of its kind. Every seventh one is enough.
+    characters = [chr(i) for i in [*range(0x300), *range(0x300, 0x20000, 7)]
+                  if not 0xD800 <= i < 0xE000]
+    text = "".join(f"{x}{x} {x}" for x in characters) + "\n" + OTHER_SCRIPTS
+    if "".join(regex.findall(pattern, text)) != text:
+        raise ValueError(f"split pattern {pattern!r} does not match every character: what it does "
+                         f"not match would be lost. End it with |[\\s\\S]")
+
 # --------------------------------------------------------------------------------------------------
 # Files
 
@@ -153,7 +166,7 @@ def save_tokenizer(path, merges, tok, trained_on, bytes_per_token=None):
                      lambda f: f.write(json.dumps(info, indent=1).encode()))
 
 # --------------------------------------------------------------------------------------------------
-# Main: train, save, report
+# Main: train, save, report. Nothing is printed before what was computed is saved.
 
 # The conversations that the later stages learn from have to be cheap in tokens, too.
 DEMO_MIXTURE = ("spelling_bee:3000,letters:1000,arithmetic:3000,word_problems:2000,choices:1000,"
@@ -267,33 +280,27 @@ def report_samples(cfg):
     return samples
 
 
-def report(tok, tokens, cfg):
-    """Print bytes per token on text not trained on, and a look at the vocabulary.
-
-    -> the bytes per token of our tokens, {kind of text: number}.
-    ValueError if a text does not survive encoding and decoding.
-    """
-    encodings = {"ours": tok.enc} | cached_encodings()
-    print("\nbytes per token     " + "".join(f"{name:>14}" for name in encodings))
-    ours = {}
+def measure(encodings, cfg):
+    """-> {kind of text that was not trained on: {name of an encoding: bytes per token}}."""
+    measured = {}
     for kind, texts in report_samples(cfg).items():
         sample = "\n\n".join(islice(texts, 500))[:1_000_000]
-        if tok.decode(tok.encode(sample)) != sample:
-            raise ValueError(f"{kind} comes back changed: --pattern {cfg.pattern!r} does not match "
-                             f"every character")
-        line = f"{kind:<20}"
-        for name, encoding in encodings.items():
-            n_tokens = len(encoding.encode_ordinary(sample))
-            bytes_per_token = len(sample.encode()) / max(1, n_tokens)
-            line += f"{bytes_per_token:14.2f}"
-            if name == "ours":
-                ours[kind] = round(bytes_per_token, 3)
-        print(line)
+        size = len(sample.encode())
+        measured[kind] = {name: size / max(1, len(encoding.encode_ordinary(sample)))
+                          for name, encoding in encodings.items()}
+    return measured
+
+
+def report(tokens, measured):
+    """Print what measure() found, and a look at the vocabulary."""
+    names = next(iter(measured.values()))
+    print("\nbytes per token     " + "".join(f"{name:>14}" for name in names))
+    for kind, found in measured.items():
+        print(f"{kind:<20}" + "".join(f"{number:14.2f}" for number in found.values()))
     merged = tokens[256:]
     for what, some in [("first merges", merged[:14]), ("last merges", merged[-14:]),
                        ("longest", sorted(tokens, key=len)[-6:])]:
         print(f"{what:<16}" + " ".join(repr(token.decode(errors="replace")) for token in some))
-    return ours
 
 
 def main():
@@ -341,6 +348,7 @@ def main():
     # Numbers that are cut digit by digit are easier to copy, and llama.cpp knows this pattern.
     cfg.pattern = cfg.pattern or ("default" if paths else "qwen2")
     pattern = PATTERNS.get(cfg.pattern, cfg.pattern)
+    check_every_character(pattern)
     if pattern not in CUT_RULES:
         print("note       no certain cuts are known for this pattern: the regex has to read all "
               "the text, which is several times slower")
@@ -354,27 +362,32 @@ def main():
     show = lambda what, *counts: lines[what].count(what, *counts)
     tokens = train_bpe(training_texts(cfg, seen), n_tokens, pattern, cfg.processes,
                        progress=show, total_mb=size / 1e6)
-    clear_line(sys.stdout)
+    seconds = time.monotonic() - start
     if not seen["characters"]:
         raise ValueError(f"no text to train on in {' '.join(cfg.data)}")
-    print(f"trained    {len(tokens):,} tokens on {seen['documents']:,} documents of "
-          f"{seen['characters']:,} characters in {time.monotonic() - start:.1f} s; "
-          f"{len(SPECIAL_TOKENS)} special tokens follow them")
-    if len(tokens) < n_tokens:
-        print(f"note       fewer than --vocab_size {cfg.vocab_size} asked for: the text has no "
-              f"more pairs to merge")
 
-    # ---- check, report and save ----
+    # ---- save and report ----
     merges = b"".join(base64.b64encode(token) + b" %d\n" % rank
                       for rank, token in enumerate(tokens))
     tok = Tokenizer(merges, pattern)
-    bytes_per_token = report(tok, tokens, cfg)
     if cfg.data:
         sources = list(cfg.data)
     else:
         python = f"Python {sys.version_info[0]}.{sys.version_info[1]}"
         sources = [f"standard library of {python}", cfg.mixture]
-    save_tokenizer(path, merges, tok, {"sources": sources, **seen}, bytes_per_token)
+    trained_on = {"sources": sources, **seen}
+    save_tokenizer(path, merges, tok, trained_on)
+    clear_line(sys.stdout)
+    print(f"trained    {len(tokens):,} tokens on {seen['documents']:,} documents of "
+          f"{seen['characters']:,} characters in {seconds:.1f} s; "
+          f"{len(SPECIAL_TOKENS)} special tokens follow them")
+    if len(tokens) < n_tokens:
+        print(f"note       fewer than --vocab_size {cfg.vocab_size} asked for: the text has no "
+              f"more pairs to merge")
+    measured = measure({"ours": tok.enc} | cached_encodings(), cfg)
+    ours = {kind: round(found["ours"], 3) for kind, found in measured.items()}
+    save_tokenizer(path, merges, tok, trained_on, ours)
+    report(tokens, measured)
     print(f"done       {path}. Next: {shlex.join(['python', 'pretrain.py', *next_flags])}")
 
 

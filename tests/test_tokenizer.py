@@ -205,10 +205,31 @@ def test_impossible_settings(args, message, tmp_path, monkeypatch):
 
 def test_a_pattern_that_loses_text_is_refused(tmp_path, monkeypatch):
     data = write_documents(tmp_path / "a.jsonl")
-    with pytest.raises(ValueError, match="does not match every character"):
-        run_main(monkeypatch, "--data", data, "--out", tmp_path, "--vocab_size", 300,
-                 "--pattern", "[a-z]+")
+    for pattern in "[a-z]+", r"\S+| +", r"\p{L}+|\p{N}+|\s+|\p{P}+|\p{S}+", r" ?\S\S+|\s+":
+        with pytest.raises(ValueError, match="does not match every character"):
+            run_main(monkeypatch, "--data", data, "--out", tmp_path, "--vocab_size", 300,
+                     "--pattern", pattern)
     assert not (tmp_path / "tokenizer").exists()
+
+
+def test_nothing_is_printed_before_the_tokenizer_is_saved(tmp_path, monkeypatch):
+    """Neither an output that fails nor a held-out text that can't be read loses it."""
+    data = write_documents(tmp_path / "a.jsonl")
+    run = lambda out: run_main(monkeypatch, "--data", data, "--out", out, "--vocab_size", 300)
+    real_print = print
+
+    def fail(*args, **settings):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("builtins.print", fail)
+    with pytest.raises(OSError, match="No space"):
+        run(tmp_path / "a")
+    monkeypatch.setattr("builtins.print", real_print)
+    monkeypatch.setattr(tokenizer, "report_samples", lambda cfg: {}["bad row"])
+    with pytest.raises(KeyError):
+        run(tmp_path / "b")
+    assert Tokenizer.load(tmp_path / "a/tokenizer").fingerprint \
+        == Tokenizer.load(tmp_path / "b/tokenizer").fingerprint
 
 
 @pytest.mark.slow
