@@ -1,7 +1,7 @@
 """
 Download the data sets that the field trains and tests on into data/downloads/NAME/.
 
-    python data/download.py --list                  # the sources, their sizes, where they come from
+    python data/download.py --list                  # the sources, their sizes, licences and pages
     python data/download.py climbmix --shards 8     # 8 training shards and the validation shard
     python data/download.py smoltalk mmlu gsm8k arc humaneval
 
@@ -36,34 +36,49 @@ class Published(NamedTuple):
     # Patterns of the paths to fetch; {:05d} is the number of a shard.
     files: tuple
     about: str
+    # As the publisher's page states it, or what is known of it.
+    licence: str
     # Of a single file, since that has no listing.
     sha256: str = ""
 
 
 SOURCES = {
     "climbmix": Published("karpathy/climbmix-400b-shuffle", ("shard_{:05d}.parquet",),
-                          "web text of many subjects, 6,542 shards of about 90 MB"),
+                          "web text of many subjects, 6,542 shards of about 90 MB",
+                          "CC BY-NC 4.0, so not for commercial use, as NVIDIA says of "
+                          "nvidia/ClimbMix; of this copy unverified, see its page"),
     "fineweb": Published("karpathy/fineweb-edu-100b-shuffle", ("shard_{:05d}.parquet",),
-                         "educational web text, 1,822 shards of about 90 MB"),
+                         "educational web text, 1,822 shards of about 90 MB",
+                         "ODC-By 1.0 and the terms of use of Common Crawl, as Hugging Face says "
+                         "of fineweb-edu; of this copy unverified, see its page"),
     "tinystories": Published("roneneldan/TinyStories", ("TinyStoriesV2-GPT4-*.txt",),
-                             "stories in simple words, 2.2 GB"),
+                             "stories in simple words, 2.2 GB",
+                             "CDLA-Sharing 1.0 by what others say; unverified, see its page"),
     "smoltalk": Published("HuggingFaceTB/smol-smoltalk", ("data/*.parquet",),
-                          "460K conversations, 24K for testing"),
+                          "460K conversations, 24K for testing",
+                          "Apache 2.0 by what others say; unverified, see its page"),
     "mmlu": Published("cais/mmlu", ("all/*.parquet",),
-                      "multiple choice, 57 subjects: 100K auxiliary, 14K for testing"),
+                      "multiple choice, 57 subjects: 100K auxiliary, 14K for testing",
+                      "MIT"),
     "arc": Published("allenai/ai2_arc", ("ARC-*/*.parquet",),
-                     "science exams, easy and challenge: 3.4K, 3.5K for testing"),
+                     "science exams, easy and challenge: 3.4K, 3.5K for testing",
+                     "CC BY-SA 4.0"),
     "gsm8k": Published("openai/gsm8k", ("main/*.parquet",),
-                       "school mathematics: 7,473 problems, 1,319 for testing"),
+                       "school mathematics: 7,473 problems, 1,319 for testing",
+                       "MIT"),
     "humaneval": Published("openai/openai_humaneval", ("openai_humaneval/*.parquet",),
-                           "164 Python functions with tests"),
+                           "164 Python functions with tests",
+                           "MIT"),
     "ultrafeedback": Published("HuggingFaceH4/ultrafeedback_binarized", ("data/*_prefs-*.parquet",),
-                               "61K preference pairs, 2K for testing"),
+                               "61K preference pairs, 2K for testing",
+                               "MIT"),
     "hh": Published("Anthropic/hh-rlhf", ("h*-*/*.jsonl.gz",),
-                    "helpful and harmless: 161K preference pairs"),
+                    "helpful and harmless: 161K preference pairs",
+                    "MIT; made for preferences, not for fine-tuning on it"),
     # Its host publishes no checksum. Several projects have recorded this one for the bundle.
     "core": Published("https://karpathy-public.s3.us-west-2.amazonaws.com/eval_bundle.zip",
                       ("eval_bundle.zip",), "the 22 tasks of DCLM's CORE",
+                      "each task has its own; unverified, see github.com/mlfoundations/dclm",
                       "90a7c19e28ee7a52b4f6e1f87658deb9fde7f63deba2379045bdb1fe9ea5d200"),
 }
 
@@ -149,6 +164,7 @@ def download(name, shards, dest):
     """
     folder = Path(dest) / name
     source = SOURCES[name]
+    print(f"{name}: licence: {source.licence}. {web_page(source)}", flush=True)
     on_disk = files_on_disk(folder)
     if is_single_file(source) and is_complete(source, on_disk):
         print(f"{name}: {len(on_disk)} files in {folder}, nothing to do")
@@ -233,7 +249,8 @@ def main():
     args = cli.parse_args()
     if args.list:
         for name, source in SOURCES.items():
-            print(f"{name:14} {source.about}\n{'':14} {web_page(source)}")
+            print(f"{name:14} {source.about}\n{'':14} {web_page(source)}\n"
+                  f"{'':14} licence: {source.licence}")
         return
     if not args.names:
         raise ValueError(f"name at least one source; there are {', '.join(SOURCES)}")

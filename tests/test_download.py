@@ -37,6 +37,28 @@ def test_download_fetches_verifies_and_does_not_fetch_twice(hub, tmp_path, capsy
     assert "2 files, 2 there already" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("name", SOURCES)
+def test_the_licence_is_named_before_anything_is_fetched(name, hub, tmp_path, monkeypatch, capsys):
+    """And in --list, and in the README."""
+    source = SOURCES[name]
+
+    def request(*args, **settings):
+        assert source.licence in capsys.readouterr().out
+        raise ValueError("asked")
+
+    monkeypatch.setattr(data.download, "open_url", request)
+    monkeypatch.setattr(data.download, "fetch", request)
+    with pytest.raises(ValueError, match="asked"):
+        download(name, 8, tmp_path)
+    monkeypatch.setattr(sys, "argv", ["download.py", "--list"])
+    data.download.main()
+    assert f"{data.download.web_page(source)}\n{'':14} licence: {source.licence}\n" \
+        in capsys.readouterr().out
+    [line] = [line for line in (ROOT / "README.md").read_text().splitlines()
+              if line.startswith(f"| `{name}` |")]
+    assert source.licence in line
+
+
 def test_shards_and_the_last_one_for_validation(hub, tmp_path):
     folder = tmp_path / "climbmix"
     download("climbmix", 2, tmp_path)
