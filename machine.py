@@ -19,6 +19,7 @@ import signal
 import subprocess
 import sys
 import sysconfig
+import tempfile
 import threading
 import traceback
 from dataclasses import dataclass, fields
@@ -328,7 +329,7 @@ def missing_for_compile(device):
         if not shutil.which(compiler):
             return (f"there is no C++ compiler ({compiler}); on Debian and Ubuntu: "
                     f"sudo apt install g++")
-        return ""
+        return "" if compiler == "cl" else failure_of_compiler(compiler)
     capability = torch.cuda.get_device_capability(device)
     if capability < (7, 0):
         return (f"Triton needs compute capability 7.0, and this GPU has "
@@ -341,6 +342,49 @@ def missing_for_compile(device):
         return ("Triton finds no C compiler (gcc or clang); on Debian and Ubuntu: "
                 "sudo apt install gcc")
     return ""
+
+
+def failure_of_compiler(compiler):
+    """What goes wrong when a C++ compiler makes a small library, as one line; "" if nothing does.
+
+    A compiler can be there and fail: g++ without the package of its own libraries, a full /tmp.
+    """
+    said = ""
+    scratch = ""
+    try:
+        with tempfile.TemporaryDirectory() as scratch:
+            source = Path(scratch, "a.cpp")
+            library = Path(scratch, "a.so")
+            source.write_text("#include <cmath>\n#include <vector>\n#include <Python.h>\n"
+                              'extern "C" double f(double x) { return std::sqrt(x); }\n')
+            command = [compiler, "-shared", "-fPIC", f"-I{sysconfig.get_path('include')}",
+                       str(source), "-o", str(library)]
+            result = subprocess.run(command, capture_output=True, timeout=60)
+            if result.returncode:
+                said = (result.stderr or result.stdout).decode(errors="replace")
+                said = said or f"it ends with status {result.returncode}"
+            else:
+                ctypes.CDLL(str(library))
+    except subprocess.TimeoutExpired:
+        said = "it takes more than a minute for four lines"
+    except OSError as e:
+        said = in_words(e)
+    if not said:
+        return ""
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    # The line that says what went wrong, rather than where.
+    line = next((line for line in lines if "error" in line.lower()), lines[0])
+    line = line.replace(f"{scratch}/", "")
+    return (f"the C++ compiler ({compiler}) fails: {line[:200]}. Install it anew, or name another "
+            f"one in CXX")
+
+
+def why_it_failed(error):
+    """Of the many lines of PyTorch about a failed compilation those that say why, as one line."""
+    said = str(error).partition("Set TORCHDYNAMO_VERBOSE")[0]
+    # The compiler's own words, behind the command.
+    said = said.partition("\nOutput:\n")[2] or said
+    return " ".join(said.split())[:300]
 
 
 def try_to_compile(function, **options):
@@ -369,7 +413,7 @@ def try_to_compile(function, **options):
                 raise
             clear_line(sys.stderr)
             print(f"note       goes on without torch.compile, and slower, as compiling failed: "
-                  f"{in_words(e)[:300]} ...", file=sys.stderr, flush=True)
+                  f"{why_it_failed(e)}", file=sys.stderr, flush=True)
             current = function
             return function(*args, **kwargs)
 

@@ -2,6 +2,7 @@
 import errno
 import os
 import re
+import shutil
 import signal
 import threading
 import time
@@ -168,6 +169,36 @@ def test_what_compiling_lacks_is_said_once_and_how_to_install_it(device, word, m
     assert err.startswith("note ") and err.count("\n") == 1 and word in err
     monkeypatch.setenv("RANK", "1")
     assert not can_compile(torch.device(device)) and not capsys.readouterr().err
+
+
+@pytest.mark.parametrize("program, word", [
+    ("#!/bin/sh\necho where >&2; echo \"g++: fatal error: cannot execute 'cc1plus'\" >&2; exit 1",
+     "cannot execute 'cc1plus'"),
+    ("#!/bin/sh\nexit 3", "status 3"), ("#!/bin/sh\nkill -SEGV $$", "status -11"),
+    ("#!/bin/sh\nprintf '\\377\\376 bad' >&2; exit 1", "bad"), ("#!/bin/sh\nexit 0", "a.so"),
+    ("#!/bin/sh\nfor x; do :; done; echo no library > $x", "a.so"),
+    ("no program", "Exec format")])
+def test_a_compiler_that_is_there_and_fails_is_named_in_one_line(program, word, tmp_path,
+                                                                 monkeypatch, capsys):
+    compiler = tmp_path / "my-c++"
+    compiler.write_text(program)
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CXX", str(compiler))
+    assert not can_compile(torch.device("cpu"))
+    err = capsys.readouterr().err
+    assert err.startswith("note ") and err.count("\n") == 1 and word in err
+    assert f"({compiler}) fails: " in err
+
+
+def test_a_compiler_that_works(monkeypatch, capsys):
+    monkeypatch.delenv("CXX", raising=False)
+    if not shutil.which("g++"):
+        pytest.skip("no g++")
+    assert can_compile(torch.device("cpu")) and not capsys.readouterr().err
+    # A full /tmp is no reason to stop.
+    monkeypatch.setattr("tempfile.tempdir", "/no/such/folder")
+    assert not can_compile(torch.device("cpu"))
+    assert "No such file" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("breaks", ["forward", "backward"])
