@@ -18,7 +18,7 @@ How the text is cut into documents
   .txt, .md, .rst, .py, .html
                   One document a file up to 64 KiB. A line that is just <|endoftext|>, as in
                   TinyStories, also ends a document. A longer file is cut into pieces of at least
-                  1/256 of its size, but no less than 4 and no more than 16 KiB: at a blank line,
+                  1/512 of its size, but no less than 1 and no more than 16 KiB: at a blank line,
                   else, at 1.5 times that, where a line ends, else, at twice that, anywhere. So
                   even a single book, or a chat log, leaves something for validation.
 Where 100,000 characters of white space follow each other, a document is cut, too: the tokenizer's
@@ -207,7 +207,7 @@ def txt_documents(path, bad=None):
     if size <= 65_536:
         min_chars = size + 1
     else:
-        min_chars = min(max(size // 256, 4_096), 16_384)
+        min_chars = min(max(size // 512, 1_024), 16_384)
     # A long line may be cut inside a character: an incremental decoder keeps the first half.
     decoder = codecs.getincrementaldecoder("utf-8-sig")()
     lines = []
