@@ -13,8 +13,8 @@ from data.demo.splits import SHARES
 from data.demo.word_problems import NUMBER_WORDS, WordProblems, item_of, stories
 
 # Numbers that a step may use and the problem need not say: 2 halves and the like, 3 tests, 4 legs,
-# 7 days, 60 minutes, 100 for per cent and km, 1 more box.
-KNOWN = {"1", "2", "3", "4", "7", "60", "100"}
+# 7 days, 12 of a dozen, 24 hours, 60 minutes, 100 for per cent and km, 1 more box.
+KNOWN = {"1", "2", "3", "4", "7", "12", "24", "60", "100"}
 
 
 def exact(code):
@@ -66,7 +66,8 @@ def test_solutions_compute_what_they_say():
             known.add(output["text"])
             seen[re.sub(r"[\d.]", "", code["text"])] += 1
             if "." in output["text"]:
-                assert re.search(r"[$€]|dollars|euros|pounds", question)
+                assert re.search(r"(?i)[$€£]|dollar|euro?|pounds|bucks|rupees|pesos|usd|francs",
+                                 question)
         assert answer[-1]["text"] == f".\n#### {conversation['answer']}"
         assert conversation["answer"] == output["text"]
         assert len(question) < 400 and sum(len(part["text"]) for part in answer) < 250

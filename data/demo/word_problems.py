@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from data.demo.arithmetic import EVASIVE, one_digit_off
-from data.demo.grammar import alternatives, capital, sloppy, spell_one
+from data.demo.grammar import alternatives, capital, leave_out, sloppy, spell_one
 from data.demo.other_wordings import may_train
 from data.demo.records import preference, record, run_on_parts
 from data.demo.splits import check_split, generator, split_of
@@ -35,8 +35,9 @@ DISTRACTORS = alternatives(TOML["distractors"])
 # The share of the problems with a number that has nothing to do with the question.
 DISTRACTED = 0.2
 # How the sentences of a problem are put together: the facts as sentences, joined by "and", after an
-# "if", or after the question; or all of the problem in a few words, where a story has such a text.
-STYLES = {"sentences": 45, "and": 15, "if": 12, "question first": 8, "short": 20}
+# "if", or after the question, or all of it with commas alone; or all of the problem in a few words,
+# where a story has such a text.
+STYLES = {"sentences": 36, "and": 12, "if": 10, "question first": 10, "commas": 12, "short": 20}
 # Percent of the problems with one, two and three steps.
 STEPS = {1: 45, 2: 35, 3: 20}
 # Results beyond it are not asked for, unless a story has a bound of its own.
@@ -60,29 +61,91 @@ ROLES = [("a farmer", "the farmer", "he"), ("a teacher", "the teacher", "she"),
          ("my brother", "my brother", "he"), ("my sister", "my sister", "she"),
          ("our neighbor", "our neighbor", "he"), ("a gardener", "the gardener", "she"),
          ("my friend", "my friend", "he"), ("the coach", "the coach", "she"),
-         ("a merchant", "the merchant", "he"), ("my aunt", "my aunt", "she")]
+         ("a merchant", "the merchant", "he"), ("my aunt", "my aunt", "she"),
+         ("my mom", "my mom", "she"), ("my dad", "my dad", "he"), ("a boy", "the boy", "he"),
+         ("a girl", "the girl", "she"), ("my uncle", "my uncle", "he"),
+         ("my grandmother", "my grandmother", "she"), ("my grandpa", "my grandpa", "he"),
+         ("our teacher", "our teacher", "she"), ("my cousin", "my cousin", "he"),
+         ("my daughter", "my daughter", "she"), ("my son", "my son", "he"),
+         ("the shopkeeper", "the shopkeeper", "he"), ("a child", "the child", "she"),
+         ("my boss", "my boss", "he"), ("my wife", "my wife", "she"), ("a man", "the man", "he"),
+         ("my husband", "my husband", "he"), ("a woman", "the woman", "she"),
+         ("a nurse", "the nurse", "she"), ("a worker", "the worker", "he"),
+         ("Mr. Brown", "Mr. Brown", "he"), ("Mrs. Lee", "Mrs. Lee", "she")]
 HIM = {"he": "him", "she": "her"}
 HIS = {"he": "his", "she": "her"}
+# Persons who are always said the same way, and whose verbs have no s.
+SPEAKERS = {"I": {"N": "I", "N's": "my", "him": "me"},
+            "we": {"N": "we", "N's": "our", "him": "us"},
+            "you": {"N": "you", "N's": "your", "him": "you"}}
 THINGS = """
 apple pencil book ball cookie egg orange card stamp marble balloon cup plate shirt toy sticker
 flower ticket lemon notebook candle button coin stone shell bottle brick lamp chair hat rose mug
 pear melon muffin sandwich donut eraser ruler magnet bead kite doll puzzle poster spoon fork towel
 pillow potato carrot onion banana mango cupcake bagel pen crayon postcard badge
+sock glove scarf vase mirror clock brush bell ribbon mask map plum peach tomato waffle pretzel ring
+comb key envelope calendar magazine comic photo picture feather nail screw battery dish watch
+umbrella backpack jacket cap belt bracelet whistle drum robot pizza burger taco folder
 """.split()
 BOXES = """
-box bag basket crate jar shelf drawer carton case packet tray bucket bowl chest sack
+box bag basket crate jar shelf drawer carton case packet tray bucket bowl chest sack container
+bin tin pack
 """.split()
+# Things that are eaten, that are planted, and that live on a farm or in a house.
+FOODS = """
+apple cookie egg orange pear melon muffin sandwich donut banana mango cupcake bagel plum peach
+tomato waffle pretzel pizza burger taco carrot grape candy cherry strawberry nut pancake sweet
+cracker sausage dumpling meatball samosa biscuit chocolate
+""".split()
+PLANTS = "tree rose tulip flower bush seedling bulb sunflower cactus daisy bean onion lily".split()
+ANIMALS = "cow goat horse dog cat duck hen rabbit pig chicken fish bird hamster lamb".split()
 # A plural that does not only add an s.
 PLURALS = {"box": "boxes", "shelf": "shelves", "potato": "potatoes", "mango": "mangoes",
-           "sandwich": "sandwiches"}
+           "sandwich": "sandwiches", "tomato": "tomatoes", "brush": "brushes", "dish": "dishes",
+           "scarf": "scarves", "watch": "watches", "battery": "batteries", "peach": "peaches",
+           "cherry": "cherries", "strawberry": "strawberries", "candy": "candies", "bush": "bushes",
+           "cactus": "cactuses", "daisy": "daisies", "lily": "lilies",
+           "fish": "fish"}
+# The slots of one thing and of several.
+PLURAL_OF = {"thing": "things", "other": "others", "box": "boxes", "food": "foods",
+             "plant": "plants", "animal": "animals"}
 # What the filled braces may get wrong.
-CORRECTIONS = {r"\bdoes I\b": "do I", r"\bis I\b": "am I", r"\b([Aa]) (?=[aeiou])": r"\1n "}
+CORRECTIONS = {r"\bdoes (I|we|you)\b": r"do \1", r"\bis I\b": "am I",
+               r"\bis (we|you)\b": r"are \1", r"\bhas (I|we|you)\b": r"have \1",
+               r"\bwas (we|you)\b": r"were \1", r"\b([Aa]) (?=[aeiou])": r"\1n "}
 NUMBER_WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine",
-                "ten", "eleven", "twelve"]
-MONEY = ["${}", "${}", "${}", "{} dollars", "{} dollars", "{} euros", "€{}", "{} pounds"]
-OPENINGS = ["Word problem: ", "Solve this: ", "Can you solve this? ", "A math problem: ",
-            "Please help me with this. ", "Here is a problem. ", "Homework: ", "Question: ",
-            "I have a problem for you. ", "Try this one: "]
+                "ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen",
+                "seventeen", "eighteen", "nineteen", "twenty"]
+MONEY = ["${}", "${}", "${}", "${}", "{} dollars", "{} dollars", "{} dollars", "{} euros", "€{}",
+         "{} pounds", "£{}", "{} bucks", "{} rupees", "{} pesos", "{}€", "{} EUR", "{} USD",
+         "{} francs", "{} euro"]
+OPENINGS = alternatives("""
+word problem: | solve this: | can you solve this? | a math problem: | please help me with this.
+here is a problem. | homework: | question: | I have a problem for you. | try this one:
+hi! | hello, | hey, | good morning. | excuse me, can you help? | help please! | my kid asks this:
+I have a question. | this is from my math book. | my teacher gave us this one: | exercise 4.
+I am bad at math. | I keep getting this wrong. | could you work this out for me?
+I was at the market today. | I am planning a party. | we talked about this at dinner.
+my daughter has this for homework. | I need this for our shop. | quick question. | a riddle:
+so here is the thing. | let me tell you something first. | imagine this: | suppose this: | ok so
+dear bot, please calculate. | sorry for the simple question. | I am checking my numbers.
+today was a busy day. | I am on the phone with a customer. | we argue about this one.
+my friend and I disagree on this. | I wrote this for my class. | please think about this one.
+just to be sure: | problem 7: | test question: | next one: | another problem: | well,
+""".strip())
+# Behind it.
+CLOSINGS = alternatives("""
+thanks! | thank you. | please help. | please show the steps. | I can't work it out. | thx | pls
+please explain. | that's my question. | I need the number. | any idea? | can you tell me?
+what do you say? | thanks in advance. | my answer must be wrong. | please calculate it for me.
+""".strip())
+# What people put in front of the question itself.
+LEADS = ["so ", "now ", "and now ", "then ", "tell me, ", "can you tell me, ", "my question is, ",
+         "question: ", "I want to know: ", "please say, ", "do you know, ", "I wonder: ",
+         "who can say: ", "the question is: ", "and "]
+# How a question begins that is no question but a command, and ends in a full stop.
+COMMAND = re.compile(
+    r"((so|now) )?(find|give|tell|work|calculate|compute|say|name|figure|determine|help)\b|.*___")
 
 
 # --------------------------------------------------------------------------------------------------
@@ -105,6 +168,8 @@ class Story(NamedTuple):
     most: int
     # Whether the facts make sense in this order alone.
     fixed: bool
+    # Whether {N} is one person and not "we".
+    alone: bool
     # Whether the name alone, and not the wording, decides the split.
     whole: bool
 
@@ -152,6 +217,7 @@ def plain_story(name, about):
                  steps=[step(line) for line in about["steps"].strip().split("\n")],
                  most=about.get("most", MAX_RESULT),
                  fixed=about.get("fixed", False),
+                 alone=about.get("alone", False),
                  whole=False)
 
 
@@ -177,6 +243,7 @@ def chain_story(name, about, events):
                  steps=steps,
                  most=about.get("most", MAX_RESULT),
                  fixed=not people,
+                 alone=about.get("alone", False),
                  whole=len(events) > 1)
 
 
@@ -204,6 +271,8 @@ def wording(story, rng):
     if rng.random() < DISTRACTED / (1 - STYLES["short"] / 100):
         facts.insert(rng.randrange(len(facts) + 1), rng.choice(DISTRACTORS))
     ask = rng.choice(story.asks)
+    if style in ("sentences", "and", "commas") and rng.random() < 0.15:
+        ask = rng.choice(LEADS[:2] if COMMAND.match(ask.lstrip("[")) else LEADS) + ask
     return style, [ask, *facts] if style == "question first" else [*facts, ask]
 
 
@@ -218,14 +287,22 @@ def put_together(style, sentences):
         return sentences[0]
     if style == "question first":
         ask, *facts = sentences
-        return " ".join([capital(ask) + "?", *(capital(fact) + "." for fact in facts)])
+        return " ".join([capital(marked(ask)), *(capital(fact) + "." for fact in facts)])
     *facts, ask = sentences
+    ask = marked(ask)
+    if style == "commas":
+        return capital(", ".join([*facts, ask]))
     if style == "sentences" or len(facts) == 1 and style == "and":
-        return " ".join([*(capital(fact) + "." for fact in facts), capital(ask) + "?"])
+        return " ".join([*(capital(fact) + "." for fact in facts), capital(ask)])
     joined = " and ".join([", ".join(facts[:-1]), facts[-1]] if len(facts) > 1 else facts)
     if style == "if":
-        return f"If {joined}, {ask}?"
-    return f"{capital(joined)}. {capital(ask)}?"
+        return f"If {joined}, {ask}"
+    return f"{capital(joined)}. {capital(ask)}"
+
+
+def marked(ask):
+    """The question with its mark, a full stop where it is a command: "find the rest."."""
+    return ask + ("." if COMMAND.match(ask) else "?")
 
 
 # --------------------------------------------------------------------------------------------------
@@ -306,20 +383,26 @@ def codes(story, texts, outputs):
 # --------------------------------------------------------------------------------------------------
 # Names and things
 
-def cast(rng):
-    """Who and what the problem is about: {slot: text}, and the forms of the person {N}."""
+def cast(rng, alone=False):
+    """Who and what the problem is about: {slot: text}, and the forms of the person {N}.
+
+    alone: {N} is not "we".
+    """
     names = rng.sample(SHE + HE, 6)
     thing, other = rng.sample(THINGS, 2)
     box = rng.choice(BOXES)
-    slots = {"thing": thing, "things": plural(thing), "other": other, "others": plural(other),
-             "box": box, "boxes": plural(box), "M": names[0], "L": names[1]}
+    slots = {"thing": thing, "other": other, "box": box, "food": rng.choice(FOODS),
+             "plant": rng.choice(PLANTS), "animal": rng.choice(ANIMALS)}
+    slots |= {PLURAL_OF[slot]: plural(one) for slot, one in slots.items()}
+    slots |= {"M": names[0], "L": names[1]}
     slots |= {f"P{k}": name for k, name in enumerate(names[2:])}
     slots |= {f"{key}'s": f"{slots[key]}'s" for key in ("M", "L", "P0", "P1", "P2", "P3")}
 
     who = rng.random()
-    if who < 0.15:
-        return slots, ("I", "I", "I")
-    if who < 0.25:
+    if who < 0.32:
+        speaker = "I" if who < 0.2 else "you" if who < 0.26 or alone else "we"
+        return slots, (speaker, speaker, speaker)
+    if who < 0.45:
         return slots, rng.choice(ROLES)
     name = rng.choice([name for name in SHE + HE if name not in names])
     return slots, (name, name, "she" if name in SHE else "he")
@@ -331,11 +414,16 @@ def plural(thing):
 
 def verb(third, person):
     """A verb in the form that goes with the person: ("buys", "I") -> "buy"."""
-    if person != "I":
+    if person not in SPEAKERS:
         return third
-    irregular = {"has": "have", "is": "am", "does": "do", "goes": "go", "watches": "watch"}
+    irregular = {"has": "have", "does": "do", "goes": "go", "is": "am", "was": "was"}
+    if person != "I":
+        irregular |= {"is": "are", "was": "were"}
     past = {"worked", "sold", "had"}
-    return third if third in past else irregular.get(third, third.removesuffix("s"))
+    if third in past or third in irregular:
+        return irregular.get(third, third)
+    third = re.sub("ies$", "ys", third)
+    return re.sub("(?<=ch|sh|ss)es$|s$", "", third)
 
 
 def fill(sentences, slots, person, numbers, rng):
@@ -365,8 +453,8 @@ def fill(sentences, slots, person, numbers, rng):
             name = again if named else first
             short = named and not others and rng.random() < 0.5
             named = True
-            if first == "I":
-                return {"N": "I", "N's": "my", "him": "me"}[key]
+            if first in SPEAKERS:
+                return SPEAKERS[first][key]
             if key == "N":
                 return pronoun if short else name
             if key == "N's":
@@ -448,15 +536,20 @@ class WordProblems(Lazy):
     def get(self, i):
         story, style, sentences, rng = self.draw(i)
         texts, outputs = draw_numbers(story, rng)
-        slots, person = cast(rng)
+        slots, person = cast(rng, story.alone)
         slots |= texts
         said = said_numbers({**texts, "x": str(rng.randint(2, 24))}, rng)
         question = put_together(style, fill(sentences, slots, person, said, rng))
         if style == "short":
             question = capital(question)
-        if rng.random() < 0.06:
-            question = rng.choice(OPENINGS) + question
         if rng.random() < 0.12:
+            opening = capital(rng.choice(OPENINGS))
+            question = f"{opening} {question}"
+        if rng.random() < 0.06:
+            question = f"{question} {capital(rng.choice(CLOSINGS))}"
+        if rng.random() < 0.08:
+            question = leave_out(question, rng)
+        if rng.random() < 0.18:
             question = sloppy(question, rng)
 
         # The answer says numbers in digits, and has no pronouns.
