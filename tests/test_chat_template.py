@@ -185,6 +185,20 @@ def test_what_cannot_be_rendered_is_said(message, reason, hf_and_tok):
         hf.apply_chat_template([U, message], add_generation_prompt=True)
 
 
+def test_a_result_without_content_and_an_answer_without_weight(hf_and_tok):
+    hf, tok = hf_and_tok
+    call = {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "f"}}]}
+    for result in {}, {"content": None}:
+        messages = [U, call, {"role": "tool"} | result, A | {"weight": 0}, U, A, U]
+        ids, mask = theirs(hf, messages)
+        assert tok.decode(ids) == (
+            START + "<|python_start|>f()<|python_end|><|output_start|>null<|output_end|>Hello"
+            + "<|assistant_end|>" + START.removeprefix("<|bos|>") + "Hello<|assistant_end|>"
+            + "<|user_start|>Hi<|user_end|>")
+        learned = tok.decode([id for id, learn in zip(ids, mask) if learn])
+        assert learned == "<|python_start|>f()<|python_end|>Hello<|assistant_end|>"
+
+
 def test_the_mask_ends_where_a_letter_of_several_tokens_ends(hf_and_tok):
     hf, tok = hf_and_tok
     ids, mask = theirs(hf, [U, A | {"content": "😀😀"}, U, A | {"content": "é"}])
