@@ -30,7 +30,7 @@ for name, grammar in REFUSE["grammars"].items():
 # How often each group is asked in a paraphrase.
 GROUP_WEIGHTS = {"identity": 36, "small talk": 24, "unknown": 14, "refuse": 26}
 # The most base wordings of an intent that has a grammar for all of its wordings.
-MOST_BASE = 20
+MOST_BASE = 12
 FRAMES = WORDINGS["frames"]
 # Percent of the wordings in each split.
 SHARES = {"train": 60, "pairs": 7, "prompts": 7, "rl": 6, "test": 20}
@@ -100,8 +100,9 @@ def base_wordings(intent):
     else:
         found = listed(about["wordings"])
     section = about["group"].replace(" ", "_")
-    found = [wording for wording in found if may_train(section, wording)]
-    return found[:MOST_BASE] if "grammar" in about else found
+    found = (wording for wording in found if may_train(section, wording))
+    # What is asked of a sentence takes its time, and a grammar has many more than are needed.
+    return list(itertools.islice(found, MOST_BASE if "grammar" in about else None))
 
 
 @functools.cache
@@ -112,15 +113,16 @@ def split_of_base():
 
 @functools.cache
 def refusals(grammar):
-    """Some sentences of a grammar with <name> for the words of REFUSE["fill"], at most 600."""
+    """At most 1,000 sentences of a grammar with words of REFUSE["fill"] in place of <name>."""
     rng = generator("refusals", grammar)
     fill = {name: words.split("/") for name, words in REFUSE["fill"].items()}
+    lines = listed(grammar)
     found = []
-    for _ in range(900):
-        sentence = spell_one(rng.choice(listed(grammar)), rng)
+    for _ in range(1000):
+        sentence = spell_one(rng.choice(lines), rng)
         sentence = re.sub("<([a-z]+)>", lambda match: rng.choice(fill[match[1]]), sentence)
         found.append(sentence[:1].upper() + sentence[1:])
-    return list(dict.fromkeys(found))[:600]
+    return list(dict.fromkeys(found))
 
 
 @functools.cache

@@ -78,6 +78,9 @@ def is_near_test_wording(section, wording):
     for token in numbered(a):
         in_both.update(places.get(token, ()))
     for k, n in in_both.items():
+        # Two edits are the most that may be, which most wordings need more than.
+        if n < len(a) - 2 or n < len(tests[k]) - 2:
+            continue
         most = most_edits(a, tests[k])
         if max(len(a), len(tests[k])) - n <= most and edits(a, tests[k]) <= most:
             return True
