@@ -1,4 +1,6 @@
 """data/demo/identity.py and wordings.toml: intents, their wordings and paraphrases, and facts."""
+import re
+
 import pytest
 
 from data.demo import identity
@@ -75,3 +77,28 @@ def test_groups_turns_and_facts():
     assert identity.states_facts("weather", "I do not know. I can\u2019t see it.")
     assert not identity.states_facts("who", "I am tok2chatter")
     assert not identity.states_facts("not other", "I am tok2chat.")
+
+
+def test_requests_that_it_refuses_are_whole_and_ask_for_no_skill():
+    grammars, fill = identity.REFUSE["grammars"], identity.REFUSE["fill"]
+    names = {name for grammar in grammars.values() for name in re.findall("<(.*?)>", grammar)}
+    assert names == set(fill)
+    for words in fill.values():
+        words = words.split("/")
+        assert len(words) == len(set(words)) and all(word.strip() == word != "" for word in words)
+    for name, grammar in grammars.items():
+        for line in identity.listed(grammar):
+            assert re.fullmatch(r"([^\[\]]*\[[^\[\]]*\])*[^\[\]]*", line), (name, line)
+        for wording in identity.refusals(grammar):
+            assert not set(wording) & set("<>[]|{}\n") and "  " not in wording
+            asks = r"\b(spell\w*|letters|backwards?|vowels?|how many [a-z]'?s)\b(?! to )"
+            assert not re.search(asks, wording.lower()), (name, wording)
+            assert not re.search(r"\d *[-+*] *\d", wording), (name, wording)
+
+
+def test_a_wording_in_short_forms():
+    assert identity.shorten("What are you?") == "wat r u?"
+    assert identity.shorten("I'm yours, don't you know what's what?") == (
+        "im yours, dont u kno whats wat?")
+    asked = [c["messages"][-2]["content"] for c in Identity("train", 1500)]
+    assert sum(bool(re.search(r"\bu\b", wording)) for wording in asked) > 20

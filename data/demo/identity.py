@@ -40,9 +40,24 @@ PARAPHRASED = 0.7
 PREFIXES = [
     "Hi, ", "Hello, ", "Hey, ", "Hello! ", "So, ", "OK, ", "Please tell me: ", "Excuse me, ",
     "Quick question: ", "Now, ", "I have a question. ", "One more question: ", "Well, ", "And ",
-    "Listen, ", "Hi! ", "Hi there. ",
+    "Listen, ", "Hi! ", "Hi there. ", "Sorry to bother you, ", "Good morning! ", "Good evening, ",
+    "I am new here. ", "My son asks: ", "My teacher wants to know: ", "Just curious: ", "Yo, ",
+    "Honestly, ", "By the way, ", "First of all, ", "I was thinking. ", "It's late here. ",
+    "I'm on the bus. ", "My English is not good. ", "Tell me, ", "Um, ", "Dear bot, ", "Ah yes. ",
+    "Nice weather here. ", "I had a long day. ", "Thanks for that. ", "Before I forget: ", "But ",
+    "Last question: ", "My wife is curious. ", "We have a bet. ", "No offence, ", "Say, ",
 ]
-SUFFIXES = [" please", ", tok2chat", " exactly", " then"]
+SUFFIXES = [
+    " please", ", tok2chat", " exactly", " then", " pls", ", my friend", ", if I may ask", " again",
+    ", bro", ", sir", ", I wonder", " anyway", " thx", ", dear",
+]
+# How people shorten words on a phone.
+SHORT_FORMS = {
+    "you": "u", "are": "r", "your": "ur", "please": "pls", "what": "wat", "thanks": "thx",
+    "because": "cuz", "about": "abt", "people": "ppl", "don't": "dont", "what's": "whats",
+    "i'm": "im", "can't": "cant", "tomorrow": "tmrw", "tonight": "2nite", "want to": "wanna",
+    "going to": "gonna", "with": "w", "know": "kno", "okay": "k", "right now": "rn",
+}
 EVASIVE = [
     "That is a good question.", "I would rather not say.", "Why do you ask?",
     "Let us talk about something else.", "It depends.", "That is hard to say.", "Maybe.", "I see.",
@@ -183,6 +198,8 @@ def dress(wording, rng):
         wording = leave_out(wording, rng)
     if len(wording.split()) > 2 and rng.random() < 0.15:
         wording = put_in(wording, rng)
+    if rng.random() < 0.06:
+        wording = shorten(wording)
     if rng.random() < 0.5:
         return wording
     asks = wording.endswith("?")
@@ -199,6 +216,15 @@ def dress(wording, rng):
     if rng.random() < 0.35:
         ending = rng.choice(["", "", "!", "??" if asks else ".", "..."])
         wording = (wording.rstrip(".?! ") or wording) + ending
+    return wording
+
+
+def shorten(wording):
+    """A wording as people type it on a phone: "What are you?" -> "wat r u?"."""
+    wording = wording.lower()
+    for word, short in SHORT_FORMS.items():
+        # Not a part of a word, nor what stands in front of an apostrophe.
+        wording = re.sub(rf"(?<![\w'])({word})(?![\w'])", short, wording)
     return wording
 
 
