@@ -71,7 +71,7 @@ class Env:
     def print(self, *args, **kwargs):
         if self.rank == 0:
             clear_line(sys.stdout)
-            print(*args, **kwargs, flush=True)
+            say(*args, **kwargs)
 
 
 def setup(device="auto", dtype="auto"):
@@ -307,7 +307,7 @@ def can_compile(device):
     """Is there all that torch.compile needs? If not, rank 0 says what is missing, on stderr."""
     missing = missing_for_compile(device)
     if missing and os.environ.get("RANK", "0") == "0":
-        print(f"note       goes on without torch.compile, and slower: {missing}", file=sys.stderr)
+        say(f"note       goes on without torch.compile, and slower: {missing}", file=sys.stderr)
     return not missing
 
 
@@ -401,8 +401,8 @@ def try_to_compile(function, **options):
         nonlocal current, is_new
         if is_new and os.environ.get("RANK", "0") == "0":
             clear_line(sys.stderr)
-            print("compiling  which takes half a minute or more before anything moves",
-                  file=sys.stderr, flush=True)
+            say("compiling  which takes half a minute or more before anything moves",
+                file=sys.stderr)
         is_new = False
         try:
             # Compile the backward pass now, too, so that its errors are raised here.
@@ -412,8 +412,8 @@ def try_to_compile(function, **options):
             if current is function:
                 raise
             clear_line(sys.stderr)
-            print(f"note       goes on without torch.compile, and slower, as compiling failed: "
-                  f"{why_it_failed(e)}", file=sys.stderr, flush=True)
+            say(f"note       goes on without torch.compile, and slower, as compiling failed: "
+                f"{why_it_failed(e)}", file=sys.stderr)
             current = function
             return function(*args, **kwargs)
 
@@ -527,7 +527,23 @@ def clear_line(stream):
     """On a terminal, make room for a line where a progress line may stand (train/progress.py)."""
     if is_terminal(stream):
         # Spaces, as not every terminal knows the codes that erase.
-        print("\r" + " " * (terminal_width(stream) - 1) + "\r", end="", file=stream)
+        say("\r" + " " * (terminal_width(stream) - 1) + "\r", end="", file=stream)
+
+
+def say(*args, file=None, **kwargs):
+    """print() at once, for what is said beside the work, on stdout or `file`.
+
+    A full disk, a closed terminal or a reader that has gone is no reason to lose the work: what is
+    printed from then on goes nowhere, and stderr says so.
+    """
+    stream = file or sys.stdout
+    try:
+        print(*args, file=stream, flush=True, **kwargs)
+    except OSError as e:
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+            print(f"note       goes on without printing: {in_words(e)}", file=sys.stderr,
+                  flush=True)
 
 
 def fail(message):

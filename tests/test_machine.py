@@ -4,6 +4,8 @@ import os
 import re
 import shutil
 import signal
+import subprocess
+import sys
 import threading
 import time
 from dataclasses import dataclass
@@ -147,6 +149,35 @@ def test_a_gpu_without_kernels_or_a_rank_without_a_gpu(local_rank, capability, w
     monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: CU130)
     with pytest.raises(ValueError, match=word):
         set_up_gpu(torch.device("cuda", local_rank))
+
+
+# ---- output ----
+
+def test_output_that_fails_does_not_stop_the_work(tmp_path):
+    """A reader that goes, and a full disk where there is one to try."""
+    code = ("import sys, machine, train.progress\n"
+            "env = machine.Env(machine.torch.device('cpu'), None)\n"
+            "line = train.progress.Line()\n"
+            "def main():\n"
+            "    for i in range(3):\n"
+            "        env.print('x' * 100_000)\n"
+            "        line.show('y')\n"
+            "    open(sys.argv[1], 'w').write('saved')\n"
+            "machine.run(main)\n")
+    outputs = [subprocess.PIPE]
+    if os.path.exists("/dev/full"):
+        outputs.append(open("/dev/full", "w"))
+    for output in outputs:
+        saved = tmp_path / "saved"
+        process = subprocess.Popen([sys.executable, "-c", code, saved], cwd=ROOT, stdout=output,
+                                   stderr=subprocess.PIPE, text=True)
+        if process.stdout:
+            process.stdout.close()
+            process.stdout = None
+        _, err = process.communicate()
+        assert process.returncode == 0 and saved.read_text() == "saved", err
+        assert err.count("\n") == 1 and err.startswith("note       goes on without printing: ")
+        saved.unlink()
 
 
 # ---- torch.compile ----

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from machine import clear_line, is_terminal, terminal_width
+from machine import clear_line, is_terminal, say, terminal_width
 
 # Seconds between two lines.
 ON_TERMINAL, IN_FILE = 0.1, 5
@@ -47,7 +47,7 @@ class Line:
             return
         self.shown = time.monotonic()
         if not self.on_terminal:
-            print(" | ".join(filter(None, [place, text, more])), file=self.stream, flush=True)
+            say(" | ".join(filter(None, [place, text, more])), file=self.stream)
             return
         # A character in the last column would begin a new line.
         width = terminal_width(self.stream) - 1
@@ -57,7 +57,7 @@ class Line:
             place += bar(share, min(20, room))
         line = " | ".join(filter(None, [place, text, more]))
         clear_line(self.stream)
-        print(line[:width], end="", file=self.stream, flush=True)
+        say(line[:width], end="", file=self.stream)
 
     def clear(self):
         """Make room for a line that stays."""

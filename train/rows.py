@@ -30,6 +30,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from machine import say
 from train.progress import Line
 
 DATA = Path(__file__).resolve().parent.parent / "data"
@@ -421,14 +422,14 @@ def print_packed(path, seq_len, stats, seconds):
     rate = ""
     if stats["bytes"]:
         rate = f", {stats['bytes'] / seconds / 1e6:.1f} MB/s"
-    print(f"rows       {path}: {stats['rows']:,} rows of {seq_len + 1} "
-          f"from {stats[what]:,} {what}, {stats['tokens']:,} tokens, "
-          f"{100 * stats['padded']:.2f} % padded, {100 * cropped_share:.2f} % cropped{losses} "
-          f"({seconds:.1f} s{rate})", flush=True)
+    say(f"rows       {path}: {stats['rows']:,} rows of {seq_len + 1} "
+        f"from {stats[what]:,} {what}, {stats['tokens']:,} tokens, "
+        f"{100 * stats['padded']:.2f} % padded, {100 * cropped_share:.2f} % cropped{losses} "
+        f"({seconds:.1f} s{rate})")
     if cropped_share > 0.05:
-        print(f"WARNING    {100 * cropped_share:.0f} % of the tokens do not fit into rows of "
-              f"{seq_len} and are not learned: pretrain with a longer --seq_len, or shorten them "
-              f"(python data/check.py tells the lengths)", flush=True)
+        say(f"WARNING    {100 * cropped_share:.0f} % of the tokens do not fit into rows of "
+            f"{seq_len} and are not learned: pretrain with a longer --seq_len, or shorten them "
+            f"(python data/check.py tells the lengths)")
 
 
 def record_type(header):
