@@ -81,6 +81,43 @@ ASK = """
     what is the result]?
 [bonus question/round one/first question/last question/for ten points/riddle me this]: [what is/
     how much is/calculate/the value of] {x}?
+[hey/hi there/ok/listen/sorry] [what is/what's/how much is/can you do/do] {x}[/ for me/ please]?
+[the result of/the value of/the answer to/the number for] {x}[/?/ please/ is?/, what is it]
+{x}[. what number is that/. what's that/. how much/. answer please/. and that is/. any idea/
+    . do you know/ - answer?/. the result please/. can you work that out/. is what]?
+[what/which number] [comes out/do I get/do you get/is the result/results] [of/from/with] {x}?
+[what's the answer if I have/what is it when you have/what do I get when it says] {x}?
+[quickly/fast/real quick/short question]: {x}[/?/ = ?]
+[my calculator is broken/I have no calculator/my phone is dead/no calculator here/
+    I left my calculator at home]. [what is/how much is/what's/please do/compute] {x}?
+[I tried/I started with/we tried] {x} [twice/by hand/on paper] [and got lost/
+    and got different results/and I am not sure]. [what is it/what is right/can you do it/help]?
+[we are doing/we're learning/today we learned/our class does] [sums/arithmetic/math/calculations/
+    number work]. [what is/how much is/help me with/now do] {x}?
+[at work/at the shop/for our shop/for a bill/for my budget/for the kitchen/
+    for my garden] I need {x}. how much?
+[at work/at the shop/for our shop/for a bill/for my budget/in my notes] [it says/I wrote/I have/
+    there is] {x}. [how much is that/what does it make/work it out/what is it]?
+[kindly/be so kind and/if you don't mind/would you mind to/may I ask you to] [compute/calculate/
+    work out/tell me/give me the result of] {x}[/ please]
+[what shall/what must/what should/what do] I write [for/as the result of/behind/after] {x}?
+[fill in the blank/fill in/complete/complete this/finish]: {x} = ___
+{x} = ___ | {x} is ___ | {x} makes ___ | ___ = {x} | {x} equals ___
+? = {x} | what = {x} | {x} -> ?
+[result/answer/value/solution/output] of {x}[/?/ please/ pls] | [value/answer/result/total] for {x}
+[so/and/now/ok now/next/then] {x}[/?/ = ?/ please/ is what/ makes?]
+[show me/tell me/give me/I want to see/I need to see] [what/how much] {x} [is/makes/gives/comes to]
+[if you had to/can you quickly/are you able to/do you manage to] [do/compute/solve/work out] {x}?
+[someone wrote/the teacher wrote/my friend wrote/there was] {x} [on the board/on a note/in a mail/
+    in the book]. [what is it/what's the value/how much is it/what does it make/solve it]?
+I [need/want/must know/am looking for] the [exact/right/correct/final] [value/
+    result/answer/number] of {x}
+[for my/for a/in my/for our] [math test/exam/exercise/lesson/class/quiz/
+    report] I [need/want/must find/
+    have to find] {x}[/. can you do it?/. what is it?/. how much?]
+[grandma/mom/dad/the customer/my neighbour/a friend of mine/my uncle] [wants/needs/
+    asks for] {x}[/. what is that?/
+    . what do I tell them?/. what is it?/. how much?]
 [was ist/wie viel ist/berechne/rechne/was ergibt/was macht/wieviel ergibt] {x}
 [combien font/combien fait/calcule/calculez/quel est le résultat de] {x}
 [cuánto es/¿cuánto es/calcula/¿cuánto son/quanto é/quanto fa/calcola/hoeveel is/vad är/ile to] {x}?
@@ -111,6 +148,25 @@ does {x} [/really/indeed/actually] [equal/make/give/come to/amount to/result in]
     . do you agree/. can that be/. is it so/. check please]?
 [check/verify/confirm/test/please check/please verify/can you check/can you verify/
     could you check] [if/whether/that] {x} [is/=/equals/makes/gives/is equal to] {y}
+[so/hm/hey/ok] {x} [is/makes/equals/=] {y}[, right/, yes/, no/, correct/, or]?
+[is it right/is it correct/is it true/am I right/would it be right] [to say that/if I say/
+    to write that] {x} [is/equals/makes] {y}?
+[true or false/right or wrong/yes or no/correct or not]: {x} [is/=/equals/makes/gives] {y}[/?]
+{x} [is/=/makes/equals] {y}[: true/: right/: correct/: yes or no/. true or false/. okay/
+    . did I do it right/. is it right]?
+[I wrote/I put/we wrote/my child wrote/she wrote/he put down/
+    I answered] {x} [=/is/makes] {y}. [is that right/
+    is that so/is it correct/correct/okay/was that wrong/please check/right or wrong]?
+[please/can you/could you] [check/tell me/say/confirm] [if/whether] {x} [is/makes/equals/gives/
+    comes to] {y}[/ or not]
+[the bill says/the receipt says/the solution says/the key says/our teacher said/dad said/
+    the machine says] {x} [is/=/makes] {y}. [is that so/can that be right/is that true/correct/
+    true or false]?
+[are/is] {x} and {y} [equal/the same/the same number]?
+[does/will/would] {x} [make/give/equal/come to/be] {y}?
+[I get/I have/we have/they got/he has] {y} for {x}. [is that right/is it correct/right/correct/ok]?
+is {y} [the result of/the right answer to/the value of/what you get for/the correct result of] {x}?
+[do you get/do you also get/did you get] {y} for {x}?
 [for/as the answer to/as a result of] {x} [I wrote/I got/I have/she wrote/he got/my kid wrote/
     we got] {y}. [right/correct/is that right/is it correct/okay/was that right/true/
     did I make a mistake]?
@@ -143,6 +199,13 @@ ADD = """
 {a} and {b} [together/added/added up/added together/combined/in total/summed] | {a} increased by {b}
 {a} more than {b} | {b} on top of {a} | {a} with {b} added | {a} plus another {b}
 {b} more than {a} | adding {a} and {b} | {a} + {b}
+{a} and {b} more | {a} and another {b} | {a} with {b} more | {a} and then {b} more
+{b} added onto {a}
+{a} & {b} together | {a} raised by {b} | {a} up by {b}
+both {a} and {b} added | {a} together with {b}
+{a} add {b} | {a} and {b} as a sum | the numbers {a} and {b} [together/added/in total/combined]
+[the total you get from/the sum you get from] {a} and {b}
+{a} joined with {b} | {a} grown by {b} | {a} plus {b} altogether | the sum {a} + {b}
 """
 ADD_C = """
 [add/please add/can you add/now add/sum/let's add/could you add] [up/
@@ -158,6 +221,22 @@ what number is {b} [more/greater/larger/bigger/higher] than {a}?
 [start with/take/begin with/start at/from] {a}[, add {b}/ and add {b}/. now add {b}/, then add {b}/
     , go up by {b}/ and count up {b}]
 sum of {a} & {b} | sum {a} {b} | add {a} {b} | {a} {b} sum | total {a} {b}
+[put/throw/pile/lay] {b} [on/onto/on top of] {a}. [how much is it/what is it/how many is that]?
+[I have/I got/we have/she has/there are/we count] {a} and [get/find/add/someone adds/then come/
+    another] {b}[. how many is that/. how much is it now/, total/. what's the sum/, together]?
+[first/one is/one number is/the first is] {a}[, then/, the other is/, the second is/
+    , and then] {b}. sum?
+[how much is it/what is it/what is the total/what do I have] if I [have/take/hold] {a} and [get/add/
+    receive] {b} more?
+[what do/how much do/how many do] {a} and {b} [make/give/come to/add up to/sum to/total/amount to]?
+[{a} now/it is {a}/we are at {a}/the count is {a}], [and/then] {b} [more/are added/
+    come on top]. how much?
+{b} [are added/get added/come on top/are put on top] of {a}. [result/what is it/how much]?
+[sum up/add up/put together/combine/unite/total up] {a} and {b}[/ please/ for me/ quickly]
+how many are {a} and {b} [together/in all/altogether/put together/all in all]?
+[what/which number] is [the sum/the total] when {b} is added to {a}?
+{a} {b} [total/together/added/plus] | plus: {a} and {b} | total of {a}, {b} | {a} and {b} = ?
+[what's/what is] {a} [with/and] {b} [more/on top/added/extra]? | {a} gets {b} more. how much?
 """
 SUB = """
 {a} minus {b}
@@ -165,6 +244,11 @@ SUB = """
 the difference [of/between] {a} and {b}
 {b} [less than/subtracted from/taken from/taken away from/fewer than/below/off] {a}
 {a} with {b} [taken away/removed/subtracted] | subtracting {b} from {a} | {a} − {b}
+{a} with {b} gone | {a} after losing {b} | {a} with {b} taken off | {a} with {b} left out
+{a} lessened by {b} | {a} down by {b} | {a} cut by {b} | {a} with {b} subtracted from it
+[what is left of/the rest of/what remains of] {a} [after taking/without/after removing] {b}
+the difference from {a} [down to/and] {b} | {a} subtract {b} | {b} from {a} | {a} take {b}
+[the difference/the gap] [between {a} and {b}/when {b} is taken from {a}] | {b} smaller than {a}
 """
 SUB_C = """
 [subtract/please subtract/can you subtract/take/take away/deduct/remove/could you take/
@@ -183,11 +267,33 @@ SUB_C = """
 what number is {b} [less/smaller/lower] than {a}?
 how far is it from {b} to {a}? | what must I add to {b} to get {a}? | {b} plus what is {a}?
 what's missing from {b} to {a}? | difference {a} {b} | subtract {a} {b}
+[I have/I had/we have/she had/there are/there were] {a} and [lose/give away/spend/use/take away/
+    lost/gave away/spent/used] {b}[. what's left/. what remains/. how many now/. how much is left/
+    , what's left]?
+[if/when] [I/you/we/they] [have/start with/own] {a} and [lose/give away/spend/remove/
+    use] {b}, [how much is left/
+    what remains/what is left/how many are left]?
+{b} [are gone from/are taken from/get removed from/are lost from/go away from] {a}. [how many stay/
+    what remains/what's left/the rest]?
+from {a}[, take/ take/, remove/ remove/ drop/, drop/ deduct/ subtract] {b}[/. what's left/. result]?
+[what's/what is] [the rest/left/the remainder] [when/if] {b} [is/are] [taken/removed/subtracted/
+    deducted] from {a}?
+[how much/how many] [is/are/stays/remains] left [of/from] {a} [without/after] {b}?
+[it was/we were at/the count was/it is] {a}, [then/and] {b} [went away/were lost/were taken/less/
+    fewer]. [how much/what is it now/how many now]?
+[how much bigger/how much larger/how much greater/how much more] is {a} than {b}?
+[how much smaller/how much less/how much lower/how many fewer] is {b} than {a}?
+[what is the gap/what's the distance/what is the difference] [between/from] {a} and {b}?
+{a} {b} [minus/difference/less] | minus: {a} and {b} | {a} loses {b} | {a} - {b} = ?
+[what do I add to/what is missing from/how much more must I add to] {b} to [get/reach/make] {a}?
 """
 MUL = """
 {a} times {b} | {a} multiplied by {b} | the product of {a} and {b} | {a} x {b} | {a} lots of {b}
 {a} groups of {b} | {a} [rows of/sets of/packs of/bags of] {b} | {a} by {b} | {a} · {b} | {a} × {b}
 multiplying {a} and {b} | {b} taken {a} times | the {a}-fold of {b} | {a}x{b} | {a} X {b}
+{a} multiplied with {b} | {a} sets of {b} | {a} times the number {b}
+the product of the numbers {a} and {b} | {a} and {b} multiplied [/together] | {a} of {b} each
+{a} times as much as {b} | {a} times as many as {b} | the product {a} * {b} | {a} * {b}
 """
 MUL_C = """
 [multiply/please multiply/can you multiply/now multiply/could you multiply/let's multiply] {a} [by/
@@ -200,12 +306,28 @@ MUL_C = """
     , then take it {b} times]
 product of {a} & {b} | multiply {a} {b} | product {a} {b} | {a} {b} times
 how much are {a} [lots/groups/packs/sets] of {b}?
+[what do/how much do] {a} and {b} [make/give/come to] [multiplied/as a product/when multiplied/
+    if you multiply them]?
+[there are/I have/we have/she has] {a} [groups/sets/lots/piles] of {b}[. how many is that/. total/
+    , how many in all/. how much altogether]?
+[how much/how many] is {a} [times/multiplied by/x/lots of/groups of] {b}?
+[find/give me/tell me/work out/I need/get] the product [of/for] {a} and {b}
+[take/count/put/write] {b} [together/down] {a} times[. how much is that/. total/. what is it]?
+[add/sum] {b} to itself until you have it {a} times[. how much/. total/. what is it]?
+[what is it/what do I get/how much is it] if I [take/have] {b} {a} times?
+[{a} for each/{a} per piece/{a} every time], {b} times[. how much is that/. total/, in all]?
+{a} {b} [multiplied/product/multiply] | times: {a} and {b} | {a} * {b} = ? | {a} times {b} = ___
+multiply: {a}, {b} | [multiply together/take the product of/form the product of] {a} and {b}
 """
 DIV = """
 {a} divided by {b} | {a} over {b} | the quotient of {a} and {b} | {a} split [by/into/in/among] {b}
 {a} shared [by/among/between] {b} | {a} ÷ {b} | the ratio of {a} to {b} | dividing {a} by {b}
 a {b}th of {a} | {a} / {b} | {a} in {b} [equal parts/parts/equal groups]
 {a} divided into {b} [parts/groups]
+{a} divided in {b} equal parts | {a} shared equally by {b} | {a} distributed over {b}
+{a} cut into {b} [/equal] [parts/pieces] | {a} per {b} | the quotient of {a} by {b}
+the result of dividing {a} by {b} | {a} [split/shared] equally [among/between] {b} | {a} : {b}
+[the share of one/one share/one part] when {a} is [divided/split/shared] by {b}
 """
 DIV_C = """
 [divide/please divide/can you divide/split/share/now divide/could you divide/let's divide] {a} [by/
@@ -219,6 +341,19 @@ how [often/many times] does {b} [go into/fit into/fit in/go in] {a}? | how many 
 quotient of {a} & {b} | divide {a} {b} | {b} goes into {a} how often?
 {a} is shared [by/among/between] {b}. how much for each?
 split {a} into {b} equal parts. how big is each?
+[I have/we have/there are/she has] {a} [for/to share among/to split among/
+    to share between] {b} [people/
+    kids/friends/groups][. how much for each/. how many each/, each gets/. one share]?
+[if/when] {b} [people/kids/friends/of us] [share/split/divide] {a}, [how much does each/
+    how much does each get/each gets what/what is one share/how many for each]?
+how many [groups of/lots of/sets of/times] {b} [are in/fit into/go into/make/can I take from] {a}?
+how many times [can I take/can you take/do I take] {b} [from/out of] {a}?
+{b} [goes into/fits into/is in/divides] {a} how [often/many times]?
+[find/give me/tell me/work out/I need/get] the quotient [of/for] {a} and {b}
+[what is/what's] {a} [in {b} equal parts/for each of {b}/per head for {b}/over {b}]?
+[make/form/cut] {b} equal [parts/shares/groups] [of/from/out of] {a}[. how big is one/. one is]?
+{a} {b} [divided/quotient/divide] | divide: {a}, {b} | {a} / {b} = ? | {a} divided by {b} = ___
+what do I multiply {b} by to get {a}? | {b} times what is {a}? | {b} times ___ is {a}
 """
 KINDS = [
     Kind("{a}+{b}", 13, "plain", ADD, ADD_C),
@@ -326,7 +461,13 @@ KINDS = [
                     "{list}. [what is the sum/what do they add up to/how much in total/"
                     "what's the total/add them]? | "
                     "what do {list} [add up to/make together/sum to/come to]? | "
-                    "what do you get if you add {list}?")
+                    "what do you get if you add {list}? | "
+                    "[put/count/take] {list} together | what is the [sum/total] of {list}? | "
+                    "{list} [altogether/in total/together/in one sum][?/, please/, how much?] | "
+                    "[I bought things for/I spent/we sold/I walked/I read/they scored] {list}. "
+                    "[total/how much in all/sum/how much is that together/add it all up]? | "
+                    "[my scores are/the prices are/we have/it is] {list}. [sum/total/add all]? | "
+                    "[how much/how many] are {list} [together/in all/all together]?")
       for letters, weight in ((["{a}", "{b}", "{c}"], 5), (["{a}", "{b}", "{c}", "{d}"], 4),
                               (["{a}", "{b}", "{c}", "{d}", "{e}"], 2))],
     *[Kind("*".join(letters), weight, "tiny",
@@ -344,6 +485,12 @@ KINDS = [
            commands="[average/mean/take the average of/find the mean of/get the average of/"
                     "work out the mean of/average out]: {list} | "
                     "average [/the numbers/these numbers:] {list} | "
+                    "[my grades are/my scores are/the values are/I got/we measured] {list}. "
+                    "[what is the average/average/what's the mean/mean/how much on average]? | "
+                    "what [is/would be] the [average/mean] [of/for/if I have] {list}? | "
+                    "[on average/in the mean], how much [is/are] {list}? | "
+                    "[I need/give me/calculate/compute/tell me] the [average/mean] [of/for] {list} "
+                    "| "
                     "{list}[: average?/: mean?/. what is the average?/. what's their mean?/"
                     ", averaged/. average them.] | [mean/average] [of/] {list}")
       for code, weight in (("({a}+{b})/2", 1.5), ("({a}+{b}+{c})/3", 2),
@@ -351,7 +498,11 @@ KINDS = [
     # Multiples and fractions in words.
     *[Kind("{a}*" + n, 1.3, "medium",
            phrases=f"[{names}] [/of/the number/of the number] {{a}} | {{a}} [{said}]",
-           commands=f"[{verbs}] {{a}}[/ for me/ please] | what is {{a}} [{said}]? | "
+           commands=f"[{verbs}] {{a}}[/ for me/ please] | [now/please/can you] [{verbs}] {{a}} | "
+                    f"[how much is/what's/give me/find/I need] [{names}] {{a}} | "
+                    f"[/the number] {{a}}, [{said}] | [I have/it is/take] {{a}}. [now/] "
+                    f"[{verbs}][/ please]. | "
+                    f"what number is [{names}] {{a}}? | what is {{a}} [{said}]? | "
                     f"{{a}}: [{names}]? | "
                     f"[what do I get/what do you get/what is it] if I [{verbs}] {{a}}?")
       for n, names, said, verbs in (
@@ -370,7 +521,10 @@ KINDS = [
            phrases=f"[{names}] of [/the number] {{a}} | {{a}} [{said}]",
            commands=f"{{a}}: [{names}]? | "
                     f"[take/find/get/work out/I need/give me] [{names}] of {{a}} | "
-                    f"[{verbs}] {{a}} | how much is [{names}] of {{a}}?")
+                    f"[{verbs}] {{a}} | how much is [{names}] of {{a}}? | "
+                    f"[I have/there are/we have/it costs] {{a}}. [{names}] of it is how much? | "
+                    f"[what's/what is/tell me/calculate] [{names}] [of/from] {{a}}? | "
+                    f"{{a}}, [{names}] of it[?/ please/, how much?] | {{a}} [{said}][?/ please]")
       for n, names, said, verbs in (
           ("2", "half/one half/the half/a half",
            "halved/divided by two/cut in half/split in two", "halve/cut in half/split in half"),
@@ -422,21 +576,53 @@ KINDS = [
          commands="halve {a}[, then/ and/. then/. now] [subtract/take away] {b}"),
     # Powers.
     Kind("{a}**2", 4, "square",
-         phrases="{a} squared | the square of {a} | {a} to the power of 2 | "
+         phrases="{a} with itself multiplied | "
+                 "{a} in the second power | "
+                 "{a} by itself | "
+                 "the second power of {a} | "
+                 "the number {a} squared | "
+                 "{a} raised to the second | "
+                 "{a} squared | the square of {a} | {a} to the power of 2 | "
                  "{a} to the second power | {a} to the power of two | {a} times itself | {a}² | "
                  "{a} ^ 2",
-         commands="[square/please square/can you square] {a}[/ for me/ please] | {a}: square? | "
+         commands="[what/which] number do I get when I square {a}? | "
+                  "[take/find/compute/give me/I need] the square of {a} | "
+                  "{a} [times/multiplied by/by] itself[, please/. how much/?] | "
+                  "how much is {a} [squared/times itself/to the second]? | "
+                  "a square has sides of {a}. [area?/how big is it?/what is its area?] | "
+                  "[/the number] {a}, [squared/now square it/square it please/to the power of two] "
+                  "| "
+                  "[square/please square/can you square] {a}[/ for me/ please] | {a}: square? | "
                   "multiply {a} by itself | "
                   "[what do I get/what do you get/what happens] if I square {a}?"),
     Kind("{a}**3", 2, "cube",
-         phrases="{a} cubed | the cube of {a} | {a} to the power of 3 | {a} to the third power | "
+         phrases="{a} in the third power | "
+                 "{a} times itself times itself | "
+                 "the third power of {a} | "
+                 "the number {a} cubed | "
+                 "{a} raised to the third | "
+                 "{a} cubed | the cube of {a} | {a} to the power of 3 | {a} to the third power | "
                  "{a} to the power of three | {a}³ | {a} to the third",
-         commands="cube {a}[/ for me/ please] | {a}: cube? | what do I get if I cube {a}?"),
+         commands="[take/find/compute/give me/I need] the cube of {a} | "
+                  "how much is {a} [cubed/to the third]? | "
+                  "a cube has edges of {a}. [volume?/what is its volume?] | "
+                  "{a}, [cubed/now cube it/to the power of three] | "
+                  "cube {a}[/ for me/ please] | {a}: cube? | what do I get if I cube {a}?"),
     Kind("{a}**{b}", 3, "power",
-         phrases="{a} to the power of {b} | {a} to the power {b} | {a} raised to {b} | "
+         phrases="{a} with exponent {b} | "
+                 "{a} to power {b} | "
+                 "{a} in the power of {b} | "
+                 "{a} raised to power {b} | "
+                 "{a} to the power of {b} | {a} to the power {b} | {a} raised to {b} | "
                  "{a} raised to the power of {b} | {a} to the {b}th power | {a} to the {b}th | "
                  "the {b}th power of {a}",
-         commands="raise {a} to the power of {b} | [take/compute] the {b}th power of {a} | "
+         commands="[please raise/can you raise/now raise] {a} to the power [of/] {b} | "
+                  "base {a}, exponent {b} | "
+                  "multiply {a} by itself so that it is there {b} times | "
+                  "the power with base {a} and exponent {b} | "
+                  "how much is {a} to the power of {b}? | "
+                  "what do I get when I raise {a} to {b}? | "
+                  "raise {a} to the power of {b} | [take/compute] the {b}th power of {a} | "
                   "{a}, {b}th power?"),
     Kind("{a}**2+{b}", 1, "square",
          phrases="{a} squared plus {b} | the square of {a} plus {b} | {b} more than {a} squared",
@@ -454,30 +640,77 @@ KINDS = [
          commands="add {a} and {b}, then square [/it/the result] | square the sum of {a} and {b}"),
     # Per cent: {p} is a number of per cent.
     Kind("{a}*{p}/100", 6, "percent",
-         phrases="{p}% of {a} | {p} % of {a} | {p} percent of {a} | {p} per cent of {a} | "
+         phrases="{p} out of every hundred of {a} | "
+                 "a share of {p}% of {a} | "
+                 "{p} percent from {a} | "
+                 "a tip of {p}% on {a} | "
+                 "{p}% tax on {a} | "
+                 "{p} hundredths of {a} | "
+                 "{p}% of {a} | {p} % of {a} | {p} percent of {a} | {p} per cent of {a} | "
                  "{p} pct of {a}",
-         commands="[take/find/get/work out/give me/I need] {p}[%/ percent/ per cent] of {a} | "
+         commands="how much is [a tip/a tax/an interest/a share/a discount] of {p}% [of/on] {a}? | "
+                  "[what's/what is/calculate] {p}[%/ percent/ per cent] [of/from] [/the number/a "
+                  "bill of] {a}? | "
+                  "[the bill is/the price is/I have/the total is] {a}. [what/how much] is {p}[%/ "
+                  "percent] of [it/that]? | "
+                  "{a} and {p}[%/ percent] of it[?/, how much?/: how much is the part?] | "
+                  "percentage: {p}[%/ percent] of {a} | "
+                  "{p} percent {a} | {p}% {a} | "
+                  "[take/find/get/work out/give me/I need] {p}[%/ percent/ per cent] of {a} | "
                   "{a}[: {p}%?/, {p} percent of it/, take {p}%/. what is {p}% of that?/"
                   ". how much is {p} percent?] | of {a}, {p}[%/ percent] is how much? | "
                   "how much are {p} percent of {a}?"),
     Kind("{a}-{a}*{p}/100", 2.5, "percent",
-         phrases="{a} minus {p}% | {a} minus {p} percent | {a} less {p}% | {p}% off {a} | "
+         phrases="{a} with {p}% off | "
+                 "{a} after a discount of {p}% | "
+                 "{a} after {p} percent off | "
+                 "{a} lowered by {p}% | "
+                 "{a} with {p} percent taken off | "
+                 "{a} minus {p}% | {a} minus {p} percent | {a} less {p}% | {p}% off {a} | "
                  "{p} percent off {a} | {a} reduced by {p}% | {a} decreased by {p} percent | "
                  "{p}% less than {a} | {a} with a {p}% discount",
-         commands="[reduce/decrease/lower/cut] {a} by {p}[%/ percent] | "
+         commands="[the price is/it costs/it was/a coat costs] {a}[. {p}% off. what do I pay?/, "
+                  "now {p}% off. price?/ and I get {p}% discount. how much?] | "
+                  "[discount/sale]: {p}% off {a} | "
+                  "[what is left of/what's left of] {a} if {p}[%/ percent] [is gone/is taken/goes "
+                  "away]? | "
+                  "{a} loses {p}[%/ percent]. [how much is left?/what is it now?] | "
+                  "[reduce/decrease/lower/cut] {a} by {p}[%/ percent] | "
                   "take {p}[%/ percent] off {a} | {a} drops by {p}[%/ percent]. what is left?"),
     Kind("{a}+{a}*{p}/100", 2.5, "percent",
-         phrases="{a} plus {p}% | {a} plus {p} percent | {a} increased by {p}% | "
+         phrases="{a} after a rise of {p}% | "
+                 "{a} with {p} percent more | "
+                 "{a} with {p}% tax | "
+                 "{a} with a tip of {p}% | "
+                 "{a} up by {p} percent | "
+                 "{a} plus {p}% | {a} plus {p} percent | {a} increased by {p}% | "
                  "{a} increased by {p} percent | {p}% more than {a} | {a} raised by {p} percent | "
                  "{a} with {p}% added | {a} and {p}% on top",
-         commands="[increase/raise] {a} by {p}[%/ percent] | add {p}[%/ percent] to {a} | "
+         commands="[the price is/it costs/it was/the bill is] {a}[ and goes up by {p}%. what is it "
+                  "now?/ plus {p}% tax. total?/ and I tip {p}%. how much in all?] | "
+                  "{a} [rises/goes up/gets higher] by {p}[%/ percent]. [how much is it?/what is it "
+                  "now?] | "
+                  "[what is/how much is] {a} [with/and] {p}[%/ percent] [more/on top/tax]? | "
+                  "[increase/raise] {a} by {p}[%/ percent] | add {p}[%/ percent] to {a} | "
                   "{a} grows by {p}[%/ percent]. what is it then?"),
     # Remainders and whole parts.
     Kind("{a}%{b}", 3, "rest",
-         phrases="{a} mod {b} | {a} modulo {b} | the remainder of {a} divided by {b} | "
+         phrases="the remainder of {a} by {b} | "
+                 "the rest when {a} is divided by {b} | "
+                 "the remainder left by {a} over {b} | "
+                 "the remainder after dividing {a} by {b} | "
+                 "{a} mod {b} | {a} modulo {b} | the remainder of {a} divided by {b} | "
                  "the remainder of {a} and {b} | the rest of {a} divided by {b} | "
                  "the remainder when {a} is divided by {b}",
-         commands="what remains when [you/I/we] divide {a} by {b}? | "
+         commands="how much is left over [if/when] {a} is [divided/split/shared] [by/into groups "
+                  "of] {b}? | "
+                  "[put/pack/sort] {a} into groups of {b}. [how many are left over?/what is left "
+                  "over?] | "
+                  "what is the [remainder/rest] [of/when I divide/if you divide] {a} by {b}? | "
+                  "{a} by {b}, [only the remainder/just the rest/remainder please/what's left "
+                  "over?] | "
+                  "remainder {a} {b} | {a} {b} remainder | remainder: {a} by {b} | "
+                  "what remains when [you/I/we] divide {a} by {b}? | "
                   "what is left over [when/if/after] [you/I/we] [divide/dividing/split] {a} by "
                   "{b}? | "
                   "{a} divided by {b}[: remainder?/, what remains?/"
@@ -488,7 +721,13 @@ KINDS = [
          phrases="{a} divided by {b} without the remainder | {a} divided by {b} rounded down | "
                  "the whole part of {a} divided by {b} | the integer part of {a} divided by {b} | "
                  "{a} divided by {b}, whole number only",
-         commands="how many [whole/full/complete] times does {b} [go/fit] into {a}? | "
+         commands="how many full groups of {b} are in {a}? | "
+                  "[put/pack/sort] {a} into groups of {b}. how many [full/whole/complete] groups? "
+                  "| "
+                  "{a} by {b}, [only the whole part/rounded down/without rest] "
+                  "| "
+                  "integer division of {a} by {b} | "
+                  "how many [whole/full/complete] times does {b} [go/fit] into {a}? | "
                   "how many [whole/full/complete] {b}s [fit into/are in] {a}? | "
                   "divide {a} by {b}, [rounded down/ignore the remainder/drop the rest/"
                   "whole part only]"),

@@ -34,6 +34,25 @@ how many [characters/chars/signs/single letters/letters altogether/letters in to
     in scrabble] for {w}?
 of how many letters [is/does] [/the word] {w} [made/consist]? | number of letters in {w}
 [does/do] {w} have many letters? how many? | the number of letters of {w}, please
+{w} [how long/how many letters/letter count/how many chars/number of characters/letters?]
+how many letters [long/big] is [/the word] {w}? | how many letter in {w} | {w}, letters?
+[how many keys/how many letters/how many key presses] do I [type/press/hit/write] [for/to write/
+    to get] {w}?
+[if/when] [I/you/we] [write/spell/type/print] {w}, how many letters [is that/are there/do I need/
+    does it take]?
+[letter count/count letters/word length/number of letters/how long]: {w}[/?]
+[is {w} a long word/is {w} long/is {w} short]? how many letters [has it/does it have/are there]?
+[my word is/the word is/next word:/today's word is] {w}. [how many letters/how long is it/
+    its length/
+    count its letters/letters in all]?
+[for a sign/for a crossword/for my game/for a label] I [need/want/must know] [the length of/
+    how many letters are in/the number of letters in] {w}
+I [count/counted/try to count] the letters [of/in] {w}. [how many/what do you get/
+    how many are there]?
+[say/tell me/find out/check] how [many letters {w} has/long {w} is/many letters are in {w}/
+    many characters {w} has][/ please]
+{w} has ___ letters | there are ___ letters in {w} | {w} = how many letters
+[every/each/all] letter of {w} counted[, how many/, total/: how many is it]?
 """,
     "backwards": """
 [spell/write/say/type/read/print/show/put] [/the word/me] {w} [backwards/backward/in reverse/
@@ -56,6 +75,23 @@ backwards: {w} | reverse: {w} | in reverse: {w} | {w}[::-1] | [now/and] backward
 [start/begin] [at/with] the [end/last letter] and [spell/write] {w}
 [the word is/take/look at/I have] {w}. [spell it backwards/write it in reverse/reverse it/
     what is it backwards/how does it read backwards/now backwards please].
+{w} [from behind/back to front/written from the end/mirrored/reverse/in backwards order/
+    backwards pls/
+    but backwards/turned around/flipped][/?/ please]
+[what/how] is {w} [backwards/in reverse/the other way round/read from the end/turned around]?
+[write/give me/say/type/show/print] the [reverse/reversed word/mirror word/backward spelling] of {w}
+[the reverse/reverse/reversal/backwards spelling/mirror image] of [/the word] {w}[/?/ please]
+[my word is/next word:/the word is/here is] {w}. [reverse/backwards/now backwards/read it backwards/
+    from the end please/turn it around]
+if I [read/write/spell/say] {w} [from the end/backwards/from right to left], [what comes out/
+    what do I get/what is it/what do I read]?
+[read/spell/write/say] {w} from [the last letter to the first/right to left/the end/back to front][/
+    , please/.]
+[for a game/for a secret code/for fun/for a riddle] I [need/want/write] {w} backwards[/. how is it/
+    . what is it/ please]
+[last letter first/starting with the last letter/from the end], [spell/write/what is] {w}[/?]
+[swap/change/turn] the order of the letters [in/of] {w}[/ please/: what is it/, from last to first]
+{w} backwards is ___ | {w} -> backwards | backwards -> {w} | reversed {w} | reverse {w}
 """,
     "position": """
 [what is/what's/which is/tell me/give me/name/find/I need/say] the {n} letter [of/in] [/the word/
@@ -70,6 +106,17 @@ what [letter/character] [comes {n}/is {n}/is the {n} one] in {w}?
 [my son/my kid/my teacher/a friend/the quiz] [asks/wants to know/needs] the {n} letter of {w}
 [do you know/can you tell me/could you find/I want to know] the {n} letter [of/in] {w}[/?]
 {n} [character/char] [of/in/from] [/the string/the word/the text] {w}
+{w} [{n} letter/the {n} letter/{n} one/{n} letter which][/?/ please]
+[the {n} one/number {n}] of the letters [in/of] {w}[/?/ is which/, please]
+[counting/when I count/if you count] from the [start/beginning/left], [which/
+    what] letter is {n} in {w}?
+[my word is/next word:/today's word is/our word is] {w}. [its {n} letter/the {n} letter please/
+    which one is {n}/what letter comes {n}]?
+[if/when] [I/you/we] [spell/write/read] {w}, [which/what] letter [comes {n}/is {n}/is the {n} one]?
+in {w} the {n} letter is ___ | the {n} letter of {w} is ___ | {n} letter: {w} | {n} in {w}
+[for a crossword/for a puzzle/for a game/for a code] I [need/want/must know] the {n} letter of {w}
+[look up/check/pick/take/read out/point at] the {n} letter [of/in/from] {w}[/ please]
+[I need/please/give me/just] the {n} letter, [the word is/word:/of] {w}
 """,
     "place": """
 which letter is [at/in/on] [place/position/number/spot] {k} [in/of] [/the word] {w}?
@@ -77,12 +124,27 @@ letter [number/no./nr./#] {k} [of/in] [/the word] {w}[/?/ please] | letter {k} o
 {w}, letter [number/no./] {k}? | {w}, position {k} | [position/place/letter] {k} in {w}
 what [is/stands/comes] [at/in/on] [place/position] {k} [in/of] {w}?
 [tell me/give me/name/find] letter [number/] {k} of [/the word] {w}
+{w}, [what/which letter] is [at/on] [place/position/spot/number] {k}?
+[position/place/spot/letter/number] {k} [of/in] [/the word] {w}[/?/ is which letter/ please]
+[if/when] I number the letters of {w}, [which/what] [one/letter] is [number/no.] {k}?
+[the word is/my word is/take/next word:] {w}. [letter number {k}/which letter has number {k}/
+    letter {k}/
+    place {k}]?
+[what/which] letter of {w} [has/gets] [the number/place/position/number] {k}?
+letter {k} of {w} is ___ | {w}: letter {k} | {w} [{k}. letter/letter no {k}/place {k}]
+[count to {k} in/go to place {k} in/look at place {k} in] {w}. [which letter/what letter is it]?
 """,
     "ends": """
 [which/what] letter does [/the word] {w} {start}? | {w} {starts} [which/what] letter?
 [what/which letter] does {w} {start}? | {w} {starts}[ what/...] | {starts} which letter: {w}
 [with/in] [which/what] letter does [/the word] {w} {verb}?
 [tell me/say/I want to know/do you know/can you tell me] [which/what] letter {w} {starts}
+{w} {starts} ___ | the word {w} {starts} [which/what] letter? | {w} {starts} which one?
+[if/when] [I/you] write {w}, [which/what] letter does it {start}?
+[my word is/the word is/take/next word:] {w}. [what letter/which letter] does it {start}?
+[name/give me/find/I need] the letter that {w} {starts}[/ please]
+[my child/my teacher/a friend/the quiz] [asks/wants to know/wonders] [which/
+    what] letter {w} {starts}
 """,
     "vowels": """
 how many {v} [are/are there/do you see/can you find/do you count] in [/the word] {w}?
@@ -94,6 +156,16 @@ how many {v} [does/has/are there in/in] [/the word] {w}[/ have/ contain]?
 [in/for/take/look at] [/the word] {w}[, how many {v} are there/. how many {v}/. count the {v}/
     , how many {v}]?
 {w} has how many {v}? | how many of the letters in {w} are {v}?
+{w} [how many {v}/{v} how many/number of {v}/count of {v}/{v}?/{v} count]
+how many [of the letters of/of the letters in/letters of/letters in] {w} are {v}?
+[my word is/next word:/the word is/today's word is] {w}. [how many {v}/count the {v}/number of {v}/
+    how many {v} does it have]?
+[if/when] [I/you/we] [spell/write/read] {w}, how many {v} [are there/come up/do you see/do I use]?
+[{v} of/all {v} of/all the {v} in/{v} inside] [/the word] {w}[, how many/: number/, count/, total]?
+[say/tell me/find out/check/see] how many {v} [{w} has/are in {w}/there are in {w}/you see in {w}]
+{w} has ___ {v} | there are ___ {v} in {w} | {v}: {w} | count {v}: {w} | {v} {w} how many
+[my child/my teacher/a friend/the quiz] [asks/wants to know/wonders] how many {v} {w} has
+[go through/spell/read/check] {w} and count the {v}[/ please]
 """,
     "group": """
 how [many times/often] [does/is/do you see/can you find] {g} [in/occur in/appear in/come up in/
@@ -104,14 +176,31 @@ how many {g} [are/are there/do you see] in [/the word] {w}? | how many times {g}
     appears] how [often/many times] in {w}?
 {w}.count({g}) | {g} in {w}, how [often/many times]? | [in/for] {w}, how often do we see {g}?
 how often [do/does] the letters {g} [stand together/follow each other/come] in {w}?
+{w} [how often {g}/how many {g}/{g} how many times/count {g}][/?/ please]
+[the word is/my word is/next word:/take] {w}. [how often is {g} in it/how many {g}/count {g}/
+    how many times {g}]?
+[tell me/say/find out/check] how [many times {g} is/often {g} comes/many {g} are/
+    often {g} stands] in {w}
+[occurrences of/how many occurrences of/number of times] {g} in [/the word] {w}[/?]
+{g} is ___ times in {w} | {g} [times/how often/count] in {w} | {w}: {g} how often?
+is {g} in {w}, and how [often/many times]? | [if/when] I write {w}, how often do I write {g}?
 """,
     "two letters": """
 how many {l} and {m} [are/are there/do you see] in [/the word] {w}[/ together/ altogether/
-    in total/ all in all]?
+    , in total/ all in all]?
 how many {l} or {m} [are/are there/does one find] in [/the word] {w}?
 [count/please count/number of/tell me the number of] [the/all/both/] {l} and {m} in [/the word] {w}
 {l} and {m} in {w}[/ together/ altogether][/?/, how many?] | {w}: how many {l} and {m} together?
 [how many/count the] letters of {w} [that are/are/which are] {l} or {m}[/?]
+{w} [how many {l} and {m}/{l} and {m} how many/count {l} and {m}/number of {l} and {m}][/?/
+    , together]
+[the word is/my word is/next word:/take] {w}. [how many {l} and {m} together/count {l} and {m}/
+    how many are {l} or {m}]?
+[tell me/say/find out/check] how many [{l} and {m} are/{l} or {m} there are/
+    letters {l} and {m} are] in {w}[/ together]
+[sum/total/number] of {l} and {m} in [/the word] {w}[/?] | {l} plus {m} in {w}[/, how many]?
+[if/when] I write {w}, how many {l} and {m} do I [write/need/use] [in all/together]?
+there are ___ letters in {w} that are {l} or {m} | {l} and {m} together in {w}: ___
 """,
 }
 KINDS = list(ASK)

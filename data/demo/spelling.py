@@ -109,6 +109,51 @@ s p e l l {w} | spell this for me -> {w} | spell it: {w} | to spell: {w} | spell
     all letters] of [/the word] {w} [with commas/by commas/one after the other/in order].
 what [is/comes] [each/every] letter of {w}[, in order]?
 one by one, [the/what are the/tell me the] letters of {w}
+{w}, [letter for letter/letters please/all its letters/how do you spell that/spell pls/
+    letter by letter pls/how to spell/how to write/spelled out]?
+{w} [how to spell/how spell/spell it/how is it spelled/how do i spell it/spelled how/
+    in single letters/
+    letters please/spell pls/how do you write it/write it letter by letter]
+how [to/i/can i/must i/shall i/could one/might one] [spell/write/type] [/the word] {w}?
+how do I [spell/write/type] {w} [right/correctly/without a mistake/without mistakes/properly]?
+[how would a dictionary/how does a teacher/how would you/how should a child] spell {w}?
+[please/kindly/be so kind and/if you can,/quickly/now] [spell/spell out/write out/list/give] [/
+    me] [/the letters of] {w}[/ please/ for me/.]
+[write/type/say/give me/let me have/print] {w} [with a comma after each letter/with spaces/
+    one letter after the other/with commas between the letters/as a list of letters/in pieces].
+[what letters/which letters] [are/do you find/do we see/stand/come] in [/the word] {w}[/, in order/
+    , one by one/, from left to right]?
+[what letters/which letters] [does/do] [/the word] {w} [have/consist of/contain/use/need]?
+[letters/the letters/all letters/each letter/every letter/single letters] [of/in/from] [/
+    the word ] {w}[/ please/, in order/, one by one/?]
+[my child/my pupil/a customer/grandma/my neighbor/the new kid/my wife/my husband/
+    a tourist] [has to spell/needs to spell/wants to learn to spell/
+    doesn't know how to spell] {w}[/. please help/
+    . how is it done?/. which letters?/. spell it for us.]
+I [can't/cannot/don't know how to/am not sure how to/never learned to] [spell/write] {w}[/. help/
+    . how does it go?/. spell it please./, can you?/. which letters are in it?]
+[today's word/the next word/word of the day/my favorite word/the magic word/word number three/
+    the answer/our new word] is {w}[. spell it/. how do you spell it?/. its letters?/
+    . letters please/
+    , spell that please/. now the letters].
+[we are practicing spelling/I teach spelling/we play spelling bee/I learn English/
+    I am in first grade/
+    it is dictation time]. [spell/how do you spell/please spell/the letters of/next is] {w}[/?]
+[I got/I have/we found/she wrote/they said/I heard/I read] the word {w}[. spell it/, spell please/
+    . how is it spelled?/. what are its letters?/, letter by letter please].
+[say/pronounce/read/give/name] [each letter/every letter/the letters/all letters] [of/in] {w}[/
+    , please/, one by one/ for me/ in order]
+[spell/spelling/letters] -> {w} | {w} -> [letters/spelling/spell]
+{w} = [?/which letters?/letters?]
+[in letters/letter by letter/spelled out/one by one/letters only]: {w}
+[can you/could you/will you/would you please] [name/list/write down/read out/give me/
+    tell me] [the letters/all letters/every letter/each letter] [of/in] {w}?
+[is it true you can spell/can you really spell/are you able to spell/
+    do you know to spell] {w}? [go on/show me/do it/then spell it/please do].
+the [correct/right/exact/full/proper] [spelling/way to spell/way to write] [of/for]? {w}
+help me [spell/write/with the spelling of/with the letters of/to spell/to write] {w}[/ please/.]
+[for a sign/for a card/for the invitation/for a cake/for my tattoo/for the label] I [need/want/
+    must have] the letters of {w}[/, in order/. which ones?/ please]
 Buchstabiere [/bitte/mir/mal] [/das Wort] {w}. | Wie [buchstabiert/schreibt] man [/das Wort] {w}?
 Deletrea [/la palabra] {w}. | ¿Cómo se [escribe/deletrea] [/la palabra] {w}?
 Soletre [/a palavra] {w}
@@ -199,6 +244,51 @@ how many {b} {w} | {w} {b} count | {w} how many {b}[/s/'s] | {b} in {w} | {b}'s 
     let's look at] [/the word] {w}[: how many {l}/ and count {l}/ and count the {b}s/
     . number of {l}/. how often {l}]
 [compute/evaluate/run] the count of [/the letter] {l} in {w} | {w}.count({l}) | count({w}, {l})
+{w} [how many {l}/how many {b}s/{l} how many/how often {l}/count {b}/{b} how often/number of {b}s/
+    {b}'s how many/how many times {l}][/?/ please/ pls]
+[the word/in the word/word/take] {w}: [how many {l}/how many {b}s/how often {l}/count the {l}/
+    number of {l}/how many times {l}][/?/ please]
+[I see/I spot/I find/we see/she sees] [the letter/some] {l} in {w}. [how many/how many times/
+    how often/
+    how many are there/count them/what number]?
+[how many of these/how many of them/how many] are [{l}/the letter {l}/{b}s/{b}'s]: {w}?
+[what's/what is/tell me/give me/I need/say] [how often {l} is in/how many {l} are in/
+    the {b} count of/
+    how many {b}s are in/how many times {l} is in/the number of times {l} is in] {w}
+[how frequent/how common] is [/the letter] {l} in [/the word] {w}[, in numbers/, as a number/?]
+[occurrences/appearances/instances/repeats] of [{l}/the letter {l}/letter {l}] [in/inside/
+    within] {w}[/?]
+[count/find/give/tell me/show] the [occurrences/appearances/instances] of [{l}/
+    the letter {l}] in {w}
+how many [occurrences/instances/appearances/copies] of [{l}/the letter {l}/letter {l}] [are in/has/
+    are there in/does one find in/do you see in] [/the word] {w}?
+[spell/write/take apart/go over] {w} and [count {l}/count the {b}s/say how many {l}/
+    tell how many {b}s/
+    give me the number of {l}/count how often {l} comes]
+[if/when] [you/I/we] [spell/write/look at/read] {w}, how [many {l} are there/many {b}s come/
+    often is {l} there/many times do you see {l}/many times does {l} come]?
+[is {l} in/does {l} occur in/do you find {l} in/does {l} come up in] {w}[? how often/
+    ? how many times/
+    , and how often/? count it/ and how many times]?
+[my child/my pupil/grandma/my neighbor/the kids/my wife/my husband/the customer/our class] [wants/
+    has/needs/tries] to [know/find/count/say] [how many {l} are in/how many {b}s are in/
+    the number of {l} in/how often {l} is in] {w}[/. help/. what is it?/.]
+[for a quiz/for a game/for scrabble/for a sign/for my homework/for a puzzle/
+    for my class], [how many {l} are in/how many {b}s are in/count the {l} in/how often is {l} in/
+    the number of {l} in] {w}[/?]
+I [counted/tried to count/lost count of/am counting/need to count] [the {l}/the {b}s/all {l}/
+    the letter {l}] in {w}. [how many/how many are there/what do you get/what is right/
+    please check]?
+[letter count/count letters/counting/letter check]: {l} in {w}[/?] | {l} / {w} | {w} / {l} how many
+[tell/let] me [know/] [how many {l}/how many {b}s/how many times {l}/how often {l}] {w} [has/
+    contains/
+    uses/shows]
+{w} [has/contains/shows/is written with/uses] [___/?/x/how many] [{b}s/{b}'s/times {l}/letters {l}]
+there are ___ [{b}s/{b}'s/letters {l}] in {w} | the letter {l} is ___ times in {w}
+[how much/how many] [{l}/{b}s/{b}'s] [has/have/got/there in/is in/are inside] {w}?
+[word and letter/word, letter/quick count]: {w}, {l}[/. how many?/. how often?/ ?]
+[find out/check/look/see/please see] [how many {l}/how often {l}/how many {b}s] [hide in/sit in/
+    stand in/are inside/are hidden in/are part of] {w}[/ please]
 Wie [viele {l} hat/viele {l} sind in/oft kommt {l} vor in/oft steht {l} in/
     viele {b}s sind in] [/dem Wort] {w}?
 Wie [viele {l}/oft {l}] in {w}? | Zähle [/die/alle] {l} in [/dem Wort] {w}
