@@ -30,7 +30,8 @@ How the text is split
   Otherwise by the hash of the document's text: a document is for validation if its hash falls under
   `val_share`. Since nothing else decides, two equal documents are always on the same side.
   A text that fits into memory gets the threshold that gives validation the nearest to `val_share`
-  of its characters. Documents of more than 4 % of the text are cut for that.
+  of its characters. Documents of more than 4 % of the text are cut for that, and of a larger text
+  those of more than 2.7 million characters.
   A share of a small text is too little to validate with. So the threshold rises until validation
   has 3,072 characters (600 tokens or more), but not beyond a third of the text. And a text of less
   than 262,144 characters is cut into pieces of 512 to 1,024, at line ends where it has any. So 6 KB
@@ -336,6 +337,8 @@ def parse_json_line(raw):
 
 # With fewer characters than this, val_share = 2 % is hardly enough to validate with.
 SMALL = 1 << 18
+# Of a text of more characters than this, only the beginning is looked at before it is split.
+LARGE = 1 << 26
 # Validation should have this many characters: a row of 512 tokens, and some to spare.
 VAL_CHARS = 3072
 
@@ -345,7 +348,7 @@ def split_by_hash(documents, split, val_share):
     first = []
     n_chars = 0
     whole = False
-    while n_chars < SMALL or (len(first) < 4096 and n_chars < 1 << 26):
+    while n_chars < SMALL or (len(first) < 4096 and n_chars < LARGE):
         text = next(documents, None) if val_share else None
         if text is None:
             whole = val_share > 0
@@ -356,6 +359,10 @@ def split_by_hash(documents, split, val_share):
     if whole:
         first = cut_for_split(first, n_chars)
         threshold = best_threshold(first, val_share, n_chars)
+    elif val_share:
+        # A few rows of many megabytes would all be on one side.
+        documents = chain.from_iterable(cut_for_split([text], LARGE) for text in documents)
+        first = cut_for_split(first, LARGE)
 
     for text in chain(first, documents):
         is_val = document_hash(text) <= threshold
@@ -364,7 +371,7 @@ def split_by_hash(documents, split, val_share):
 
 
 def cut_for_split(texts, n_chars):
-    """Cut what is too long for a share of 2 %, at line ends if there are any."""
+    """Cut what is too long for a share of 2 % of n_chars, at line ends if there are any."""
     if n_chars < SMALL:
         longest = 0
         size = 512

@@ -264,6 +264,17 @@ def test_two_percent_of_many_documents_are_held_out(n, size):
     assert sum(map(len, split_by_hash(documents(), "train", 0.02))) == n * size - n_val
 
 
+@pytest.mark.parametrize("n, size", [(1, 1_200_000), (3, 400_000), (5, 300_000), (40, 60_000)])
+def test_a_large_text_of_few_rows_is_cut_for_validation(n, size, monkeypatch):
+    """As with five books in one .jsonl, here with a thousandth of what counts as large."""
+    monkeypatch.setattr("data.documents.LARGE", 1 << 20)
+    texts = [random_text("lines", size + i) for i in range(n)]
+    train, val = (list(split_by_hash(iter(texts), split, 0.02)) for split in ("train", "val"))
+    assert 0.008 < sum(map(len, val)) / (n * size) < 0.04
+    assert sorted("".join(train + val)) == sorted("".join(texts))
+    assert list(split_by_hash(iter(texts), "train", 0)) == texts
+
+
 def test_equal_documents_alone_leave_something_to_train_on(tmp_path):
     train, val = both(write_texts(tmp_path / "a.jsonl", ["same " * 100] * 2000 + ["other " * 100]))
     assert train and val
