@@ -121,6 +121,10 @@ def test_by_hand():
         "A cup costs $4 and Tom buys 3 cups. How much does he pay?")
     assert together("if", [*facts, ask]) == (
         "If a cup costs $4 and Tom buys 3 cups, how much does he pay?")
+    assert together("commas", [*facts, "so find the price"]) == (
+        "A cup costs $4, Tom buys 3 cups, so find the price.")
+    assert together("and", [*facts, "the price is ___"]) == (
+        "A cup costs $4 and Tom buys 3 cups. The price is ___.")
     assert together("question first", [ask, *facts]) == (
         "How much does he pay? A cup costs $4. Tom buys 3 cups.")
 
@@ -139,6 +143,11 @@ def test_persons():
     # After another name a pronoun would be unclear.
     for _ in range(20):
         assert filled(tom, "{N} {meets} {M}", "{N} {eats} an egg")[1] == "Tom eats an egg"
+    assert filled(("we", "we", "we"), "{N} {has} {things}", "{M} gives {him} {N's} hat",
+                  "what is {N} paid, if {N} {carries} and {watches} it") == [
+        "we have eggs", "Ann gives us our hat", "what are we paid, if we carry and watch it"]
+    assert filled(("you", "you", "you"), "does {N} need it", "has {N} got {things}") == [
+        "do you need it", "have you got eggs"]
     assert filled(("a farmer", "the farmer", "he"), "{N} {has} a apple", "{M} pays {N}") == [
         "a farmer has an apple", "Ann pays the farmer"]
 
