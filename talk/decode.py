@@ -498,6 +498,8 @@ def compiled_library():
                                "-o", f"{scratch}/decode.so", "-lm"]
                     if subprocess.run(command, capture_output=True).returncode == 0:
                         break
+                # What cannot be loaded is not kept.
+                ctypes.CDLL(f"{scratch}/decode.so")
                 os.replace(f"{scratch}/decode.so", path)
         library = ctypes.CDLL(str(path))
     except OSError:

@@ -160,6 +160,20 @@ def test_a_compiler_that_refuses_a_flag_does_without_it(refused, tmp_path, monke
     assert library and ("-march=native" not in refused or library.width() == 4)
 
 
+@pytest.mark.parametrize("program", ["exit 1", "exit 0", "for x; do :; done; echo no > $x",
+                                     "while [ $1 != -o ]; do shift; done; echo no > $2"])
+def test_a_compiler_that_fails_leaves_nothing_behind(program, tmp_path, monkeypatch):
+    """PyTorch then does the work, and a compiler that works is tried again."""
+    broken = tmp_path / "cc"
+    broken.write_text(f"#!/bin/sh\n{program}\n")
+    broken.chmod(0o755)
+    shutil.copy(decode.__file__.replace(".py", ".c"), tmp_path / "decode.c")
+    monkeypatch.setattr(decode, "__file__", str(tmp_path / "decode.py"))
+    monkeypatch.setenv("CC", str(broken))
+    assert decode.compiled_library() is None
+    assert not list((tmp_path / "__pycache__").iterdir())
+
+
 def test_padded_steps_of_a_gpu_are_those_of_a_cpu():
     """A CUDA graph rounds its rows and its length up. Here a function on the CPU replaces it."""
     shapes = []
