@@ -160,7 +160,7 @@ def test_a_compiler_that_refuses_a_flag_does_without_it(refused, tmp_path, monke
     assert library and ("-march=native" not in refused or library.width() == 4)
 
 
-@pytest.mark.parametrize("program", ["exit 1", "exit 0", "for x; do :; done; echo no > $x",
+@pytest.mark.parametrize("program", ["exit 1", "exit 0",
                                      "while [ $1 != -o ]; do shift; done; echo no > $2"])
 def test_a_compiler_that_fails_leaves_nothing_behind(program, tmp_path, monkeypatch):
     """PyTorch then does the work, and a compiler that works is tried again."""
