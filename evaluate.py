@@ -60,8 +60,8 @@ CORE = [f"core:{name}" for name in CORE_TASKS]
 REPORTED = ["sft", "dpo", "distill"]
 # Transcripts that a checkpoint's evaluation.json keeps of a task.
 N_EXAMPLES = 3
-DEMO_TASKS = ("spelling_bee,simple_spelling,letters,arithmetic,choices,identity,small_talk,unknown,"
-              "refuse")
+DEMO_TASKS = ("spelling_bee,simple_spelling,letters,arithmetic,word_problems,choices,identity,"
+              "small_talk,unknown,refuse")
 # Skill -> its task with known wordings, which share their sentences with the training data, and
 # its task with other wordings, which share none. None stands for no such task.
 SKILLS = {
@@ -69,6 +69,7 @@ SKILLS = {
     "spelling": ("simple_spelling", "other_spelling"),
     "letters": ("letters", None),
     "arithmetic": ("arithmetic", "other_arithmetic"),
+    "word problems": ("word_problems", None),
     "word problems, 1 step": (None, "other_word_problems_1"),
     "word problems, 2 steps": (None, "other_word_problems_2"),
     "word problems, 3 steps": (None, "other_word_problems_3"),

@@ -36,9 +36,9 @@ from train.run import (
 )
 
 STAGE, BASE, NEXT = "sft", "midtrain", "dpo"
-DEMO_MIXTURE = ("spelling_bee:8000-12000,simple_spelling:14000-21000,letters:9000-13500,"
-                "arithmetic:12000-19000,word_problems:8000-12500,choices:4000-6000,"
-                "python_questions:1500,identity:16000-32000")
+DEMO_MIXTURE = ("spelling_bee:8000-11000,simple_spelling:12000-18000,letters:8000-12000,"
+                "arithmetic:16000-24000,word_problems:12000-18000,choices:4000-6000,"
+                "python_questions:1500,identity:22000-40000")
 
 
 @dataclass

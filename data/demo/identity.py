@@ -28,7 +28,7 @@ REFUSE = tomllib.loads(Path(__file__).with_name("refuse.toml").read_text("utf-8"
 for name, grammar in REFUSE["grammars"].items():
     INTENTS["refuse " + name] = {"group": "refuse", "grammar": grammar, **REFUSE["about"]}
 # How often each group is asked in a paraphrase.
-GROUP_WEIGHTS = {"identity": 36, "small talk": 24, "unknown": 14, "refuse": 26}
+GROUP_WEIGHTS = {"identity": 34, "small talk": 22, "unknown": 16, "refuse": 28}
 # The most base wordings of an intent that has a grammar for all of its wordings.
 MOST_BASE = 12
 FRAMES = WORDINGS["frames"]
