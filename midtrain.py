@@ -36,7 +36,7 @@ from train.run import (
 )
 
 STAGE, BASE, NEXT = "midtrain", "pretrain", "sft"
-DEMO_MIXTURE = ("spelling_bee:8000,simple_spelling:12000,letters:8000,arithmetic:16000,"
+DEMO_MIXTURE = ("spelling_bee:8000,simple_spelling:16000,letters:8000,arithmetic:16000,"
                 "word_problems:12000,choices:4000,python_questions,identity:22000")
 
 

@@ -36,7 +36,7 @@ from train.run import (
 )
 
 STAGE, BASE, NEXT = "sft", "midtrain", "dpo"
-DEMO_MIXTURE = ("spelling_bee:8000-11000,simple_spelling:12000-18000,letters:8000-12000,"
+DEMO_MIXTURE = ("spelling_bee:8000-11000,simple_spelling:16000-22000,letters:8000-12000,"
                 "arithmetic:16000-24000,word_problems:12000-18000,choices:4000-6000,"
                 "python_questions:1500,identity:22000-40000")
 
