@@ -98,6 +98,11 @@ def test_pairs_are_trained_once_and_judged_on_the_same_rows(tmp_path, bench, mon
     result = recipe("--flags", "--matrix_lr 0.1", "--seeds", "0,1")
     assert kept() == runs and json.loads(result.stdout.splitlines()[-1]) == last
 
+    # What cannot start fails before the recipe trains for it.
+    result = recipe("--flags", "--matrix_rl 0.1", "--seeds", 2)
+    assert result.returncode == 2 and kept() == runs and not list(work.glob("runs/*"))
+    assert "--matrix_rl" in result.stderr.splitlines()[0]
+
     monkeypatch.setattr(bench, "ROOT", repository)
     patch.write_text(patch.read_text().replace("Stage 2 of 7", "Stage 3 of 7"))
     for change, words in [("", "nothing is changed"), (patch, "does not apply"),

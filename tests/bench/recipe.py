@@ -14,7 +14,6 @@ A finished run is a line in --work/runs.jsonl and is never repeated, and a kille
 give the same command again. The runs of the recipe serve every change. As each commit is a recipe
 of its own, hold it fixed with --recipe over several changes.
 """
-import functools
 import hashlib
 import io
 import json
@@ -162,18 +161,29 @@ def script(tree, log, name, *flags):
                          f"{log} has what it printed")
 
 
-@functools.cache
-def count_weights(tree, depth, vocab_size, seq_len):
-    """The matrix weights of a tree's model, as its own code counts them."""
-    code = (f"from pretrain import model_config\nfrom train.plan import matrix_weights\n"
-            f"print(matrix_weights(model_config({depth}, {vocab_size}, {seq_len})))")
-    done = subprocess.run([sys.executable, "-c", code], cwd=tree, check=True,
+def count_weights(cfg, side, vocab_size):
+    """The matrix weights of a side's model, as its own code counts them.
+
+    ValueError if that code or its flags are broken, before anything was trained.
+    """
+    code = (f"from machine import parse_config\n"
+            f"from pretrain import Config, model_config\n"
+            f"from train.plan import matrix_weights\n"
+            f"kv = parse_config(Config, '').n_kv_head\n"
+            f"print(matrix_weights(model_config({cfg.depth}, {vocab_size}, {cfg.seq_len}, kv)))")
+    done = subprocess.run([sys.executable, "-c", code, *side.flags], cwd=side.folder / "tree",
                           stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        raise ValueError(f"pretrain.py of {side.folder / 'tree'} does not start with "
+                         f"{shlex.join(side.flags) or 'no flags'}; its error stands above")
     return int(done.stdout)
 
 
-def train(cfg, work, text, side, tokens, seed):
-    """Run a side's pretrain.py over `tokens` tokens -> its folder; resume it if it was killed."""
+def train(cfg, work, text, side, weights, tokens, seed):
+    """Run a side's pretrain.py over `tokens` tokens -> its folder; resume it if it was killed.
+
+    weights: see count_weights.
+    """
     name = f"{side.name}-{side.code}-{side.flags}-{cfg.depth}-{cfg.seq_len}-{tokens}-{seed}"
     out = work / "runs" / hashlib.sha256(name.encode()).hexdigest()[:16]
     out.mkdir(parents=True, exist_ok=True)
@@ -183,10 +193,8 @@ def train(cfg, work, text, side, tokens, seed):
     for link, target in (out / "rows", rows), (out / "tokenizer", work / "tokenizer"):
         if not link.is_symlink():
             link.symlink_to(target)
-    vocab_size = Tokenizer.load(work / "tokenizer").vocab_size
-    # pretrain.py rounds the horizon up.
-    weights = count_weights(side.folder / "tree", cfg.depth, vocab_size, cfg.seq_len)
     never = 10 ** 9
+    # pretrain.py rounds the horizon up.
     script(side.folder / "tree", out / "log.txt", "pretrain.py", "--data", text, "--out", out,
            "--depth", cfg.depth, "--seq_len", cfg.seq_len, "--device", cfg.device,
            "--tokens_per_param", (tokens - 0.5) / weights, "--seed", seed, "--eval_rows", 1,
@@ -240,7 +248,7 @@ def print_difference(after, recipe, change):
     verdict = "not clear of zero"
     if abs(mean) > half:
         verdict = "less is better: a gain" if mean < 0 else "a loss"
-    print(f"{after}: {mean:+.4f} +- {half:.4f} bits per byte ({len(recipe)} seeds, 95 %), "
+    print(f"{after}: {mean:+.4f} +- {half:.4f} bits per byte ({len(recipe)} seed(s), 95 %), "
           f"{ratio:.4f} times the recipe's: {verdict}", flush=True)
     return dict(after=after, difference=round(mean, 5), ratio=round(ratio, 5), seeds=len(recipe),
                 half_width=round(half, 5) if math.isfinite(half) else None)
@@ -258,6 +266,7 @@ def main():
     val_rows = pack_documents(work / f"val_{cfg.seq_len}.rows",
                               lambda: read_documents([str(text)], "val"), tok, cfg.seq_len,
                               describe_sources([str(text)]), env)
+    weights = {side.name: count_weights(cfg, side, tok.vocab_size) for side in sides}
     # What else decides a run's numbers, or its seconds.
     machine = dict(processor=platform.processor() or platform.machine(),
                    cores=os.cpu_count(), dtype=str(env.dtype), **cpu_features())
@@ -272,7 +281,7 @@ def main():
         lines = kept.read_text().splitlines() if kept.exists() else []
         found = [r for r in map(json.loads, lines) if key.items() <= r.items()]
         if not found:
-            out = train(cfg, work, text, side, tokens, seed)
+            out = train(cfg, work, text, side, weights[side.name], tokens, seed)
             found = [dict(name=side.name, **key, **measure(out, val_rows, env, cfg.eval_rows),
                           **versions())]
             with open(kept, "a") as f:
