@@ -1,5 +1,6 @@
 """page.html in a real browser: headless Chromium types, clicks and reads what is on the page."""
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from talk.engine import Engine
-from toy_chat import Scripted, byte_tokenizer, tiny_model
+from toy_chat import Scripted, byte_tokenizer, prompt, tiny_model
 from toy_server import Client, watch_submit
 
 torch.set_num_threads(1)
@@ -600,3 +601,171 @@ def test_a_phone(browser):
         # The settings fit as well, and do not push the field away.
         tab.js("openPanel('settings', true)")
         assert tab.js(footer + ".bottom") <= 321
+
+
+class Graded(Scripted):
+    """Says the script with probability 0.6, and could say X (0.3) or < (0.1) everywhere."""
+
+    def forward(self, ids, start, row=0, logits="last"):
+        out = super().forward(ids, start, row, logits)
+        said = out.argmax(1)
+        out.fill_(-50.0)
+        out[:, ord("X")] = math.log(0.3)
+        out[:, ord("<")] = math.log(0.1)
+        out[range(len(said)), said] = math.log(0.6)
+        return out
+
+
+def graded_engine(text, question="hi"):
+    """-> an Engine and its Tokenizer. Place i of an answer has letter i of the text, whatever
+    stands before it.
+    """
+    tok = byte_tokenizer()
+    engine = Engine(tiny_model(seq_len=512), tok)
+    script = [*tok.encode(text), tok.special("<|assistant_end|>")]
+    engine.decoder = Graded(engine, script, len(prompt(tok, question)))
+    return engine, tok
+
+
+CHIPS = "[...document.querySelectorAll('.chips .chip')].map(e => e.textContent)"
+ROWS = ("[...document.querySelectorAll('#tops li button')].map(e => "
+        "[...e.querySelectorAll('span:not(.bar)')].map(e => e.textContent))")
+
+
+def test_look_inside_and_walk(browser):
+    engine, tok = graded_engine("a<i>é ")
+    client = Client(engine, tok)
+    try:
+        tab = Tab(browser, f"http://127.0.0.1:{client.port}/")
+        tab.fill("temperature", "0")
+        tab.js("document.querySelector('#look').click()")
+        assert tab.js("$('look').getAttribute('aria-pressed')") == "true"
+        tab.send("hi")
+        tab.wait_for_answers(1)
+
+        # A chip for every token; half a character is shown as its byte, and no HTML comes of any.
+        end = "<|assistant_end|>"
+        assert tab.js(CHIPS) == ["a", "<", "i", ">", "C3", "A9", " ", end]
+        assert tab.js("document.querySelectorAll('#log i').length") == 0
+        colours = tab.js("[...document.querySelectorAll('.chips .chip')]"
+                         ".map(e => e.className.match(/p\\d/)[0])")
+        assert colours == ["p1"] * 8
+        stats = tab.js("document.querySelector('.stats').textContent")
+        assert " tokens/s · first after " in stats
+
+        # What the model sees are the ids that the tokenizer makes of the question.
+        tab.js("document.querySelector('details').open = true")
+        tab.wait("document.querySelector('details .chip')")
+        seen = tab.js("[...document.querySelectorAll('details .chip')].map(e => e.title)")
+        assert [int(text.split()[1].strip(",")) for text in seen] == prompt(tok, "hi")
+        assert all(text.endswith("mask 0") for text in seen)
+        tab.js("document.querySelector('details').open = false")
+
+        # By keyboard: the arrows go from chip to chip, and down into the alternatives.
+        answer = ".chips[role=group] .chip"
+        tab.js(f"document.querySelector('{answer}').focus()")
+        tab.key("ArrowRight", 39)
+        tab.key("ArrowRight", 39)
+        assert tab.js("topsOf.textContent") == "i"
+        rows = tab.js(ROWS)
+        assert len(rows) == 10 and rows[:3] == [
+            ["i ✓", "60.0 %", "105", "69"], ["X", "30.0 %", "88", "58"],
+            ["<", "10.00 %", "60", "3C"]]
+        widths = tab.js("[...document.querySelectorAll('#tops .bar')].map(e => e.style.width)")
+        assert [round(float(width.strip("%"))) for width in widths[:4]] == [60, 30, 10, 0]
+        assert tab.js("document.querySelector('#tops button').disabled")
+        tab.key("Escape", 27)
+        assert tab.js("$('tops').hidden")
+        tab.js(f"document.querySelectorAll('{answer}')[1].focus()")
+        tab.key("ArrowRight", 39)
+        tab.key("ArrowDown", 40)
+        assert tab.js("document.activeElement.getAttribute('aria-label')").startswith("X, 30.0 %")
+
+        # The answer goes on behind the other token, and one can come back.
+        tab.key("Enter", 13, "\r")
+        tab.wait_for_answers(1)
+        tab.wait("document.querySelector('.branches')")
+        assert tab.js(f"[...document.querySelectorAll('{answer}')].map(e => e.textContent)") == [
+            "a", "<", "X", ">", "C3", "A9", " ", end]
+        assert tab.js("chat.messages[1].content") == "a<X>é "
+        assert tab.js(f"document.querySelectorAll('{answer}.fork').length") == 1
+        tab.js("document.querySelector('.branches button').click()")
+        assert tab.js("chat.messages[1].content") == "a<i>é "
+        # By the pointer, to a branch that is there: nobody is asked for it again.
+        box = tab.js(f"(() => {{ const r = document.querySelectorAll('{answer}')[2]"
+                     ".getBoundingClientRect(); return [r.x + r.width / 2, r.y + r.height / 2]"
+                     "; })()")
+        tab.call("Input.dispatchMouseEvent", type="mouseMoved", x=box[0], y=box[1])
+        tab.wait("topsOf?.textContent === 'i'", 10)
+        assert tab.js(ROWS)[1][0] == "X ⑂"
+        tab.js("document.querySelectorAll('#tops li button')[1].click()")
+        assert tab.js("running === null && chat.messages[1].content") == "a<X>é "
+
+        # The tree outlives a reload, and without the switch the answer is text.
+        tab.reload(2)
+        assert "branch 2 of 2" in tab.js("document.querySelector('.branches').textContent")
+        tab.js("document.querySelector('#look').click()")
+        assert tab.texts() == ["hi", "a<X>é "]
+
+        # A tap does what the pointer does, and all fits on a phone.
+        tab.js("document.querySelector('#look').click()")
+        tab.call("Emulation.setDeviceMetricsOverride", width=375, height=640, deviceScaleFactor=2,
+                 mobile=True)
+        tab.js(f"document.querySelectorAll('{answer}')[0].click()")
+        assert tab.js("document.documentElement.scrollWidth") <= 375
+        assert tab.js("$('tops').getBoundingClientRect().right") <= 375
+        assert tab.js("$('tops').contains(document.activeElement)")
+    finally:
+        client.close()
+
+
+def test_every_stage_side_by_side(browser):
+    engines = {name: graded_engine(text)[0]
+               for name, text in [("midtrain", "<b>mid"), ("sft", "fine")]}
+    client = Client(engines={name: lambda engine=engine: engine
+                             for name, engine in engines.items()}, model="sft")
+    # A stage that is not in memory is known by its meta.json, and these have none.
+    with client.server.stages.use("midtrain"):
+        pass
+    try:
+        tab = Tab(browser, f"http://127.0.0.1:{client.port}/")
+        tab.fill("temperature", "0")
+        options = tab.js("[...$('stage').options].map(e => e.textContent)")
+        assert options == ["midtrain", "sft", "every stage"]
+        assert tab.js("$('stage').value") == "sft"
+
+        def choose(name):
+            tab.js(f"$('stage').value = {json.dumps(name)};"
+                   "$('stage').dispatchEvent(new Event('change'))")
+
+        choose("midtrain")
+        tab.send("hi")
+        tab.wait_for_answers(1)
+        assert tab.texts() == ["hi", "<b>mid"]
+        tab.js("newChat()")
+        tab.js("document.querySelector('#look').click()")
+        choose("/every")
+        tab.send("hi")
+        tab.wait_for_answers(1)
+        columns = tab.js("[...document.querySelectorAll('.column')].map(e => ["
+                         "e.querySelector('h2').textContent, "
+                         "e.querySelector('.chips').textContent])")
+        assert columns == [["midtrain", "<b>mid<|assistant_end|>"],
+                           ["sft", "fine<|assistant_end|>"]]
+        assert tab.js("chat.messages[1].content") == "fine"
+        # One column goes another way, and the other stays.
+        tab.js("document.querySelectorAll('.column')[1].querySelector('.chip').click()")
+        tab.js("document.querySelectorAll('#tops li button')[1].click()")
+        tab.wait("running === null && chat.messages[1].content === 'Xine'")
+        assert tab.js("chat.messages[1].stages[0].content") == "<b>mid"
+        # Going on, each stage has seen its own answers.
+        assert tab.js("""(() => {
+            const next = {role: "assistant"};
+            chat.messages.push({role: "user", content: "more"}, next);
+            const seen = ["midtrain", "sft"].map(name => conversation(next, name)[1].content);
+            chat.messages.splice(2);
+            return seen;
+        })()""") == ["<b>mid", "Xine"]
+        assert tab.js("document.querySelectorAll('#log b').length") == 0
+    finally:
+        client.close()
