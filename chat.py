@@ -11,11 +11,13 @@ raw text     python chat.py --stage pretrain --base -p "def main("   continues t
 The inference engine is in talk/engine.py, what the terminal shows in talk/terminal.py, the server
 in talk/server.py.
 """
+import hashlib
 import os
 import sys
 from dataclasses import asdict, dataclass, fields
 
 from common import find_checkpoint, load_checkpoint
+from data.conversations import read_prompts
 from machine import parse_config, run, setup
 from talk.engine import Engine, Sampling
 from talk.server import serve
@@ -29,7 +31,7 @@ class Config:
     prompt: str = ""              # answer this and exit, also as -p or bare; a pipe comes before it
     base: bool = False            # continue raw text instead of answering
     system: str = ""              # a system message
-    batch: str = ""               # .jsonl file, or -: answer "prompt" or "messages" of each line
+    batch: str = ""               # file of prompts or conversations, or - for lines: answer each
     output: str = ""              # .jsonl file, or -: answers of --batch; a second run resumes it
     max_tokens: int = 512         # of each answer, tool outputs included
     temperature: float = 0.3      # 0: the likeliest token; small models miscopy digits above 0.5
@@ -124,10 +126,17 @@ def main():
         # This loads what is asked for, and drops what is not.
         serve(lambda path: load(path)[1], path, cfg, asdict(sampling))
         return
+    if cfg.batch:
+        # What is wrong with the file is said before the model is loaded.
+        if not cfg.output:
+            raise ValueError("--batch needs --output FILE for the answers, or - for stdout")
+        rows = list(read_prompts(cfg.batch, cfg.system))
+        with open(path / "model.pt", "rb") as file:
+            weights = hashlib.file_digest(file, "sha256").hexdigest()
     model, engine = load(path)
     tok = engine.tok
     if cfg.batch:
-        batch(engine, tok, cfg, sampling, str(path))
+        batch(engine, tok, cfg, sampling, rows, weights)
     elif prompt is not None:
         one_answer(engine, tok, cfg, sampling, prompt)
     else:

@@ -50,6 +50,7 @@ from data.formats import (
     pair_fields,
     to_conversation,
     to_preference,
+    with_default_system,
 )
 from data.lazy import Lazy
 from data.messages import WHO, first_of, rows_of_columns
@@ -57,6 +58,7 @@ from data.messages import WHO, first_of, rows_of_columns
 # A string (possibly without its end), a bracket, a number or a word.
 JSON_TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?|[][{}]|[^][{}",:\s]+', re.S)
 NOT_BLANK = re.compile(rb"\S")
+CUT_OFF = "the array's brackets do not match: was the file cut off? Fetch it again"
 
 
 def read_conversations(paths, skip_bad_rows=False, need_answer=True, reasoning=False):
@@ -76,10 +78,11 @@ def read_preferences(paths, skip_bad_rows=False, reasoning=False):
     return FileRows(paths, convert, "preference pair", skip_bad_rows)
 
 
-def read_prompts(path):
+def read_prompts(path, system=""):
     """Yield (where, messages, row) of each row of a file whose last question is to be answered.
 
-    path: a file of any kind that read_conversations takes, or "-" for lines on standard input.
+    path: a file or folder of any kind that read_conversations takes, or "-" for rows of JSON on
+    standard input. system: the system message of rows that have none.
     where: file:line. row: as it was parsed, with fields such as "id".
     ValueError names the first row that is no prompt and no conversation.
     """
@@ -87,17 +90,20 @@ def read_prompts(path):
         plain = Path(scratch_folder(), "stdin.jsonl")
         with open(plain, "wb") as file:
             shutil.copyfileobj(sys.stdin.buffer, file)
-        name = "standard input"
+        files = {"standard input": plain}
     else:
-        (name,) = list_files([path], ROW_SUFFIXES)
-        plain = plain_file(name)
-    for line, _, raw in raw_rows(plain):
-        try:
-            row = parse_json_line(raw)
-            _, record = to_conversation(row, need_answer=False)
-        except ValueError as e:
-            raise ValueError(f"{name}:{line}: {e}") from None
-        yield f"{name}:{line}", record["messages"], row
+        files = {name: plain_file(name) for name in list_files([path], ROW_SUFFIXES)}
+    for name, plain in files.items():
+        for line, _, raw in raw_rows(plain):
+            where = f"{name}:{line}"
+            try:
+                if not raw:
+                    raise ValueError(CUT_OFF)
+                row = parse_json_line(raw)
+                _, record = to_conversation(with_default_system(row, system), need_answer=False)
+            except ValueError as e:
+                raise ValueError(f"{where}: {e}") from None
+            yield where, record["messages"], row
 
 
 class FileRows(Lazy):
@@ -213,8 +219,7 @@ def scan(path, convert):
         place = offset, len(raw)
         try:
             if not raw:
-                raise ValueError("the array's brackets do not match: was the file cut off? "
-                                 "Fetch it again")
+                raise ValueError(CUT_OFF)
             row = parse_json_line(raw)
             kind, record = convert(row)
             yield Scanned(line, place, kind, record, ignored=ignored_fields(row))

@@ -308,6 +308,18 @@ def with_system(row, messages):
     return messages
 
 
+def with_default_system(row, system):
+    """A parsed JSON row that has this system message, unless its fields or messages have one."""
+    if isinstance(row, list):
+        row = {"messages": row}
+    if not system or not isinstance(row, dict):
+        return row
+    row = in_lower_case(row)
+    if row.get(first_of(SYSTEM, row)):
+        return row
+    return {name: row[name] for name in row if name not in SYSTEM} | {"system": system}
+
+
 def prompt_of(row):
     """The messages before an answer: the fields PROMPTS, the history and the input of Alpaca.
 

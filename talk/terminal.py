@@ -437,36 +437,40 @@ def read_messages(tok, record):
 # --------------------------------------------------------------------------------------------------
 # A file of prompts
 
-def batch(engine, tok, cfg, sampling, stage):
-    """Answer each line of cfg.batch, and write one conversation a line, in order, to cfg.output.
+def batch(engine, tok, cfg, sampling, rows, weights):
+    """Answer each row, and write one conversation a line, in order, to cfg.output; "-" is stdout.
 
-    If cfg.output holds answers of an earlier run, they stay, and the rest is added. "-" stands for
-    standard input and output.
+    rows: (where, messages, row) of each prompt, as data/conversations.py reads them. The "id" of a
+    row stays with its answer. If cfg.output holds answers of an earlier run, they stay, and the
+    rest is added. weights: what identifies the checkpoint, so that no two are mixed in one file.
     """
-    if not cfg.output:
-        raise ValueError("--batch needs --output FILE for the answers")
-    prompts = read_prompts(cfg.batch, tok, engine.max_len)
-    made_by = dict(stage=stage, max_tokens=cfg.max_tokens, **asdict(sampling))
+    prompts = [read_prompt_row(tok, engine.max_len, *row) for row in rows]
+    made_by = dict(weights=weights, max_tokens=cfg.max_tokens, **asdict(sampling))
     total = len(prompts)
     to_stdout = cfg.output == "-"
     with open(1 if to_stdout else cfg.output, "wb" if to_stdout else "a+b",
               closefd=not to_stdout) as f:
         old = 0 if to_stdout else count_answers(f, prompts, made_by)
         start = time.time()
-        generations = answer_in_order(engine, [ids for _, ids in prompts], old, cfg.max_tokens,
+        generations = answer_in_order(engine, [ids for _, ids, _ in prompts], old, cfg.max_tokens,
                                       sampling)
         for done, generation in enumerate(generations, old + 1):
-            messages, _ = prompts[done - 1]
+            messages, _, kept = prompts[done - 1]
             parts = parse_answer(tok, generation.answer)
             record = {"messages": messages + [{"role": "assistant", "content": parts}],
-                      "finish": generation.finish, "tokens": len(generation.answer),
+                      **kept, "finish": generation.finish, "tokens": len(generation.answer),
                       "made_by": made_by}
-            f.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
+            f.write(as_line(record))
             f.flush()
             if sys.stderr.isatty():
                 show_progress(done, total, rate=(done - old) / (time.time() - start))
     if not to_stdout:
         print(f"{cfg.output}: {total} answers, {total - old} of them new", flush=True)
+
+
+def as_line(record):
+    """A record as a line of JSON. Half a character, which UTF-8 lacks, becomes its JSON escape."""
+    return json.dumps(record, ensure_ascii=False).encode(errors="backslashreplace") + b"\n"
 
 
 def show_progress(done, total, rate):
@@ -477,28 +481,21 @@ def show_progress(done, total, rate):
           end="" if done < total else "\n", file=sys.stderr, flush=True)
 
 
-def read_prompts(path, tok, max_len):
-    """A .jsonl file, "-" for standard input -> (messages, ids) of each line.
+def read_prompt_row(tok, max_len, where, messages, row):
+    """-> the messages, their ids, the fields of the row that stay with its answer.
 
-    ValueError names the first bad line.
+    ValueError names the row if it is too long or does not end in a question.
     """
-    prompts = []
-    where = "standard input" if path == "-" else path
-    with contextlib.nullcontext(sys.stdin) if path == "-" else open(path, encoding="utf-8") as f:
-        for number, line in enumerate(f, 1):
-            if not line.strip():
-                continue
-            try:
-                messages = read_messages(tok, json.loads(line))
-                ids = tok.render_for_completion({"messages": messages})
-                if len(ids) >= max_len:
-                    raise ValueError(f"{len(ids)} tokens, this model takes up to {max_len - 1}")
-                if messages[-1]["role"] != "user":
-                    raise ValueError("the last message is not the user's")
-            except ValueError as e:
-                raise ValueError(f"{where}:{number}: {e}") from None
-            prompts.append((messages, ids))
-    return prompts
+    try:
+        if messages[-1]["role"] != "user":
+            raise ValueError("the last message is not the user's: there is nothing to answer")
+        ids = tok.render_for_completion({"messages": messages})
+        if len(ids) >= max_len:
+            raise ValueError(f"{len(ids)} tokens, this model takes up to {max_len - 1}")
+    except ValueError as e:
+        raise ValueError(f"{where}: {e}") from None
+    has_id = isinstance(row, dict) and "id" in row
+    return messages, ids, {"id": row["id"]} if has_id else {}
 
 
 def count_answers(f, prompts, made_by):
@@ -509,7 +506,7 @@ def count_answers(f, prompts, made_by):
     f.seek(0)
     *lines, torn = f.read().split(b"\n")
     wrong = [i for i, line in enumerate(lines)
-             if i >= len(prompts) or not is_answer(line, prompts[i][0], made_by)]
+             if i >= len(prompts) or not is_answer(line, prompts[i], made_by)]
     # A last line without its newline was cut off. If it does not even begin like an answer, this is
     # some other file, which we must not change.
     beginning = b'{"messages": ['
@@ -517,17 +514,19 @@ def count_answers(f, prompts, made_by):
         wrong.append(len(lines))
     if wrong:
         raise ValueError(f"{f.name}:{wrong[0] + 1} answers another prompt or was made with other "
-                         f"settings: give the same flags to go on, or another --output to start "
-                         f"afresh")
+                         f"weights or settings: give the same flags to go on, or another --output "
+                         f"to start afresh")
     f.truncate(f.tell() - len(torn))
     return len(lines)
 
 
-def is_answer(line, messages, made_by):
-    """Whether a line of the output answers these messages and was made by these settings."""
+def is_answer(line, prompt, made_by):
+    """Whether a line of the output answers this prompt and was made by these settings."""
+    messages, _, kept = prompt
     try:
         old = json.loads(line)
-        return old["messages"][:-1] == messages and old["made_by"] == made_by
+        return (old["messages"][:-1] == messages and old["made_by"] == made_by
+                and all(old[name] == value for name, value in kept.items()))
     except (ValueError, TypeError, KeyError):
         return False
 

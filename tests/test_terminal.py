@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from chat import Config
+from data.conversations import read_prompts
 from talk.engine import Engine, Sampling
 from talk.terminal import COMMANDS, batch, completions, read_prompt, show, terminal
 from toy_chat import TEXTS, Scripted, byte_tokenizer, tiny_engine, tiny_model
@@ -256,13 +257,14 @@ def test_tool_calls_stand_in_brackets(capsys):
 
 # ---- batch files ----
 
-def run_batch(tmp_path, prompts, seed=0):
+def run_batch(tmp_path, prompts, seed=0, weights="ab12", system=""):
     engine, tok = tiny_engine(max_rows=3)
     # Blank lines between the prompts don't count.
     (tmp_path / "in.jsonl").write_text("".join(json.dumps(p) + "\n\n" for p in prompts))
     cfg = Config(batch=str(tmp_path / "in.jsonl"), output=str(tmp_path / "out.jsonl"),
                  max_tokens=10)
-    batch(engine, tok, cfg, Sampling(temperature=1.0, seed=seed), "stage")
+    rows = list(read_prompts(cfg.batch, system))
+    batch(engine, tok, cfg, Sampling(temperature=1.0, seed=seed), rows, weights)
     return (tmp_path / "out.jsonl").read_bytes()
 
 
@@ -281,10 +283,37 @@ def test_batch_answers_in_order_and_resumes(tmp_path, capsys):
         assert run_batch(tmp_path, prompts) == whole
     with pytest.raises(ValueError, match="out.jsonl:1 answers another prompt"):
         run_batch(tmp_path, prompts, seed=1)
+    with pytest.raises(ValueError, match="out.jsonl:1 .* other weights"):
+        run_batch(tmp_path, prompts, weights="cd34")
+    with pytest.raises(ValueError, match="out.jsonl:1 answers another prompt"):
+        run_batch(tmp_path, prompts, system="Be kind.")
     with pytest.raises(ValueError, match="out.jsonl:1 answers another prompt"):
         run_batch(tmp_path, prompts[1:])
     with pytest.raises(ValueError, match="out.jsonl:10 answers another prompt"):
         run_batch(tmp_path, prompts[:9])
+
+
+def test_batch_keeps_ids_and_system_messages_and_resumes_by_them(tmp_path):
+    def system(text):
+        return {"role": "system", "content": text}
+
+    question = {"role": "user", "content": "hi"}
+    tools = [{"name": "add"}]
+    # Half a character is one that no file in UTF-8 can hold.
+    prompts = [{"id": "\ud800", "prompt": "hi"}, {"id": 2, "prompt": "hi", "system": "Own."},
+               {"id": 3, "prompt": "hi", "tools": tools}, [system("Own."), question],
+               {"id": None, "question": "hi", "System": ""}]
+    whole = run_batch(tmp_path, prompts, system="Be kind.")
+    records = [json.loads(line) for line in whole.splitlines()]
+    assert [record.get("id", "none") for record in records] == ["\ud800", 2, 3, "none", None]
+    with_tools = 'Be kind.\n\nTools:\n{"name": "add"}'
+    assert [record["messages"][:-1] for record in records] == [
+        [system(text), question] for text in ("Be kind.", "Own.", with_tools, "Own.", "Be kind.")]
+    (tmp_path / "out.jsonl").write_bytes(b"".join(whole.splitlines(keepends=True)[:3]))
+    assert run_batch(tmp_path, prompts, system="Be kind.") == whole
+    prompts[1]["id"] = 5
+    with pytest.raises(ValueError, match="out.jsonl:2 answers another prompt"):
+        run_batch(tmp_path, prompts, system="Be kind.")
 
 
 @pytest.mark.parametrize("content", ["[1, 2]", "[1, 2]\n", '{"prompt": "a"}\n', '{"prompt": "a"}',
@@ -301,6 +330,8 @@ def test_batch_leaves_a_file_alone_that_holds_no_answers(tmp_path, content):
     ("[]", "expected"),
     ('{"x": 1}', "expected"),
     ('{"prompt": 5}', "expected"),
+    ('{"prompt": "\\ud800"}', "lone surrogate"),
+    ('{"chosen": "a", "rejected": "b"}', "preference pair"),
     ('{"messages": [{"role": "assistant", "content": "x"}]}', "role"),
     ('{"prompt": "%s"}' % ("x" * 200), "204 tokens"),
     ('{"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]}',
@@ -310,5 +341,5 @@ def test_batch_names_the_bad_line_before_it_starts(tmp_path, line, words):
     (tmp_path / "in.jsonl").write_text('{"prompt": "a"}\n' + line + "\n")
     cfg = Config(batch=str(tmp_path / "in.jsonl"), output=str(tmp_path / "out.jsonl"))
     with pytest.raises(ValueError, match="in.jsonl:2: .*" + words):
-        batch(engine, tok, cfg, Sampling(), "stage")
+        batch(engine, tok, cfg, Sampling(), list(read_prompts(cfg.batch)), "ab12")
     assert not (tmp_path / "out.jsonl").exists()
