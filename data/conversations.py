@@ -42,6 +42,7 @@ from data.files import (
     read_parquet,
     read_table,
     split_by_name,
+    wide_encoding,
 )
 from data.formats import (
     Unwanted,
@@ -246,18 +247,26 @@ def plain_file(path):
     """
     name = plain_name(path)
     if name.endswith((".jsonl", ".json")):
+        # Its rows are read from the middle, as UTF-8.
+        if name == path.name.lower() and wide_encoding(path):
+            path = written(path.suffix, lines_of(path))
         rows = rows_of_object(path)
-        if rows is None and name == path.name.lower():
+        if rows is None and plain_name(path) == path.name.lower():
             return path
         lines = lines_of(path) if rows is None else as_lines(rows)
     elif name.endswith(".parquet"):
         lines = as_lines(map(without_nulls, read_parquet(path)))
     else:
         lines = as_lines(map(read_cells, read_table(path)))
-    plain = Path(scratch_folder(), f"{len(list(scratch_folder().iterdir()))}.jsonl")
-    with open(plain, "wb") as file:
+    return written(".jsonl", lines)
+
+
+def written(suffix, lines):
+    """Write a temporary file of these lines -> its path."""
+    path = Path(scratch_folder(), f"{len(list(scratch_folder().iterdir()))}{suffix}")
+    with open(path, "wb") as file:
         file.writelines(lines)
-    return plain
+    return path
 
 
 @functools.cache

@@ -8,7 +8,8 @@ Files are read in the order given, those of a folder sorted by path; data/files.
 are read piece by piece, so memory stays flat however large the corpus is. Documents of nothing but
 whitespace are left out. Anything else that cannot be used is an error that names file and line:
 broken JSON, a missing field, bytes that are not UTF-8, lone surrogates (JSON's \\ud800, which has
-no UTF-8) and NUL characters (a sign of a binary or UTF-16 file). With skip_bad_rows such rows and
+no UTF-8) and NUL characters (a sign of a binary file). UTF-16 is read where its byte-order mark
+begins the file. With skip_bad_rows bad rows and
 lines are counted and left out. Parquet files are the exception: theirs are always left out.
 
 How the text is cut into documents
@@ -317,6 +318,9 @@ def parse_json_line(raw):
         raise ValueError(f"byte 0x{raw[e.start]:02x} at position {e.start} is not UTF-8. "
                          f"Convert the file to UTF-8") from None
     except json.JSONDecodeError as e:
+        if b"\0" in raw:
+            raise ValueError("NUL bytes: is the file binary, or UTF-16 without its mark? Convert "
+                             "it to UTF-8") from None
         where = f"column {e.colno}"
         # An element of an array may span many lines.
         if e.lineno > 1:

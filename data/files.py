@@ -14,6 +14,7 @@ The words train, val, valid, validation and test count where they are the last w
 or of a folder's ("wiki.valid.txt", "test/x.txt"): not in "Val d'Or.txt". Numbers of shards do not
 count: the last word of "validation-00000-of-00002.parquet" is validation.
 """
+import codecs
 import csv
 import gzip
 import lzma
@@ -102,7 +103,7 @@ def files_in(folder, suffixes):
     """The files of a folder -> those to read, sorted, and pairs (path, reason) of the others."""
     found = []
     left_out = []
-    for path in sorted(walk(folder)):
+    for path in sorted(walk(folder, left_out)):
         reason = why_not(path, folder, suffixes)
         if reason:
             left_out.append((path, reason))
@@ -116,10 +117,16 @@ def files_in(folder, suffixes):
     return found, left_out
 
 
-def walk(folder):
-    """The files below a folder, through links, each folder once; hidden ones are left out."""
+def walk(folder, left_out):
+    """The files below a folder, through links, each folder once; hidden ones are left out.
+
+    Adds (path, reason) to left_out for each folder that cannot be read.
+    """
+    def refuse(error):
+        left_out.append((Path(error.filename), f"cannot be read ({error.strerror})"))
+
     seen = set()
-    for base, folders, names in os.walk(folder, followlinks=True):
+    for base, folders, names in os.walk(folder, followlinks=True, onerror=refuse):
         real = os.path.realpath(base)
         if real in seen:
             folders.clear()
@@ -229,18 +236,30 @@ def open_bytes(path):
 
 # What reading a broken compressed file raises; pyarrow raises OSError.
 BROKEN = (EOFError, lzma.LZMAError, gzip.BadGzipFile, zlib.error)
+# How a text begins that is not in UTF-8, as Windows writes some. The longer marks come first.
+MARKS = [(codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"),
+         (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16")]
+
+
+def wide_encoding(path):
+    """"utf-16" or "utf-32" if the file, unpacked, begins with the mark of it, else ""."""
+    with open_bytes(path) as file:
+        start = file.read(4)
+    return next((name for mark, name in MARKS if start.startswith(mark)), "")
 
 
 def lines_of(path, size=-1):
-    """Yield the lines of a file, unpacked, as bytes; longer ones than `size` in pieces.
+    """Yield the lines of a file, unpacked and in UTF-8, as bytes; those over `size` in pieces.
 
-    ValueError for a broken compressed file.
+    ValueError for a broken compressed file, and for broken UTF-16.
     """
     number = 0
+    is_zst = path.name.lower().endswith(".zst")
     try:
+        encoding = wide_encoding(path)
         with open_bytes(path) as file:
-            if path.name.lower().endswith(".zst"):
-                for line in zst_lines(file, size):
+            if is_zst or encoding:
+                for line in cut_lines(chunks_of(file, encoding), size):
                     yield line
                     number += 1
                 return
@@ -249,20 +268,33 @@ def lines_of(path, size=-1):
                 number += 1
     except BROKEN as e:
         raise broken(path, number, e) from None
-
-
-def zst_lines(file, size):
-    """pyarrow's stream has no readline of its own that is fast."""
-    rest = b""
-    try:
-        while chunk := file.read(1 << 20):
-            *lines, rest = (rest + chunk).split(b"\n")
-            yield from (line + b"\n" for line in lines)
-            while 0 < size <= len(rest):
-                yield rest[:size]
-                rest = rest[size:]
+    except UnicodeDecodeError as e:
+        raise ValueError(f"{path}: broken {encoding.upper()} after line {number} ({e.reason}). "
+                         f"Convert the file to UTF-8") from None
     except OSError as e:
-        raise EOFError(str(e)) from None
+        if is_zst and e.errno is None:
+            raise broken(path, number, e) from None
+        raise
+
+
+def chunks_of(file, encoding):
+    """Yield the bytes of an open file in chunks, and in UTF-8 if `encoding` is another one."""
+    decoder = codecs.getincrementaldecoder(encoding)() if encoding else None
+    while chunk := file.read(1 << 20):
+        yield decoder.decode(chunk).encode() if encoding else chunk
+    if encoding:
+        decoder.decode(b"", final=True)
+
+
+def cut_lines(chunks, size):
+    """Chunks of bytes -> lines; pyarrow's stream has no readline of its own that is fast."""
+    rest = b""
+    for chunk in chunks:
+        *lines, rest = (rest + chunk).split(b"\n")
+        yield from (line + b"\n" for line in lines)
+        while 0 < size <= len(rest):
+            yield rest[:size]
+            rest = rest[size:]
     if rest:
         yield rest
 

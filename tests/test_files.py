@@ -1,10 +1,14 @@
 """data/files.py: which files of a folder are read and which are not, and tables as rows."""
 import gzip
+import json
 import os
 from pathlib import Path
 
 import pytest
 
+from data import files
+from data.conversations import read_conversations
+from data.documents import read_documents
 from data.files import (
     ROW_SUFFIXES,
     TEXT_SUFFIXES,
@@ -123,3 +127,60 @@ def test_tables_and_packed_lines(tmp_path):
     (tmp_path / "a.txt.zst").write_bytes(packed[:len(packed) // 2])
     with pytest.raises(ValueError, match="broken compressed file"):
         list(lines_of(tmp_path / "a.txt.zst"))
+
+
+def test_a_folder_that_cannot_be_read_is_named(tmp_path, monkeypatch):
+    fill(tmp_path, "a.txt", "locked/b.txt")
+    scandir = os.scandir
+
+    def refuse(path):
+        if Path(path).name == "locked":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    # Root may read everything, so the mode of a folder would not do.
+    monkeypatch.setattr(files.os, "scandir", refuse)
+    found = find_files(tmp_path, TEXT_SUFFIXES)
+    assert names(found.files, tmp_path) == ["a.txt"]
+    assert "1 left out, cannot be read (Permission denied): locked" in describe(found)
+    with pytest.raises(ValueError, match="no file in this folder.*locked: cannot be read"):
+        find_files(tmp_path / "locked", TEXT_SUFFIXES)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be", "utf-32"])
+def test_text_and_conversations_in_utf_16_are_read_by_their_mark(tmp_path, encoding):
+    def write(name, text, pack=bytes):
+        mark = "\ufeff" if encoding.endswith("be") else ""
+        (tmp_path / name).write_bytes(pack((mark + text).encode(encoding)))
+        return tmp_path / name
+
+    text = "".join(f"Zeile {i}: \u0a0a caf\xe9 \U0001f600\r\n" for i in range(400))
+    expected = text.replace("\r\n", "\n")
+    for path in write("a.txt", text), write("b.txt.gz", text, gzip.compress):
+        read = [*read_documents(path, "train"), *read_documents(path, "val")]
+        assert sorted("".join(read)) == sorted(expected)
+    rows = [{"messages": [{"role": "user", "content": f"\u4f60 {i}"},
+                          {"role": "assistant", "content": "\u597d"}]} for i in range(5)]
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\r\n" for row in rows)
+    for path in (write("c.jsonl", lines), write("d.jsonl.gz", lines, gzip.compress),
+                 write("e.json", json.dumps(rows)),
+                 write("f.csv", "prompt,response\n" + "".join(f"\u4f60 {i},\u597d\n"
+                                                              for i in range(5)))):
+        read = list(read_conversations([path]))
+        assert [[m["content"] for m in row["messages"]] for row in read] == [
+            [m["content"] for m in row["messages"]] for row in rows], path
+
+
+def test_broken_utf_16_and_utf_16_without_its_mark_are_refused_with_the_remedy(tmp_path):
+    path = tmp_path / "a.txt"
+    for data in ("one two\n" * 999).encode("utf-16")[:-1], b"\xff\xfea\x00\n\x00\x00\xd8b\x00":
+        path.write_bytes(data)
+        with pytest.raises(ValueError, match="a.txt: broken UTF-16 after line .*Convert"):
+            list(read_documents(path, "train"))
+    path.write_bytes(("one two\n" * 999).encode("utf-16-le"))
+    with pytest.raises(ValueError, match="a.txt:1: NUL character .*convert the file"):
+        list(read_documents(path, "train"))
+    path = tmp_path / "b.jsonl"
+    path.write_bytes('{"prompt": "a", "response": "b"}\n'.encode("utf-16-le"))
+    with pytest.raises(ValueError, match="b.jsonl:1: NUL bytes.*Convert it to UTF-8"):
+        list(read_conversations([path]))
