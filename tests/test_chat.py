@@ -111,7 +111,7 @@ def test_errors_are_one_line(out, tmp_path):
                          (("-p", "a", "--temperature", "-1"), "temperature"),
                          (("-p", ""), "the prompt is empty"),
                          (("--serve", "--port", "80800"), "--port 80800"),
-                         (("--batch", str(tmp_path / "none"), "--output", "x"), "none: No such")]:
+                         (("--batch", str(tmp_path / "none"), "--output", "x"), "none: no such")]:
         result = run_chat(out, *flags)
         assert result.returncode == 2
         assert result.stderr.startswith("error: ") and result.stderr.count("\n") == 1
