@@ -38,7 +38,7 @@ from train.progress import clock
 # in MEASURED is estimated, from 2,750 tokens/s in float32 and half the speed without a compiler.
 STAGES = ["tokenizer", "pretrain", "midtrain", "sft", "dpo", "distill", "evaluate"]
 DEMO_SECONDS = {
-    "bfloat16": [23, 231, 361, 232, 146, 65, 40],
+    "bfloat16": [20, 246, 419, 247, 139, 61, 42],
     "bfloat16 without a compiler": [23, 270, 500, 285, 150, 60, 40],
     "float32": [23, 370, 680, 415, 265, 117, 60]}
 # Tier and cores.
