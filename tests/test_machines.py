@@ -5,6 +5,7 @@ import subprocess
 
 import pytest
 
+from evaluate import SKILLS, TALK
 from toy import ROOT
 
 SEEN = """
@@ -47,14 +48,15 @@ def test_each_kind_lacks_what_it_should_and_has_a_row(tmp_path, machines, venv):
     result = machines("--", "bash", "-c", toy)
     assert result.returncode == 0, result.stderr
     header, rule, *rows = [line.strip("| ").split(" | ") for line in result.stdout.splitlines()]
+    assert header[9:] == list(SKILLS | TALK)
     assert [row[0] for row in rows] == ["as-is", "avx2", "no-compiler", "one-core"]
     for row in rows:
         cells = dict(zip(header, row))
         assert len(row) == len(header) == len(rule[0].split("|"))
         assert cells["tokenizer"] == "3" and cells["pretrain"] == "11" and cells["sft"] == "-"
         # The last stage's, known and other wordings.
-        assert cells["counting"] == "95.5 / 70.0" and cells["1 step"] == "- / -"
-        assert cells["declined"] == "- / 100.0"
+        assert cells["counting"] == "95.5 / 70.0" and cells["word problems, 1 step"] == "- / -"
+        assert cells["other requests"] == "- / 100.0"
 
     folder = result.stderr.split("clones and logs are in ")[1].splitlines()[0]
     seen = {}

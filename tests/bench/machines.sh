@@ -83,30 +83,33 @@ table_row() {
 import json, sys
 from pathlib import Path
 kind, clone, total = sys.argv[1], Path(sys.argv[2]), sys.argv[3]
+sys.path.insert(0, str(clone))
+from evaluate import SKILLS, TALK
+
 # MINUTES has a folder of its own.
 times = sorted(clone.glob("out/**/times.txt"))
-seconds, skills = {}, []
+seconds, results = {}, {}
 if times:
     for line in times[0].read_text().splitlines():
         stage, s = line.split()
         seconds[stage] = seconds.get(stage, 0) + int(s)
     report = times[0].with_name("report.json")
     if report.exists():
-        sys.path.insert(0, str(clone))
-        from evaluate import SKILLS, TALK
         results = list(json.loads(report.read_text()).values())[-1]["tasks"]
-        share = lambda task: f"{100 * results[task]['accuracy']:.1f}" if task in results else "-"
-        skills = [f"{share(known)} / {share(other)}" for known, other in (SKILLS | TALK).values()]
+share = lambda task: f"{100 * results[task]['accuracy']:.1f}" if task in results else "-"
+skills = [f"{share(known)} / {share(other)}" for known, other in (SKILLS | TALK).values()]
 stages = ["tokenizer", "pretrain", "midtrain", "sft", "dpo", "distill", "evaluate"]
-cells = [kind, *(seconds.get(stage, "-") for stage in stages), total, *(skills or ["-"] * 12)]
+cells = [kind, *(seconds.get(stage, "-") for stage in stages), total, *skills]
 print("| " + " | ".join(map(str, cells)) + " |")
 PYTHON
 }
 
-echo "| machine | tokenizer | pretrain | midtrain | sft | dpo | distill | evaluate | together, s" \
-     "| counting | spelling | letters | arithmetic | 1 step | 2 steps | 3 steps | choices | identity" \
-     "| small talk | unknown | declined |"
-echo "|$(printf -- '---|%.0s' {1..21})"
+# The skills have evaluate.py's names.
+skills=$(cd "$root" && "$python" -c 'from evaluate import SKILLS, TALK
+print(" | ".join(SKILLS | TALK))')
+header="machine | tokenizer | pretrain | midtrain | sft | dpo | distill | evaluate | together, s"
+echo "| $header | $skills |"
+echo "| $header | $skills |" | sed 's/[^|]\+/---/g'
 status=0
 for kind in "${kinds[@]}"; do
     # A new place for inductor's cache: every kind compiles for itself.
