@@ -18,6 +18,8 @@ compiles, and its cores. The rules:
 That the depth grows where the text has been read three times is a guess: no longer run has been
 measured yet.
 """
+import ctrl_c
+
 import datetime
 import math
 from dataclasses import dataclass

@@ -11,6 +11,8 @@ raw text     python chat.py --stage pretrain --base -p "def main("   continues t
 The inference engine is in talk/engine.py, what the terminal shows in talk/terminal.py, the server
 in talk/server.py.
 """
+import ctrl_c
+
 import hashlib
 import os
 import sys
@@ -18,7 +20,7 @@ from dataclasses import asdict, dataclass, fields
 
 from common import find_checkpoint, load_checkpoint
 from data.conversations import read_prompts
-from machine import parse_config, run, setup
+from machine import lock, parse_config, run, setup
 from talk.engine import Engine, Sampling
 from talk.server import serve
 from talk.terminal import batch, one_answer, read_prompt, terminal
@@ -130,6 +132,8 @@ def main():
         # What is wrong with the file is said before the model is loaded.
         if not cfg.output:
             raise ValueError("--batch needs --output FILE for the answers, or - for stdout")
+        if cfg.output != "-":
+            lock(cfg.output, "--output")
         rows = list(read_prompts(cfg.batch, cfg.system))
         with open(path / "model.pt", "rb") as file:
             weights = hashlib.file_digest(file, "sha256").hexdigest()

@@ -9,6 +9,8 @@ laptop      python distill.py                     the demo's prompts, made on th
 your data   python distill.py --data questions.jsonl
 8 GPUs      torchrun --standalone --nproc_per_node 8 distill.py --mixture smoltalk:20000,gsm8k
 """
+import ctrl_c
+
 import json
 import math
 import os
@@ -177,6 +179,7 @@ def main():
     mixture = choose_mixture(STAGE, cfg.mixture, Config.mixture, cfg.data, env)
     made_from = describe_sources(cfg.data, mixture=mixture, skip_bad_rows=cfg.skip_bad_rows,
                                  max_tokens=cfg.max_tokens, temperature=cfg.temperature)
+    env.lock(out / STAGE)
     read_prompts = lambda: conversations(mixture.train, "prompts", cfg.data, cfg.skip_bad_rows)
     answers = teacher_answers(cfg, env, out, made_from, read_prompts)
     model, tok, previous = load_checkpoint(out / BASE, env.device,

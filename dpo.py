@@ -9,6 +9,8 @@ laptop      python dpo.py                         the demo's preference pairs, m
 your data   python dpo.py --data pairs.jsonl
 8 GPUs      torchrun --standalone --nproc_per_node 8 dpo.py --mixture ultrafeedback,hh
 """
+import ctrl_c
+
 import math
 import time
 from dataclasses import asdict, dataclass
@@ -186,6 +188,7 @@ def main():
     out = Path(cfg.out)
     model, tok, previous = load_checkpoint(out / BASE, env.device,
                                            f"run python {BASE}.py --out {out} first")
+    env.lock(out / STAGE)
 
     # ---- data: pairs -> rows on disk, once ----
     seq_len = model.config.seq_len

@@ -13,6 +13,8 @@ There are three kinds of tasks. Answers are generated, with the Python tool, and
 choice (MMLU, ARC) is decided by the logits of the letters. CORE compares the losses of whole
 endings. The last two need no sampling: see talk/options.py.
 """
+import ctrl_c
+
 import contextlib
 import functools
 import json

@@ -16,6 +16,8 @@ Then, with `pip install transformers`:
                                      return_tensors="pt")
     print(tok.decode(model.generate(**inputs, max_new_tokens=100)[0]))
 """
+import ctrl_c
+
 import json
 import struct
 from dataclasses import dataclass

@@ -4,6 +4,7 @@ SKIP AT FIRST. What a run needs of its machine; there is no language model in he
 Device, dtype and ranks; flags, one-line errors and stop signals; files that survive a crash.
 """
 import argparse
+import atexit
 import contextlib
 import ctypes
 import datetime
@@ -29,10 +30,11 @@ import torch
 import torch.distributed as dist
 
 try:
+    import fcntl
     import resource
 except ImportError:
     # Windows has none.
-    resource = None
+    fcntl = resource = None
 
 # When this process was started, nearly.
 STARTED = datetime.datetime.now().astimezone()
@@ -47,6 +49,11 @@ class Env:
     rank: int = 0
     world_size: int = 1
     group: object = None          # all ranks once more, for waiting on the host
+
+    def lock(self, path):
+        """Keep other runs from `path` until this one ends; see lock()."""
+        if self.rank == 0:
+            lock(path)
 
     def all_sum(self, tensor):
         """Replace the tensor by its sum over all ranks, and return it."""
@@ -570,6 +577,9 @@ def run(main, less_memory=""):
     for stream in sys.stdout, sys.stderr:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
+    # Instead of ctrl_c.py, which was for the imports.
+    if getattr(signal.getsignal(signal.SIGINT), "__module__", "") == "ctrl_c":
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         main()
         sys.stdout.flush()
@@ -610,17 +620,26 @@ def run(main, less_memory=""):
 class StopSignal:
     """Ctrl-C or SIGTERM asks the training loop to save and to end. A second one ends it at once.
 
+    So does SIGHUP, which a terminal sends when it is closed, and SIGUSR1, with which SLURM can
+    announce the end of a job (--signal=USR1@120). A second one of these two changes nothing.
     received is the signal that this rank got; number is the one that all ranks agreed on. 0: none.
     """
+    ENDING = ["SIGINT", "SIGTERM"]
+    SAVING = ["SIGHUP", "SIGUSR1"]
+
     def __init__(self):
         self.received = self.number = 0
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self.handle)
+        for name in self.ENDING + self.SAVING:
+            # Windows lacks some. What nohup has set to be ignored stays so.
+            number = getattr(signal, name, None)
+            if number and not (name == "SIGHUP" and signal.getsignal(number) is signal.SIG_IGN):
+                signal.signal(number, self.handle)
 
     def handle(self, number, frame):
         self.received = number
-        # From now on this signal ends the process.
-        signal.signal(number, signal.SIG_DFL)
+        # From now on this signal ends the process, or does nothing.
+        again = signal.SIG_IGN if signal.Signals(number).name in self.SAVING else signal.SIG_DFL
+        signal.signal(number, again)
 
     def requested(self, env):
         """True on all ranks if one of them got a signal. All ranks must call this at every step."""
@@ -631,6 +650,49 @@ class StopSignal:
         return self.number > 0
 
 # --------------------------------------------------------------------------------------------------
+# One run at a time
+
+def lock(path, flag="--out"):
+    """Lock the file `path`.lock until this process ends, however it ends.
+
+    ValueError names the process that holds it, and the flag by which this one can write elsewhere.
+    Windows, and a disk that knows no locks, go without. So does a path without a folder, of which
+    the caller will complain in its own words.
+    """
+    path = where_it_leads(path)
+    if not (fcntl and path.parent.exists()):
+        return
+    held = path.with_name(path.name + ".lock")
+    while True:
+        file = open(held, "a+")
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            file.seek(0)
+            holder = file.read().strip() or "another process"
+            raise ValueError(f"{path} is being written by {holder}. Wait until it has ended, end "
+                             f"it, or choose another {flag}") from None
+        except OSError:
+            file.close()
+            return
+        # Whoever held it may have removed it between our open() and our lock.
+        if held.exists() and os.path.samestat(os.stat(held), os.fstat(file.fileno())):
+            break
+        file.close()
+    file.truncate(0)
+    command = shlex.join(sys.argv)[:200]
+    file.write(f"process {os.getpid()} on {platform.node()}, started {STARTED:%Y-%m-%d %H:%M}: "
+               f"{command}\n")
+    file.flush()
+
+    def remove(open_file):
+        held.unlink(missing_ok=True)
+
+    # This also keeps the file open, and so the lock.
+    atexit.register(remove, file)
+
+
+# --------------------------------------------------------------------------------------------------
 # Files and folders that a crash leaves whole: a reader sees all of the old or all of the new one
 
 @contextlib.contextmanager
@@ -639,6 +701,7 @@ def new_folder(path):
 
     After an error it is removed, and `path` is as it was.
     """
+    path = where_it_leads(path)
     new = path.with_name(path.name + ".tmp")
     finish_replace(path)
     shutil.rmtree(new, ignore_errors=True)
@@ -651,11 +714,24 @@ def new_folder(path):
         raise
 
 
+def where_it_leads(path):
+    """A path without links, so that a linked folder is replaced where it lies and stays linked."""
+    return Path(os.path.realpath(path))
+
+
 def replace_folder(new, path):
     """Put the folder `new` in the place of `path`.
 
     finish_replace repairs what a crash between the two renames leaves behind.
     """
+    path = where_it_leads(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # A link may lead to another disk. A rename cannot go there, and `new` stays until all is done.
+    if os.stat(new).st_dev != os.stat(path.parent).st_dev:
+        with new_folder(path) as copy:
+            shutil.copytree(new, copy, dirs_exist_ok=True)
+        shutil.rmtree(new, ignore_errors=True)
+        return
     old = path.with_name(path.name + ".old")
     shutil.rmtree(old, ignore_errors=True)
     if path.exists():
@@ -666,6 +742,7 @@ def replace_folder(new, path):
 
 def finish_replace(path):
     """Undo a half-finished replacement: the old folder is moved aside, the new one is not there."""
+    path = where_it_leads(path)
     old = path.with_name(path.name + ".old")
     if old.exists() and not path.exists():
         # Another process may be quicker.

@@ -8,6 +8,8 @@ laptop      python midtrain.py                    the demo's conversations, made
 your data   python midtrain.py --data chats.jsonl
 8 GPUs      torchrun --standalone --nproc_per_node 8 midtrain.py --mixture smoltalk,mmlu,gsm8k
 """
+import ctrl_c
+
 import math
 import time
 from dataclasses import asdict, dataclass
@@ -75,6 +77,7 @@ def main():
     out = Path(cfg.out)
     model, tok, previous = load_checkpoint(out / BASE, env.device,
                                            f"run python {BASE}.py --out {out} first")
+    env.lock(out / STAGE)
 
     # ---- data: conversations -> rows on disk, once ----
     mixture = choose_mixture(STAGE, cfg.mixture, Config.mixture, cfg.data, env)

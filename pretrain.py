@@ -8,6 +8,8 @@ one GPU     python pretrain.py --data data/downloads/climbmix --hours 8
 8 GPUs      torchrun --standalone --nproc_per_node 8 pretrain.py --depth 20
 which size  python pretrain.py --plan             what each depth takes; trains nothing
 """
+import ctrl_c
+
 import math
 import time
 from dataclasses import asdict, dataclass
@@ -235,6 +237,7 @@ def main():
         return
 
     tok = Tokenizer.load(out / "tokenizer")
+    env.lock(out / STAGE)
 
     # ---- size: one dial, the rest follows ----
     paths = choose_documents(cfg.data, on_gpu, env.print)

@@ -10,6 +10,8 @@ It reads what the stages have left: metrics.jsonl, meta.json and run.json of eac
 evaluation.json from evaluate.py, the tokenizer, and the packed rows. What is missing makes the
 report shorter. The curves need matplotlib: pip install -e '.[report]'.
 """
+import ctrl_c
+
 import base64
 import hashlib
 import html

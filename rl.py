@@ -13,6 +13,8 @@ your data     python rl.py --data problems.jsonl        conversations; answers e
 your reward   python rl.py --data prompts.jsonl --reward my_reward.py:grade
 8 GPUs        torchrun --standalone --nproc_per_node 8 rl.py --mixture gsm8k
 """
+import ctrl_c
+
 import importlib.util
 import math
 import sys
@@ -374,6 +376,7 @@ def main():
     check_config(cfg, env)
     model, tok, previous = load_checkpoint(out / cfg.base, env.device,
                                            f"run python {cfg.base}.py --out {out} first")
+    env.lock(out / STAGE)
 
     # ---- data: problems that can be graded ----
     seq_len = model.config.seq_len

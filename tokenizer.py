@@ -14,6 +14,8 @@ train_bpe_by_definition is these three sentences in twenty lines of Python. trai
 same tokens, on a large text a thousand times faster; train/bpe.py explains how. Encoding text is
 the work of tiktoken, which loads the file that we save.
 """
+import ctrl_c
+
 import base64
 import hashlib
 import json
@@ -309,7 +311,7 @@ def main():
 
     from common import SPECIAL_TOKENS, Tokenizer
     from data.documents import choose_documents
-    from machine import clear_line, parse_config
+    from machine import clear_line, lock, parse_config
     from train.progress import Line
     cfg = parse_config(Config, __doc__)
 
@@ -355,6 +357,7 @@ def main():
     # Make the folder now: if that is impossible, it fails before the work and not after it.
     path = Path(cfg.out, "tokenizer")
     path.parent.mkdir(parents=True, exist_ok=True)
+    lock(path)
 
     # ---- train ----
     start = time.monotonic()

@@ -10,8 +10,9 @@ from toy import ROOT
 ROOMS = ["train", "talk", "data"]
 SCRIPTS = ["tokenizer", "pretrain", "midtrain", "sft", "dpo", "distill", "rl", "evaluate",
            "report", "export", "chat", "budget"]
-TOP = {".ci", ".gitignore", "LICENSE", "README.md", "common.py", "data", "dev", "machine.py",
-       "pyproject.toml", "run.sh", "talk", "tests", "train", *(f"{name}.py" for name in SCRIPTS)}
+TOP = {".ci", ".gitignore", "LICENSE", "README.md", "common.py", "ctrl_c.py", "data", "dev",
+       "machine.py", "pyproject.toml", "run.sh", "talk", "tests", "train",
+       *(f"{name}.py" for name in SCRIPTS)}
 
 
 def find_modules():

@@ -1,4 +1,8 @@
-"""machine.py: devices, flags, errors of one line, signals. test_common.py tests its files."""
+"""machine.py: devices, flags, errors of one line, signals, locks and links.
+
+test_common.py tests its files.
+"""
+import ast
 import errno
 import os
 import re
@@ -6,9 +10,11 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import torch
@@ -333,7 +339,7 @@ def test_what_a_user_can_cause_ends_without_a_traceback(error, status, text, cap
 def test_out_of_memory_names_flags_that_the_script_has(script, capsys):
     source = (ROOT / f"{script}.py").read_text()
     ends = re.findall(r"^    run\(main(?:, less_memory=\"(.+)\")?\)$", source, re.M)
-    if script in ("common", "machine"):
+    if script in ("common", "ctrl_c", "machine"):
         assert ends == []
         return
     flags = re.findall(r"--(\w+)", ends[0])
@@ -369,15 +375,171 @@ def test_a_rank_that_fails_finishes_the_checkpoint_that_it_writes(monkeypatch, t
 
 # ---- signals ----
 
-def test_the_first_signal_asks_for_a_stop_and_the_second_one_stops():
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        for number in before:
-            stop = StopSignal()
-            assert not stop.requested(ENV)
-            os.kill(os.getpid(), number)
-            assert stop.requested(ENV) and stop.number == number
-            assert signal.getsignal(number) == signal.SIG_DFL
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+@pytest.fixture
+def handlers():
+    """Puts the handlers of the signals back."""
+    before = {getattr(signal, name): signal.getsignal(getattr(signal, name))
+              for name in StopSignal.ENDING + StopSignal.SAVING}
+    yield before
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("name, then", [
+    ("SIGTERM", signal.SIG_DFL), ("SIGINT", signal.SIG_DFL),
+    ("SIGHUP", signal.SIG_IGN), ("SIGUSR1", signal.SIG_IGN)])
+def test_the_first_signal_asks_for_a_stop_and_then_it_stops_at_once_or_does_nothing(name, then,
+                                                                                    handlers):
+    number = getattr(signal, name)
+    stop = StopSignal()
+    assert not stop.requested(ENV)
+    os.kill(os.getpid(), number)
+    assert stop.requested(ENV) and stop.number == number
+    assert signal.getsignal(number) == then
+
+
+def test_under_nohup_a_closed_terminal_stops_nothing(handlers):
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    stop = StopSignal()
+    os.kill(os.getpid(), signal.SIGHUP)
+    assert not stop.requested(ENV)
+
+
+SCRIPTS = ["tokenizer", "pretrain", "midtrain", "sft", "dpo", "distill", "rl", "chat", "evaluate",
+           "export", "report", "budget"]
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_ctrl_c_comes_first_in_every_script(script):
+    tree = ast.parse((ROOT / f"{script}.py").read_text())
+    imports = [node for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom))]
+    assert [name.name for name in imports[0].names] == ["ctrl_c"]
+
+
+# A script of ours that is stopped in the middle of its imports; a stranger's that imports ours.
+@pytest.mark.parametrize("folder, status, lines", [
+    ("ours", 130, "\nstopped by Ctrl-C\n"), ("stranger", 1, "KeyboardInterrupt caught\n")])
+def test_ctrl_c_during_the_imports_is_one_line_for_our_scripts_alone(tmp_path, folder, status,
+                                                                     lines):
+    ours = tmp_path / "ours"
+    for path in ours, tmp_path / "stranger":
+        path.mkdir()
+    shutil.copy(ROOT / "ctrl_c.py", ours)
+    (ours / "slow.py").write_text("import os, signal, time\n"
+                                  "os.kill(os.getpid(), signal.SIGINT)\ntime.sleep(9)")
+    (tmp_path / folder / "script.py").write_text(
+        "import sys\ntry:\n    import ctrl_c\n    import slow\nexcept KeyboardInterrupt:\n"
+        "    sys.exit('KeyboardInterrupt caught')")
+    result = subprocess.run([sys.executable, tmp_path / folder / "script.py"], text=True,
+                            env=dict(os.environ, PYTHONPATH=str(ours)), capture_output=True)
+    assert (result.returncode, result.stderr) == (status, lines)
+
+
+# ---- one run at a time ----
+
+HOLD = """
+import os, sys, time
+from machine import lock, run
+def main():
+    lock(sys.argv[1])
+    print("held", flush=True)
+    if os.fork() == 0:
+        # A child goes on when the parent is dead, and holds nothing.
+        os.close(1)
+        time.sleep(5)
+        os._exit(0)
+    time.sleep(60)
+run(main)
+"""
+
+
+def hold(path):
+    environment = dict(os.environ, PYTHONPATH=str(ROOT))
+    process = subprocess.Popen([sys.executable, "-c", HOLD, path], text=True, env=environment,
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    return process, process.stdout.readline()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_a_second_run_is_refused_and_a_dead_one_holds_nothing(tmp_path, number):
+    path = tmp_path / "sft"
+    first, said = hold(path)
+    assert said == "held\n"
+    second, said = hold(path)
+    assert (said, second.wait()) == ("", 2)
+    error = second.stderr.read()
+    assert error.count("\n") == 1 and f"{path} is being written by process {first.pid} on" in error
+    # Another stage is not in the way.
+    other, said = hold(tmp_path / "dpo")
+    assert said == "held\n"
+    first.send_signal(number)
+    first.wait()
+    assert (tmp_path / "sft.lock").exists() == (number == signal.SIGKILL)
+    third, said = hold(path)
+    assert said == "held\n"
+    for process in third, other:
+        process.kill()
+        process.wait()
+
+
+def test_where_there_is_no_folder_there_is_no_lock(tmp_path):
+    machine.lock(tmp_path / "none" / "sft")
+    assert not list(tmp_path.iterdir())
+
+
+# ---- folders behind links ----
+
+@pytest.fixture
+def linked(tmp_path):
+    """out/sft leads to disk/models/old, which has one file."""
+    (tmp_path / "disk/models/old").mkdir(parents=True)
+    (tmp_path / "disk/models/old/a").write_text("old")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/sft").symlink_to("../disk/models/old")
+    return tmp_path / "out/sft"
+
+
+def fill_part(linked):
+    part = linked.with_name("sft.part")
+    with machine.new_folder(part) as new:
+        (new / "b").mkdir()
+        (new / "b" / "c").write_text("new")
+    return part
+
+
+def test_a_link_stays_and_what_it_leads_to_is_replaced(linked):
+    part = fill_part(linked)
+    machine.replace_folder(part, linked)
+    assert linked.is_symlink() and not part.exists()
+    assert (linked / "b" / "c").read_text() == "new" and not (linked / "a").exists()
+    assert [path.name for path in (linked.parents[1] / "disk/models").iterdir()] == ["old"]
+
+
+def test_a_link_may_lead_to_another_disk(linked):
+    disk = Path("/dev/shm")
+    if not disk.exists() or disk.stat().st_dev == linked.stat().st_dev:
+        pytest.skip("there is no other disk")
+    with tempfile.TemporaryDirectory(dir=disk) as folder:
+        linked.unlink()
+        linked.symlink_to(f"{folder}/new/sft")
+        for _ in range(2):
+            part = fill_part(linked)
+            machine.replace_folder(part, linked)
+            assert linked.is_symlink() and not part.exists()
+            assert (linked / "b" / "c").read_text() == "new"
+            assert [path.name for path in Path(folder, "new").iterdir()] == ["sft"]
+
+
+def test_a_link_that_was_left_half_replaced_is_repaired(linked):
+    target = linked.resolve()
+    target.rename(target.with_name("old.old"))
+    machine.finish_replace(linked)
+    assert (linked / "a").read_text() == "old"
+
+
+def test_a_link_to_a_folder_that_is_not_there_yet(tmp_path):
+    (tmp_path / "sft").symlink_to(tmp_path / "disk/sft")
+    with machine.new_folder(tmp_path / "sft") as new:
+        (new / "a").write_text("new")
+    assert (tmp_path / "sft").is_symlink() and (tmp_path / "disk/sft/a").read_text() == "new"
