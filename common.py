@@ -634,8 +634,11 @@ def trained_anew(out, stage):
     """
     while stage in BASES:
         settings = read_meta(Path(out, stage)).get("settings", {})
-        # rl.py may have started from another stage.
+        # --base may have named another stage, or the stage itself as it was before.
         base = settings.get("base", BASES[stage])
+        if base == stage:
+            stage = BASES[stage]
+            continue
         if not Path(out, base, "meta.json").exists():
             break
         start = settings.get("start")

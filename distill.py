@@ -21,6 +21,7 @@ from pathlib import Path
 import torch
 
 from common import digest, load_checkpoint, trained_anew
+from data.files import ROW_SUFFIXES, identify
 from data.mixtures import choose_mixture, conversations, row_length
 from machine import StopSignal, parse_config, run, setup, try_to_compile
 from talk.engine import Engine, parse_answer
@@ -32,6 +33,7 @@ from train.rows import describe_sources, micro_batches, pack_conversations, read
 from train.run import (
     Saver,
     banner,
+    check_before_packing,
     check_finite,
     decisive_settings,
     evaluate_loss,
@@ -50,6 +52,7 @@ DEMO_MIXTURE = ("spelling_bee:700,simple_spelling:700,letters:500,arithmetic:700
 @dataclass
 class Config:
     out: str = "out"                  # folder in which the stages find each other
+    base: str = BASE                  # the stage to start from; distill trains on
     data: tuple = ()                  # .jsonl or .json; each last user turn is asked; none: mixture
     mixture: str = DEMO_MIXTURE       # name:size*times, ... or downloads or demo
     skip_bad_rows: bool = False       # leave out and name bad rows of --data; else they are errors
@@ -177,15 +180,17 @@ def main():
 
     # ---- data: the teacher's answers -> rows on disk, once ----
     mixture = choose_mixture(STAGE, cfg.mixture, Config.mixture, cfg.data, env)
-    made_from = describe_sources(cfg.data, mixture=mixture, skip_bad_rows=cfg.skip_bad_rows,
-                                 max_tokens=cfg.max_tokens, temperature=cfg.temperature)
+    asked = describe_sources(identify(cfg.data, ROW_SUFFIXES), mixture=mixture,
+                             skip_bad_rows=cfg.skip_bad_rows, max_tokens=cfg.max_tokens,
+                             temperature=cfg.temperature)
+    check_before_packing(out, STAGE, cfg.resume, env, prompts=asked)
     env.lock(out / STAGE)
     read_prompts = lambda: conversations(mixture.train, "prompts", cfg.data, cfg.skip_bad_rows)
-    answers = teacher_answers(cfg, env, out, made_from, read_prompts)
-    model, tok, previous = load_checkpoint(out / BASE, env.device,
-                                           f"run python {BASE}.py --out {out} first")
+    answers = teacher_answers(cfg, env, out, asked, read_prompts)
+    model, tok, previous = load_checkpoint(out / cfg.base, env.device,
+                                           f"run python {cfg.base}.py --out {out} first")
     seq_len = row_length(cfg.seq_len, mixture.train, cfg.data, model.config.seq_len, tok.vocab_size)
-    made_from = describe_sources([answers])
+    made_from = describe_sources(identify([answers]))
 
     def pack(split):
         read = lambda: conversations("", split, [answers], skip_bad_rows=True)
@@ -208,10 +213,11 @@ def main():
     cfg.compile = choose_compile(cfg, STAGE, steps * rows_per_step * seq_len, model, env)
     compiled = try_to_compile(model, dynamic=False) if cfg.compile else model
     optimizer = make_optimizer(cfg, model, env, cfg.compile)
-    settings = decisive_settings(cfg, model, env, start=digest(previous), data=made_from,
-                                 steps=steps, rows_per_step=rows_per_step, row_length=seq_len)
+    settings = decisive_settings(cfg, model, env, start=digest(previous), base=cfg.base,
+                                 prompts=asked, data=made_from, steps=steps,
+                                 rows_per_step=rows_per_step, row_length=seq_len)
     first, metrics = start_or_resume(out, STAGE, settings, cfg.resume, model, optimizer, env)
-    banner(cfg, env, f"{out}/{BASE}, {model.num_params():,} parameters", cfg.compile,
+    banner(cfg, env, f"{out}/{cfg.base}, {model.num_params():,} parameters", cfg.compile,
            steps, rows_per_step, batch_size, train_rows)
 
     # ---- loop: evaluate, save, stop, then train ----

@@ -21,6 +21,7 @@ import torch
 import torch.nn.functional as F
 
 from common import digest, load_checkpoint, render_pair
+from data.files import ROW_SUFFIXES, identify
 from data.mixtures import choose_mixture, preferences
 from machine import StopSignal, parse_config, run, setup, try_to_compile
 from train.optimizer import make_optimizer
@@ -30,6 +31,7 @@ from train.rows import describe_sources, my_share, pack_conversations, read_ahea
 from train.run import (
     Saver,
     banner,
+    check_before_packing,
     check_finite,
     decisive_settings,
     finish_run,
@@ -46,6 +48,7 @@ DEMO_MIXTURE = ("spelling_bee:1000,simple_spelling:1000,letters:700,arithmetic:1
 @dataclass
 class Config:
     out: str = "out"                  # folder in which the stages find each other
+    base: str = BASE                  # the stage to start from; dpo trains on
     data: tuple = ()                  # files of preference pairs, or folders; none: the mixture
     mixture: str = DEMO_MIXTURE       # name:size*times, ... or downloads or demo
     skip_bad_rows: bool = False       # leave out and name bad rows of --data; else they are errors
@@ -186,15 +189,17 @@ def main():
     cfg = parse_config(Config, __doc__)
     env = setup(cfg.device, cfg.dtype)
     out = Path(cfg.out)
-    model, tok, previous = load_checkpoint(out / BASE, env.device,
-                                           f"run python {BASE}.py --out {out} first")
+    model, tok, previous = load_checkpoint(out / cfg.base, env.device,
+                                           f"run python {cfg.base}.py --out {out} first")
     env.lock(out / STAGE)
 
     # ---- data: pairs -> rows on disk, once ----
     seq_len = model.config.seq_len
     mixture = choose_mixture(STAGE, cfg.mixture, Config.mixture, cfg.data, env)
-    made_from = describe_sources(cfg.data, mixture=mixture, skip_bad_rows=cfg.skip_bad_rows,
+    files = identify(cfg.data, ROW_SUFFIXES)
+    made_from = describe_sources(files, mixture=mixture, skip_bad_rows=cfg.skip_bad_rows,
                                  reasoning=cfg.reasoning)
+    check_before_packing(out, STAGE, cfg.resume, env, start=digest(previous), data=made_from)
 
     def pack(spec, split, name):
         read = lambda: preferences(spec, split, cfg.data, cfg.skip_bad_rows,
@@ -219,10 +224,10 @@ def main():
     val_reference = reference_logps(compiled, val_rows, batch_size, env)
 
     optimizer = make_optimizer(cfg, model, env, cfg.compile)
-    settings = decisive_settings(cfg, model, env, start=digest(previous), data=made_from,
-                                 steps=steps, rows_per_step=rows_per_step)
+    settings = decisive_settings(cfg, model, env, start=digest(previous), base=cfg.base,
+                                 data=made_from, steps=steps, rows_per_step=rows_per_step)
     first, metrics = start_or_resume(out, STAGE, settings, cfg.resume, model, optimizer, env)
-    banner(cfg, env, f"{out}/{BASE}, {model.num_params():,} parameters", cfg.compile,
+    banner(cfg, env, f"{out}/{cfg.base}, {model.num_params():,} parameters", cfg.compile,
            steps, rows_per_step, batch_size, train_rows)
 
     # ---- loop: evaluate, save, stop, then train ----

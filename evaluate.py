@@ -32,6 +32,7 @@ from common import find_checkpoint, load_checkpoint, read_meta, trained_anew
 from data.demo.identity import Identity
 from data.demo.other_tasks import OTHER_TASKS, refuses
 from data.documents import list_files, read_documents
+from data.files import identify
 from data.mixtures import open_source
 from data.published.core_tasks import TASKS as CORE_TASKS
 from data.published.core_tasks import CoreTask, encode_prompt
@@ -336,7 +337,7 @@ def held_out_rows(cfg, model, tok, env):
                 yield from read_documents([file], "train", val_share=0)
 
         path = Path(cfg.out, "rows/evaluate.rows")
-        made_from = describe_sources(cfg.data)
+        made_from = describe_sources(identify(cfg.data))
         return pack_documents(path, texts, tok, model.config.seq_len, made_from, env)
 
     path = Path(cfg.out, "rows/pretrain_val.rows")

@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 
 from common import digest, load_checkpoint
+from data.files import ROW_SUFFIXES, identify
 from data.mixtures import choose_mixture, conversations, row_length
 from machine import StopSignal, parse_config, run, setup, try_to_compile
 from train.optimizer import make_optimizer
@@ -27,6 +28,7 @@ from train.rows import describe_sources, micro_batches, pack_conversations, read
 from train.run import (
     Saver,
     banner,
+    check_before_packing,
     check_finite,
     decisive_settings,
     evaluate_loss,
@@ -45,6 +47,7 @@ DEMO_MIXTURE = ("spelling_bee:8000,simple_spelling:16000,letters:8000,arithmetic
 @dataclass
 class Config:
     out: str = "out"                  # folder in which the stages find each other
+    base: str = BASE                  # the stage to start from; midtrain trains on
     data: tuple = ()                  # files of conversations, or folders; none: the mixture
     mixture: str = DEMO_MIXTURE       # name:size*times, ... or downloads or demo
     skip_bad_rows: bool = False       # leave out and name bad rows of --data; else they are errors
@@ -75,15 +78,17 @@ def main():
     cfg = parse_config(Config, __doc__)
     env = setup(cfg.device, cfg.dtype)
     out = Path(cfg.out)
-    model, tok, previous = load_checkpoint(out / BASE, env.device,
-                                           f"run python {BASE}.py --out {out} first")
+    model, tok, previous = load_checkpoint(out / cfg.base, env.device,
+                                           f"run python {cfg.base}.py --out {out} first")
     env.lock(out / STAGE)
 
     # ---- data: conversations -> rows on disk, once ----
     mixture = choose_mixture(STAGE, cfg.mixture, Config.mixture, cfg.data, env)
     seq_len = row_length(cfg.seq_len, mixture.train, cfg.data, model.config.seq_len, tok.vocab_size)
-    made_from = describe_sources(cfg.data, mixture=mixture, skip_bad_rows=cfg.skip_bad_rows,
+    files = identify(cfg.data, ROW_SUFFIXES)
+    made_from = describe_sources(files, mixture=mixture, skip_bad_rows=cfg.skip_bad_rows,
                                  reasoning=cfg.reasoning)
+    check_before_packing(out, STAGE, cfg.resume, env, start=digest(previous), data=made_from)
 
     def pack(spec, split, name):
         read = lambda: conversations(spec, split, cfg.data, cfg.skip_bad_rows,
@@ -108,10 +113,11 @@ def main():
     cfg.compile = choose_compile(cfg, STAGE, steps * rows_per_step * seq_len, model, env)
     compiled = try_to_compile(model, dynamic=False) if cfg.compile else model
     optimizer = make_optimizer(cfg, model, env, cfg.compile)
-    settings = decisive_settings(cfg, model, env, start=digest(previous), data=made_from,
-                                 steps=steps, rows_per_step=rows_per_step, row_length=seq_len)
+    settings = decisive_settings(cfg, model, env, start=digest(previous), base=cfg.base,
+                                 data=made_from, steps=steps,
+                                 rows_per_step=rows_per_step, row_length=seq_len)
     first, metrics = start_or_resume(out, STAGE, settings, cfg.resume, model, optimizer, env)
-    banner(cfg, env, f"{out}/{BASE}, {model.num_params():,} parameters", cfg.compile,
+    banner(cfg, env, f"{out}/{cfg.base}, {model.num_params():,} parameters", cfg.compile,
            steps, rows_per_step, batch_size, train_rows)
 
     # ---- loop: evaluate, save, stop, then train ----

@@ -17,9 +17,19 @@ from pathlib import Path
 
 import torch
 
-from common import GPT, GPTConfig, Tokenizer, generate, rotary_table, rotate
+from common import (
+    GPT,
+    GPTConfig,
+    Tokenizer,
+    digest,
+    generate,
+    load_checkpoint,
+    rotary_table,
+    rotate,
+)
 from data.demo import python_corpus
 from data.documents import choose_documents, list_files, read_documents
+from data.files import identify
 from machine import StopSignal, parse_config, run, setup, try_to_compile
 from train.optimizer import make_optimizer
 from train.plan import (
@@ -39,6 +49,7 @@ from train.rows import describe_sources, micro_batches, pack_documents, read_ahe
 from train.run import (
     Saver,
     banner,
+    check_before_packing,
     check_finite,
     decisive_settings,
     evaluate_loss,
@@ -57,6 +68,7 @@ DEMO_DEPTH, MAX_DEPTH = 4, 20
 @dataclass
 class Config:
     out: str = "out"                  # folder in which the stages find each other
+    base: str = ""                    # pretrain: train on from out/pretrain; none: a new model
     data: tuple = ()                  # files or folders, or demo; none: the downloads (GPU) or demo
     field: str = "text"               # field or column of --data that holds the text
     skip_bad_rows: bool = False       # leave out and count bad rows of --data; else they are errors
@@ -227,6 +239,22 @@ def print_samples(model, tok, rows, env, seed, n_samples=4, n_prompt=8, n_new=32
         env.print(f"    {tok.decode(prompt[1:])!r} -> {tok.decode(new)!r}")
 
 
+def load_base(cfg, out, tok, env):
+    """The model to train on from, and its meta. ValueError if a flag asks for another shape."""
+    base, _, meta = load_checkpoint(out / cfg.base, env.device,
+                                    f"run python {cfg.base}.py --out {out} first")
+    if meta["tokenizer"] != tok.fingerprint:
+        raise ValueError(f"--base {cfg.base}: {out}/{cfg.base} has another tokenizer than "
+                         f"{out}/tokenizer. Start a new model without --base")
+    has = {"depth": base.config.n_layer, "seq_len": base.config.seq_len,
+           "n_kv_head": base.config.n_kv_head}
+    for flag, value in has.items():
+        if getattr(cfg, flag) not in (0, value):
+            raise ValueError(f"--{flag} {getattr(cfg, flag)}: {out}/{cfg.base} has {value}. Leave "
+                             f"the flag out, or start a new model without --base")
+    return base, meta
+
+
 def main():
     cfg = parse_config(Config, __doc__)
     env = setup(cfg.device, cfg.dtype)
@@ -238,10 +266,11 @@ def main():
 
     tok = Tokenizer.load(out / "tokenizer")
     env.lock(out / STAGE)
+    base, previous = load_base(cfg, out, tok, env) if cfg.base else (None, None)
 
     # ---- size: one dial, the rest follows ----
     paths = choose_documents(cfg.data, on_gpu, env.print)
-    seq_len = cfg.seq_len or choose_seq_len(paths, on_gpu)
+    seq_len = cfg.seq_len or (base.config.seq_len if base else choose_seq_len(paths, on_gpu))
     # The text of the demo gets the demo's size on every machine.
     is_demo = not (on_gpu and paths)
     if is_demo and cfg.hours != Config.hours:
@@ -253,7 +282,9 @@ def main():
     elif not tokens_per_param:
         tokens_per_param = demo_tokens_per_param(env.dtype)
     depth, why = cfg.depth, "--depth"
-    if not depth and cfg.resume:
+    if base and not depth:
+        depth, why = base.config.n_layer, f"as in {out}/{cfg.base}"
+    elif not depth and cfg.resume:
         # What is free on the GPU, and so what is chosen, may have changed since then.
         depth, why = saved_settings(out, STAGE, env).get("n_layer", 0), "as before"
 
@@ -271,7 +302,8 @@ def main():
                   f"{about / 1e6:,.0f} M tokens. Derived, unmeasured")
 
     # ---- data: text -> rows on disk, once ----
-    made_from = describe_sources(paths, field=cfg.field, skip_bad_rows=cfg.skip_bad_rows)
+    made_from = describe_sources(identify(paths), field=cfg.field, skip_bad_rows=cfg.skip_bad_rows)
+    check_before_packing(out, STAGE, cfg.resume, env, data=made_from)
 
     def pack(split):
         def read():
@@ -294,10 +326,11 @@ def main():
         depth, why = plan.depth, limit or "the deepest that is chosen by itself"
     elif not depth:
         depth, why = DEMO_DEPTH, "the demo size"
-    config = model_config(depth, tok.vocab_size, seq_len, cfg.n_kv_head)
-    model = GPT(config)
-    init_weights(model, cfg.seed)
-    model.to(env.device).compute_dtype = env.dtype
+    model = base or GPT(model_config(depth, tok.vocab_size, seq_len, cfg.n_kv_head))
+    config = model.config
+    if not base:
+        init_weights(model, cfg.seed)
+    model.train().to(env.device).compute_dtype = env.dtype
 
     # ---- horizon, optimizer ----
     horizon = math.ceil(tokens_per_param * matrix_weights(config))
@@ -311,6 +344,8 @@ def main():
     optimizer = make_optimizer(cfg, model, env, cfg.compile)
     settings = decisive_settings(cfg, model, env, data=made_from,
                                  steps=steps, rows_per_step=rows_per_step)
+    if base:
+        settings.update(base=cfg.base, start=digest(previous))
     first, metrics = start_or_resume(out, STAGE, settings, cfg.resume, model, optimizer, env)
     peak = peak_flops(env.device, cfg.peak_tflops)
     per_weight = steps * rows_per_step * seq_len / matrix_weights(config)

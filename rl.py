@@ -27,6 +27,7 @@ import torch
 import torch.nn.functional as F
 
 from common import STAGES, digest, load_checkpoint
+from data.files import ROW_SUFFIXES, identify
 from data.mixtures import choose_mixture, graded_prompts
 from machine import StopSignal, parse_config, run, setup, try_to_compile
 from talk.engine import Engine, Sampling, parse_answer
@@ -36,6 +37,7 @@ from train.progress import Progress
 from train.rows import describe_sources, my_share, step_indices
 from train.run import (
     Saver,
+    check_before_packing,
     check_finite,
     decisive_settings,
     finish_run,
@@ -50,7 +52,7 @@ DEMO_MIXTURE = "arithmetic:2000,spelling_bee:2000"
 @dataclass
 class Config:
     out: str = "out"                  # folder in which the stages find each other
-    base: str = BASE                  # the stage to start from
+    base: str = BASE                  # the stage to start from; rl trains on
     data: tuple = ()                  # .jsonl or .json files of problems; none: the mixture
     mixture: str = DEMO_MIXTURE       # name:size*times, ... or downloads or demo
     skip_bad_rows: bool = False       # leave out and name bad rows of --data; else they are errors
@@ -382,7 +384,9 @@ def main():
     seq_len = model.config.seq_len
     grade = load_reward(cfg.reward) if cfg.reward else None
     mixture = choose_mixture(STAGE, cfg.mixture, Config.mixture, cfg.data, env)
-    made_from = describe_sources(cfg.data, mixture=mixture, skip_bad_rows=cfg.skip_bad_rows)
+    files = identify(cfg.data, ROW_SUFFIXES)
+    made_from = describe_sources(files, mixture=mixture, skip_bad_rows=cfg.skip_bad_rows)
+    check_before_packing(out, STAGE, cfg.resume, env, start=digest(previous), data=made_from)
     problems = graded_prompts(mixture.train, "rl", cfg.data, cfg.skip_bad_rows, grade)
     val_problems = graded_prompts(mixture.val, "test", cfg.data, cfg.skip_bad_rows, grade)
     n_val = min(cfg.eval_prompts, len(val_problems))

@@ -31,7 +31,7 @@ from data.demo.spelling import SimpleSpelling, SpellingBee
 from data.demo.word_problems import WordProblems
 from data.documents import DOWNLOADS
 from data.files import ROW_SUFFIXES as OWN
-from data.files import list_files
+from data.files import fingerprint, identify
 from data.formats import to_conversation
 from data.grading import final_number
 from data.lazy import Lazy, Mixture, View
@@ -236,21 +236,21 @@ def not_on_disk(spec, split, dest=DOWNLOADS):
 
 
 def describe_files(spec, dest=DOWNLOADS):
-    """16 hex digits for path, size and time of all files that a specification reads, "" if none.
+    """16 hex digits for the names and contents of all files that a specification reads, or "".
 
     When they change, rows on disk are out of date and get packed anew.
     """
-    files = []
+    listing = []
     for name in dict.fromkeys(name for name, _, _ in parse_mixture(spec)):
         if name.endswith(OWN):
-            files += list_files([name], OWN)
+            listing += identify([name], OWN)
         elif name in DOWNLOADED:
-            found = Path(dest, DOWNLOADED[name].name).rglob("*")
-            files += sorted(file for file in found if file.name.endswith(ROW_SUFFIXES)
-                            and file.parent.name != "prepared")
-    if not files:
+            folder = Path(dest, DOWNLOADED[name].name)
+            files = sorted(file for file in folder.rglob("*") if file.name.endswith(ROW_SUFFIXES)
+                           and file.parent.name != "prepared")
+            listing += [[file.relative_to(dest).as_posix(), fingerprint(file)] for file in files]
+    if not listing:
         return ""
-    listing = [[str(f.resolve()), f.stat().st_size, f.stat().st_mtime_ns] for f in files]
     return hashlib.sha256(json.dumps(listing).encode()).hexdigest()[:16]
 
 

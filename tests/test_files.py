@@ -2,6 +2,7 @@
 import gzip
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,8 @@ from data.files import (
     TEXT_SUFFIXES,
     describe,
     find_files,
+    fingerprint,
+    identify,
     lines_of,
     named_part,
     read_table,
@@ -184,3 +187,66 @@ def test_broken_utf_16_and_utf_16_without_its_mark_are_refused_with_the_remedy(t
     path.write_bytes('{"prompt": "a", "response": "b"}\n'.encode("utf-16-le"))
     with pytest.raises(ValueError, match="b.jsonl:1: NUL bytes.*Convert it to UTF-8"):
         list(read_conversations([path]))
+
+
+# ---- which data it was ----
+
+def test_a_file_is_known_again_by_name_and_content_and_not_by_place_or_time(tmp_path):
+    folder = tmp_path / "here"
+    (folder / "more").mkdir(parents=True)
+    (folder / "a.txt").write_text("one")
+    (folder / "more/b.txt").write_text("two")
+    first = identify([folder])
+    assert [name for name, _ in first] == ["a.txt", "more/b.txt"]
+    assert first[0][1] != first[1][1]
+
+    moved = shutil.copytree(folder, tmp_path / "there")
+    os.utime(moved / "a.txt", (1, 1))
+    (moved / ".DS_Store").write_bytes(b"x")
+    # A file that is not read does not count either.
+    (moved / "picture.png").write_bytes(b"x")
+    assert identify([moved]) == first
+    assert identify([moved / "a.txt"]) == first[:1]
+    assert identify([moved / "a.txt", moved / "more/b.txt"]) == [first[0], ["b.txt", first[1][1]]]
+    (moved / "a.txt").write_text("onE")
+    assert identify([moved])[0] != first[0] and identify([moved])[1] == first[1]
+    (moved / "c.txt").write_text("three")
+    assert len(identify([moved])) == 3
+    assert identify([]) == []
+
+
+@pytest.mark.parametrize("size", [1, files.WHOLE - 1, files.WHOLE, files.WHOLE + 1,
+                                  2 * files.WHOLE + 7])
+def test_the_fingerprint_sees_the_size_and_both_ends_and_a_small_file_whole(tmp_path, size):
+    path = tmp_path / "x.txt"
+    data = bytearray(b"x" * size)
+    path.write_bytes(data)
+    before = fingerprint(path)
+    places = {0, size - 1, size // 2} if size <= files.WHOLE else {0, size - 1}
+    for at in places:
+        data[at] = ord("y")
+        path.write_bytes(data)
+        assert fingerprint(path) != before, at
+        data[at] = ord("x")
+    path.write_bytes(data)
+    assert fingerprint(path) == before
+    path.write_bytes(data + b"x")
+    assert fingerprint(path) != before
+
+
+def test_pieces_are_spread_over_a_large_file(tmp_path):
+    path = tmp_path / "x.txt"
+    path.write_bytes(bytes(4 * files.WHOLE))
+    before = fingerprint(path)
+    seen = 0
+    # An edit of a 64th of the file is noticed wherever it is.
+    step = 4 * files.WHOLE // 64
+    for at in range(0, 4 * files.WHOLE, step):
+        with open(path, "r+b") as file:
+            file.seek(at)
+            file.write(b"y" * step)
+        seen += fingerprint(path) != before
+        with open(path, "r+b") as file:
+            file.seek(at)
+            file.write(bytes(step))
+    assert seen == 64

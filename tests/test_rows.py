@@ -244,24 +244,27 @@ def test_conversations_without_an_answer_in_the_row_are_told_as_that(tok, tmp_pa
     assert not list(tmp_path.iterdir())
 
 
-def test_sources_are_described_by_what_can_change_them(tmp_path):
-    a = tmp_path / "a.txt"
-    b = tmp_path / "b.txt"
-    a.write_text("one")
-    b.write_text("two")
+def test_sources_are_described_by_what_can_change_them():
+    a, b = ["a.txt", "1"], ["b.txt", "2"]
     first = describe_sources([a, b])
     assert first == describe_sources([a, b]) == json.loads(json.dumps(first))
     assert first != describe_sources([b, a])
     assert first != describe_sources([a])
     assert first != describe_sources([a, b], mixture="x")
-    b.write_text("three")
-    assert first != describe_sources([a, b])
-
-    folder = describe_sources([tmp_path])
-    (tmp_path / "c.txt").write_text("")
-    assert folder["n_files"] == 2 and describe_sources([tmp_path]) != folder
+    assert first != describe_sources([a, ["b.txt", "3"]])
+    assert first["n_files"] == 2 and first["listing"] == [a, b]
     assert describe_sources(mixture="x") == describe_sources(mixture="x")
     assert describe_sources(mixture="x") != describe_sources(mixture="y")
+
+
+def test_many_files_fit_into_the_header_of_the_rows(tok, tmp_path):
+    files = [[f"folder/with/a/long/name/{i}.txt", str(i)] for i in range(1000)]
+    made_from = describe_sources(files)
+    assert made_from["listing"] == files
+    rows = pack_texts(tmp_path / "x.rows", ["some text"] * 9, tok, 8, **made_from)
+    assert rows.header["made_from"]["files"] == made_from["files"]
+    # For millions of files there is a hash alone.
+    assert describe_sources(files * 3)["listing"] == []
 
 
 # ---- batches ----

@@ -349,6 +349,86 @@ def test_resume_refuses_other_settings_and_another_previous_stage(toy, tmp_path)
     assert read_folder(out / "sft.part") == part
 
 
+DATA = {"pretrain": "documents", "midtrain": "conversations", "sft": "conversations",
+        "dpo": "pairs", "distill": "prompts"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", STAGES)
+def test_data_is_known_again_by_its_content_and_other_data_is_refused_before_packing(
+        toy, tmp_path, stage):
+    out = copy_of(toy, tmp_path / "out", NEEDS[stage])
+    shutil.copytree(toy.folder / "data", tmp_path / "data")
+    name = Path(getattr(toy.data, DATA[stage])).name
+    result = toy(stage, "--data", tmp_path / "data" / name, out=out,
+                 before=functools.partial(interrupt, "step", 12))
+    assert result.status == -signal.SIGKILL, result.stderr
+
+    # Another machine, another time, and what macOS leaves in folders.
+    there = tmp_path / "there"
+    shutil.copytree(out, there / "out", copy_function=shutil.copyfile)
+    shutil.copytree(tmp_path / "data", there / "mine", copy_function=shutil.copyfile)
+    for path in there.rglob("*.jsonl"):
+        os.utime(path, (1, 1))
+    (there / "mine/.DS_Store").write_bytes(b"x")
+
+    text = (there / "mine" / name).read_text()
+    at = text.index('"', len(text) // 2) - 1
+    (there / "mine" / name).write_text(text[:at] + "Z" + text[at + 1:])
+    before = read_folder(there / "out/rows"), read_folder(there / f"out/{stage}.part")
+    result = toy(stage, "--data", there / "mine" / name, "--resume", out=there / "out")
+    fails_with_one_line(result, "--resume", f"{stage}.part", f"{name} has changed")
+    assert (read_folder(there / "out/rows"), read_folder(there / f"out/{stage}.part")) == before
+
+    (there / "mine" / name).write_text(text)
+    result = toy(stage, "--data", there / "mine" / name, "--resume", out=there / "out")
+    assert result.status == 0 and "packed before" in result.stdout, result.stderr
+    assert "packing" not in result.stdout and "resume" in result.stdout
+    resumed = torch.load(there / "out" / stage / "model.pt", weights_only=True)
+    assert same(resumed, torch.load(toy.out / stage / "model.pt", weights_only=True))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_finished_run_says_how_to_train_on_and_can(toy, tmp_path, stage, capsys):
+    out = copy_of(toy, tmp_path / "out", STAGES)
+    done = read_folder(out / stage)
+    result = toy(stage, "--resume", "--steps", 26, out=out)
+    fails_with_one_line(result, f"{out}/{stage} is done, after 20 steps, not 26",
+                        f"--base {stage} --seed 1 --steps 6, without --resume")
+    fails_with_one_line(toy(stage, "--resume", "--steps", 6, out=out), "after 20 steps, not 6")
+    assert read_folder(out / stage) == done
+
+    more = ["--base", stage, "--seed", 1, "--steps", 6]
+    result = toy(stage, *more, out=out, before=functools.partial(interrupt, "step", 6))
+    assert result.status == -signal.SIGKILL and read_folder(out / stage) == done
+    again = shutil.copytree(out, tmp_path / "again")
+    result = toy(stage, *more, "--resume", out=out)
+    assert result.status == 0 and f"resume     {out}/{stage}.part at step 5" in result.stdout
+    result = toy(stage, *more, out=again)
+    assert result.status == 0, result.stderr
+    weights = torch.load(out / stage / "model.pt", weights_only=True)
+    assert same(weights, torch.load(again / stage / "model.pt", weights_only=True))
+    # It goes on where the first run ended, not where that one began. DPO measures from there, and
+    # with another seed the teacher gives other answers.
+    if stage not in ("dpo", "distill"):
+        first, last = metrics(toy.out / stage, "step", "val_loss")[::4]
+        assert metrics(out / stage, "step", "val_loss")[0][1] == pytest.approx(last[1], rel=1e-5)
+        assert last[1] != pytest.approx(first[1], rel=1e-2)
+    # What was made from the stage before is older now; the stage itself is not.
+    capsys.readouterr()
+    assert find_checkpoint(out, stage) == out / stage
+    assert "older" not in capsys.readouterr().err
+
+
+def test_training_on_refuses_another_shape_or_tokenizer(toy, tmp_path):
+    out = copy_of(toy, tmp_path / "out", ["pretrain"])
+    fails_with_one_line(toy("pretrain", "--base", "pretrain", "--depth", 2, out=out), "--depth 2")
+    write_tokenizer(out, pattern=r"[a-z]|[\s\S]")
+    fails_with_one_line(toy("pretrain", "--base", "pretrain", out=out), "another tokenizer")
+    fails_with_one_line(toy("sft", "--base", "sft", out=out), "out/sft", "python sft.py")
+
+
 @pytest.mark.slow
 def test_what_was_made_before_an_earlier_stage_was_trained_anew_is_named(toy, tmp_path, capsys):
     assert find_checkpoint(toy.out, "") == toy.out / "distill"

@@ -306,6 +306,8 @@ def pack(path, make_rows, tok, seq_len, made_from, env):
     """
     path = Path(path)
     made_from = dict(made_from, tokenizer=tok.fingerprint, seq_len=seq_len)
+    # The header has no room for many names, and a hash of them is there, too.
+    made_from.pop("listing", None)
     # Compare it as the header holds it: JSON turns tuples into lists.
     made_from = json.loads(json.dumps(made_from))
     header = read_header(path) if path.exists() else None
@@ -462,22 +464,23 @@ def batched(items, n):
         yield batch
 
 
-def describe_sources(paths=(), **settings):
+# A list of so many files is kept, so that --resume can name the one that has changed.
+MOST_LISTED = 2000
+
+
+def describe_sources(files=(), **settings):
     """What rows are made from, as plain data; if any of it changes, they are packed again.
 
-    These are the files under `paths` with their sizes and times. The embedded data instead depends
-    on the version of Python, on the source files of data/, and on this one.
+    files: [[name, fingerprint], ...], as data.files.identify() gives them. Without any, it is the
+    embedded data, which depends on the version of Python, on the source files of data/, and on this
+    one.
     """
-    files = []
-    for path in map(Path, paths):
-        inside = sorted(path.rglob("*")) if path.is_dir() else [path]
-        files += [f for f in inside if f.is_file()]
-    if not paths:
+    if not files:
         made_by = [f for f in DATA.rglob("*")
                    if f.suffix in (".py", ".toml") and "downloads" not in f.parts]
         made_by.append(Path(__file__))
         code = b"".join(f.read_bytes() for f in sorted(made_by))
         settings.update(python=sys.version, code=hashlib.sha256(code).hexdigest())
-    listing = [[str(f.resolve()), f.stat().st_size, f.stat().st_mtime_ns] for f in files]
-    digest = hashlib.sha256(json.dumps(listing).encode()).hexdigest()
-    return dict(settings, files=digest, n_files=len(files))
+    digest = hashlib.sha256(json.dumps(files).encode()).hexdigest()
+    listing = files if len(files) <= MOST_LISTED else []
+    return dict(settings, files=digest, n_files=len(files), listing=listing)

@@ -351,19 +351,7 @@ def start_or_resume(out, stage, settings, resume, model, optimizer, env):
             env.print(f"note       {path} {what}")
         return 0, []
 
-    # JSON turns tuples into lists; meta["settings"] has been through it already.
-    settings = json.loads(json.dumps(settings))
-    for key, value in settings.items():
-        before = meta["settings"].get(key)
-        if before == value:
-            continue
-        if key == "data":
-            raise ValueError(f"--resume: {path} was begun with other data: --data, --mixture, "
-                             f"--skip_bad_rows, the files or the code that reads them have "
-                             f"changed. Start afresh without --resume")
-        raise ValueError(f"--resume: {path} was trained with {key} = {before}, now it is {value}. "
-                         f"Give the same flags again, or start afresh without --resume")
-
+    check_same_settings(path, meta["settings"], settings, stage)
     model.load_state_dict(load_tensors(path / "model.pt"))
     optimizer.load_state_dict(load_tensors(path / "optim.pt"))
     env.print(f"resume     {path} at step {meta['step']}")
@@ -371,6 +359,54 @@ def start_or_resume(out, stage, settings, resume, model, optimizer, env):
     metrics = [json.loads(line) for line in lines]
     # The evaluation at this step comes again.
     return meta["step"], [m for m in metrics if m["step"] < meta["step"]]
+
+
+def check_before_packing(out, stage, resume, env, **settings):
+    """What start_or_resume would say of these of the settings, before hours of packing."""
+    before = saved_settings(out, stage, env) if resume else {}
+    settings = {key: value for key, value in settings.items() if key in before}
+    part = Path(out, stage + ".part")
+    check_same_settings(part if part.exists() else Path(out, stage), before, settings, stage)
+
+
+def check_same_settings(path, before, settings, stage):
+    """ValueError names the first of the settings that was another in the checkpoint at `path`."""
+    # JSON turns tuples into lists; what was saved has been through it already.
+    settings = json.loads(json.dumps(settings))
+    for key, value in settings.items():
+        if before.get(key) == value:
+            continue
+        if key in ("data", "prompts"):
+            raise ValueError(f"--resume: {path} was begun with other data: "
+                             f"{what_differs(before.get(key) or {}, value)}. Bring that back, or "
+                             f"start afresh without --resume")
+        if key == "start":
+            raise ValueError(f"--resume: {path} began with other weights: the stage that it starts "
+                             f"from was trained again since. Start afresh without --resume")
+        if key == "steps" and not path.name.endswith(".part"):
+            more = value - before[key]
+            train_on = (f". To train on from it, with a learning rate that rises and falls again: "
+                        f"--base {stage} --seed 1 --steps {more}, without --resume")
+            raise ValueError(f"--resume: {path} is done, after {before[key]} steps, not {value}"
+                             f"{train_on if more > 0 else ''}")
+        raise ValueError(f"--resume: {path} was trained with {key} = {before.get(key)}, now it is "
+                         f"{value}. Give the same flags again, or start afresh without --resume")
+
+
+def what_differs(before, now):
+    """In words, what differs between two results of describe_sources."""
+    old, new = (dict(map(tuple, data.get("listing", []))) for data in (before, now))
+    changed = [f"{name} has changed" for name in new if old.get(name, new[name]) != new[name]]
+    changed += [f"{name} is new" for name in new if name not in old]
+    changed += [f"{name} is gone" for name in old if name not in new]
+    if old and new and changed:
+        more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
+        return ", ".join(changed[:3]) + more
+    flags = [f"--{key}" for key in now if before.get(key) != now[key]
+             and key not in ("files", "n_files", "listing", "code", "python")]
+    if flags:
+        return f"{', '.join(flags)} was another then, or the files that it names"
+    return "the files, their order, or the code that makes them"
 
 
 def check_same_step(step, path, env):
