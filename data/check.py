@@ -28,12 +28,13 @@ from data.conversations import plain_file, read_row, say_ignored, scan
 from data.documents import check_text, cut_runs
 from data.files import ROW_SUFFIXES, describe, find_files
 from data.formats import (
-    ANSWERS,
     PROMPTS,
+    answer_field,
     is_spoken,
     pair_fields,
     to_conversation,
     to_preference,
+    unwrap,
 )
 from data.messages import first_of
 from machine import fail, run
@@ -56,15 +57,16 @@ def recognise(row, purpose=None, reasoning=False):
     purpose: the key in STAGES of the file's first good row. In a file of prompts a conversation is
     one, too.
     """
-    fields = row if isinstance(row, dict) else {}
+    fields = unwrap(row) if isinstance(row, dict) else {}
     if pair_fields(row):
         return to_preference(row, reasoning)
     spoken = is_spoken(row)
-    if isinstance(fields.get("text"), str) and "prompt" not in fields and not spoken:
+    if isinstance(row, dict) and isinstance(row.get("text"), str) and "prompt" not in fields \
+            and not spoken:
         if not row["text"].strip():
             raise ValueError("the text is empty")
         return "text", {"text": check_text(row["text"])}
-    asks_only = first_of(PROMPTS, fields) and not first_of(ANSWERS, fields)
+    asks_only = first_of(PROMPTS, fields) and not answer_field(fields)
     if purpose == "prompt" or (asks_only and not spoken):
         kind, record = to_conversation(row, need_answer=False, reasoning=reasoning)
         return kind, {"prompt": record["messages"]}

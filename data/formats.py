@@ -9,16 +9,20 @@ Conversations
   messages alone, or in one of the fields LISTS
   one of the fields PROMPTS and one of ANSWERS, each a string or messages: Alpaca, Dolly, OpenOrca,
       MetaMathQA, TRL; optional: a field of SYSTEM, "input" or "context", "history"
+  two fields of SPEAKERS, each a string: {"user", "assistant"}
   {"text": transcript}
+  any of these in one of the fields WITHIN: {"body": {"messages"}}
 Preference pairs
   two fields of PAIRS, each a whole conversation (messages), or an answer to what the same fields
       as above ask; OpenAI's {"input": {"messages"}, "preferred_output", "non_preferred_output"}
+  messages that end with the chosen answer, and one of the fields REJECTED (ms-swift)
   {"prompt", "response_0", "response_1", "better_response_id"} (PKU-SafeRLHF)
   {"conversation_a", "conversation_b", "winner"} (LMSYS arena)
 
 Fields that carry meaning, beside those of messages (data/messages.py)
   tools of a row or message: join the system message
-  label, kto_tag, desirable that is false: Unwanted, an answer that is not to be learned (KTO)
+  label, kto_tag, ... that is false or "rejected", is_correct, ... that is false: Unwanted, an
+      answer that is not to be learned (KTO)
   weight, train, ... of a row: as of a message. Options of multiple choice: bad
 """
 import json
@@ -28,41 +32,63 @@ from itertools import takewhile
 from data.messages import (
     LEARN,
     MESSAGE_FIELDS,
+    NOT_LEARNED,
     REASONING,
     ROLES,
+    UNWANTED,
+    WHAT,
     WHO,
     check_media,
     first_of,
+    in_lower_case,
     is_learned,
     is_off,
     is_on,
+    is_unwanted,
     learns,
     present,
     read_messages,
     settle_reasoning,
     take_turns,
+    thoughts_of,
     validate_content,
     without_reasoning,
 )
-from data.tool_calls import describe_tools
-from data.transcripts import is_transcript
+from data.tool_calls import describe_tools, read_calls
+from data.transcripts import is_transcript, without_end
 
-ROW_REASONING = (*REASONING, "complex_cot", "chain_of_thought", "cot", "rationale")
+ROW_REASONING = (*REASONING, "complex_cot", "rationale")
 # The same of a whole row. There the other names may hold what somebody measured: of them only 0
 # and false count.
-LEARN_ROW = ("weight", "loss_weight", "sample_weight", "train")
+LEARN_ROW = ("weight", "weights", "loss_weight", "sample_weight", "train")
 # The fields of a row. Where several of one kind are there, the first of them counts.
 LISTS = ("messages", "conversations", "conversation", "dialog", "dialogue", "chat", "turns", "data",
          "contents")
 PROMPTS = ("prompt", "instruction", "question", "query", "problem", "input", "inputs")
 ANSWERS = ("completion", "response", "output", "answer", "solution", "generated_solution",
-           "generation", "target", "targets")
-SYSTEM = ("system", "system_prompt", "system_message")
+           "generation", "target", "targets", "answers", "responses", "outputs", "completions",
+           "generations")
+SPEAKERS = (("user", "assistant"), ("human", "assistant"), ("human", "bot"), ("user", "bot"),
+            ("context", "response"), ("request", "response"), ("instruct", "answer"), ("q", "a"),
+            ("inputs_pretokenized", "targets_pretokenized"))
+SYSTEM = ("system", "system_prompt", "system_message", "systemprompt", "system_instruction",
+          "systeminstruction")
+TOOLS = ("tools", "functions", "available_tools", "tool_list")
+# What holds a row within a row, as in the files of batch interfaces.
+WITHIN = ("row", "item", "body", "request", "data", "example")
 PAIRS = (("chosen", "rejected"), ("chosen_response", "rejected_response"),
          ("response_chosen", "response_rejected"), ("preferred_output", "non_preferred_output"),
          ("preferred", "dispreferred"), ("response_j", "response_k"), ("accepted", "rejected"),
-         ("chosen", "reject"), ("accept", "reject"), ("better", "worse"), ("positive", "negative"))
-UNWANTED = ("label", "kto_tag", "desirable", "is_desirable")
+         ("chosen", "reject"), ("accept", "reject"), ("better", "worse"), ("positive", "negative"),
+         ("chosen_answer", "rejected_answer"), ("preferred_response", "rejected_response"),
+         ("good", "bad"), ("best", "worst"), ("win", "lose"), ("winner", "loser"))
+# Beside messages that end with the chosen answer.
+REJECTED = ("rejected_response", "rejected_messages", "rejected")
+# False in these: an answer that nobody wants. They may hold other things than true and false.
+WRONG = ("is_correct", "correct", "chosen", "preferred", "accepted")
+# What files have for an input, or an answer, that is none.
+NOTHING = {"<noinput>", "<no input>", "noinput", "no input", "none", "null", "nan", "n/a",
+           "<nooutput>"}
 OPTIONS = ("choices", "options")
 # What distill.py and chat.py --batch write beside the messages.
 OURS = {"ended", "teacher", "finish", "tokens", "made_by", "letters", "subject"}
@@ -88,7 +114,7 @@ def to_conversation(row, need_answer=True, reasoning=False):
         row = {"messages": row}
     if not isinstance(row, dict):
         raise ValueError(f"expected an object or a list of messages, got {type(row).__name__}")
-    row = in_lower_case(row)
+    row = unwrap(row)
     if pair_fields(row):
         raise ValueError(f"a preference pair ({', '.join(pair_fields(row))}), not a conversation: "
                          f"it belongs to dpo.py")
@@ -97,7 +123,7 @@ def to_conversation(row, need_answer=True, reasoning=False):
 
     field = first_of(LISTS, row)
     prompt = first_of(PROMPTS, row)
-    answer = first_of(ANSWERS, row)
+    answer = answer_field(row)
     if field:
         kind = {"conversations": "conversations (ShareGPT)"}.get(field, field)
         kind = "messages (bare list)" if bare_list else kind
@@ -106,11 +132,13 @@ def to_conversation(row, need_answer=True, reasoning=False):
         kind = {("instruction", "output"): "instruction/output (Alpaca)"}.get(
             (prompt, answer), f"{prompt}/{answer}")
         check_options(row)
-        messages = prompt_of(row) + speech("assistant", row[answer])
-        # Some files hold "on" or "off" there.
-        thoughts = row.get(first_of(ROW_REASONING, row))
-        if isinstance(thoughts, str) and not (is_on(thoughts) or is_off(thoughts)):
+        messages = prompt_of(row) + answer_of(row, answer)
+        if thoughts := thoughts_of(row.get(first_of(ROW_REASONING, row))):
             messages[-1] = messages[-1] | {"reasoning": thoughts}
+    elif speakers(row):
+        kind = "/".join(speakers(row))
+        asked, answered = speakers(row)
+        messages = said("user", row[asked]) + said("assistant", row[answered])
     elif is_transcript(row.get("text")):
         kind = "text (transcript)"
         messages = read_messages(row["text"])
@@ -139,7 +167,7 @@ def to_preference(row, reasoning=False):
     ValueError with the reason.
     """
     if isinstance(row, dict):
-        row = as_chosen_and_rejected(in_lower_case(row))
+        row = as_chosen_and_rejected(unwrap(row))
     names = pair_fields(row)
     if not names:
         got = fields(row) if isinstance(row, dict) else f"a {type(row).__name__}"
@@ -176,6 +204,18 @@ def as_chosen_and_rejected(row):
             raise ValueError(f"winner is {row['winner']!r}: there is no preference to learn")
         return dict(row, chosen=row["conversation_" + sides[0]],
                     rejected=row["conversation_" + sides[1]])
+    names = pair_fields(row)
+    if names and names[0] in LISTS:
+        better = row[names[0]]
+        worse = row[names[1]]
+        last = better[-1] if isinstance(better, list) and better else None
+        if not isinstance(last, dict) or ROLES.get(str(role_of(last)).lower()) != "assistant":
+            raise ValueError(f"{names[0]} do not end with the answer that is better than that in "
+                             f"{names[1]}")
+        if isinstance(worse, str):
+            worse = [*better[:-1], {"role": "assistant", "content": worse}]
+        row = {name: row[name] for name in row if name not in names}
+        return row | {"chosen": better, "rejected": worse}
     return row
 
 
@@ -184,7 +224,9 @@ def read_side(row, side):
     answer = row[side]
     names = "/".join(pair_fields(row))
     if isinstance(answer, dict):
-        answer = [answer]
+        answer = [answer if role_of(answer) else answer | {"role": "assistant"}]
+    if isinstance(answer, list) and len(answer) == 1 and isinstance(answer[0], str):
+        answer = answer[0]
     if isinstance(answer, list):
         kind = f"{names} (messages)"
         messages = read_messages(answer)
@@ -199,7 +241,7 @@ def read_side(row, side):
         messages = read_messages(answer)
     elif has_prompt(row):
         kind = f"prompt, {names} (strings)"
-        messages = prompt_of(row) + said("assistant", answer)
+        messages = prompt_of(row) + said("assistant", ended(answer, row))
     elif is_transcript(answer):
         kind = f"{names} (transcripts)"
         messages = read_messages(answer)
@@ -266,9 +308,67 @@ def validate_conversation(record, need_answer=True):
 # --------------------------------------------------------------------------------------------------
 # Pieces of the formats
 
-def in_lower_case(row):
-    """A row with the names of its fields in lower case, as spreadsheets have them in capitals."""
-    return {name.lower() if isinstance(name, str) else name: value for name, value in row.items()}
+def unwrap(row):
+    """A row with its fields in lower case, and with those of the row that one of them holds."""
+    row = in_lower_case(row)
+    if has_prompt({name: row[name] for name in row if name not in WITHIN}):
+        return row
+    for field in WITHIN:
+        inner = row.get(field)
+        if isinstance(inner, dict):
+            inner = in_lower_case(inner)
+            if has_prompt(inner) or is_spoken(inner) or pair_fields(inner):
+                return {name: row[name] for name in row if name != field} | inner
+    return row
+
+
+def role_of(message):
+    message = in_lower_case(message)
+    return message.get(first_of(WHO, message))
+
+
+def speakers(row):
+    """The two of SPEAKERS that a row has, each with a string; () for none."""
+    for names in SPEAKERS:
+        if all(isinstance(row.get(name), str) for name in names):
+            return names
+    return ()
+
+
+def answer_field(row):
+    """The field of a row's answer; None for none, and for a list of several to choose from."""
+    field = first_of(ANSWERS, row)
+    answer = row.get(field)
+    if isinstance(answer, list) and len(answer) > 1 and not all(
+            isinstance(item, dict) and role_of(item) for item in answer):
+        return None
+    return field
+
+
+def answer_of(row, field):
+    """What a field of ANSWERS holds -> messages."""
+    answer = row[field]
+    if first_of(TOOLS, row) and field == "answers":
+        # xLAM has the calls there.
+        return [{"role": "assistant", "content": read_calls(answer)}]
+    if isinstance(answer, dict) and isinstance(answer.get("text"), list):
+        # SQuAD has one answer or more, and where each of them stands.
+        answer = sorted(set(map(str, answer["text"])))
+        if len(answer) > 1:
+            raise ValueError(f"{field} holds {len(answer)} different ones: which is to be learned?")
+    if isinstance(answer, list) and len(answer) == 1 and isinstance(answer[0], str):
+        answer = answer[0]
+    if isinstance(answer, (int, float)) and not isinstance(answer, bool):
+        answer = str(answer)
+    if isinstance(answer, str) and answer.strip().lower() == "<nooutput>":
+        raise ValueError(f"{field} is {answer.strip()}: there is nothing to learn")
+    return speech("assistant", ended(answer, row))
+
+
+def ended(answer, row):
+    """An answer without the marker that ends it, if its prompt is a transcript with markers."""
+    is_marked = isinstance(answer, str) and is_transcript(row.get(first_of(PROMPTS, row)))
+    return without_end(answer) if is_marked else answer
 
 
 def said(role, content):
@@ -290,13 +390,14 @@ def with_system(row, messages):
     """
     if not (messages and messages[0]["role"] == "system"):
         system = row.get(first_of(SYSTEM, row))
+        if isinstance(system, dict):
+            system = system.get(first_of(WHAT, system))
         if isinstance(system, str):
             # Glaive's field says it twice.
             system = re.sub(r"^\s*SYSTEM:\s*", "", system)
         messages = said("system", system) + messages
-    tools = [describe_tools(item["tools"]) for item in [row, *messages] if item.get("tools")]
-    if row.get("functions"):
-        tools.append(describe_tools(row["functions"]))
+    tools = [describe_tools(item[name]) for item in [row, *messages] for name in TOOLS
+             if item.get(name)]
     messages = [{key: value for key, value in message.items() if key != "tools"}
                 for message in messages]
     system = [message["content"]
@@ -334,23 +435,45 @@ def prompt_of(row):
         listed = first_of(LISTS, row)
         if not listed:
             raise ValueError("chosen and rejected are answers alone: the field prompt is missing")
-        return read_messages(row[listed])
-    messages = []
-    history = row.get("history") or []
-    for turn in history if isinstance(history, list) else [history]:
-        if not isinstance(turn, list) or len(turn) != 2:
-            raise ValueError("history must be a list of [user, assistant] pairs")
-        messages += said("user", turn[0]) + said("assistant", turn[1])
+        messages = read_messages(row[listed])
+        # A whole conversation: its answer is one that is also compared.
+        while messages and messages[-1]["role"] == "assistant":
+            messages.pop()
+        return messages
+    messages = history_of(row)
     question = row[field]
     if is_transcript(question):
         return messages + read_messages(question)
     context = first_of(("input", "context"), row)
     # A prompt is whole: what stands beside it was put into it.
-    if field not in ("prompt", "input", "inputs") and context and row[context]:
+    nothing = str(row.get(context)).strip().lower() in NOTHING
+    if field not in ("prompt", "input", "inputs") and context and row[context] and not nothing:
         if not isinstance(row[context], str) or not isinstance(question, str):
             raise ValueError(f"{field} and {context} must be strings")
         question = f"{question}\n\n{row[context]}" if question else row[context]
     return messages + speech("user", question)
+
+
+def history_of(row):
+    """The field history: pairs of user and assistant, or messages, or either as JSON."""
+    history = row.get("history") or []
+    try:
+        if isinstance(history, str):
+            history = json.loads(history)
+        if any(not isinstance(turn, (dict, list)) for turn in history):
+            raise ValueError
+        if any(isinstance(turn, list) and len(turn) != 2 for turn in history):
+            raise ValueError
+    except (ValueError, TypeError):
+        raise ValueError("history must be a list of [user, assistant] pairs, or of "
+                         "messages") from None
+    messages = []
+    for turn in history:
+        if isinstance(turn, dict):
+            messages += read_messages([turn])
+        else:
+            messages += said("user", turn[0]) + said("assistant", turn[1])
+    return messages
 
 
 def has_prompt(row):
@@ -369,20 +492,25 @@ def pair_fields(row):
                      ("conversation_a", "conversation_b", "winner"):
             if row.keys() >= set(names):
                 return names
+        listed = first_of(LISTS, row)
+        rejected = first_of(REJECTED, row)
+        if listed and rejected and isinstance(row[rejected], (str, list)):
+            return listed, rejected
     return ()
 
 
 def row_learns(row):
     """Is the row to be learned, as far as its own fields say?"""
     return learns({name: row[name] for name in row
-                   if name in LEARN_ROW
+                   if name in LEARN_ROW or name in NOT_LEARNED
                    or (name in LEARN and (is_off(row[name]) or isinstance(row[name], list)))})
 
 
 def check_wanted(row):
     """Unwanted if the answer is marked so, as in KTO: {"label": false}, {"kto_tag": "False"}."""
-    for field in UNWANTED:
-        if is_off(row.get(field)):
+    for field in row:
+        if ((field in UNWANTED and is_unwanted(row[field]))
+                or (field in WRONG and is_false(row[field]))):
             raise Unwanted(f"{field} is {json.dumps(row[field])}: the answer is an unwanted one "
                            f"(KTO), not one to learn")
 
@@ -395,13 +523,17 @@ def check_options(row):
                              f"options would be learned. Write them into the question")
 
 
+def is_false(value):
+    return str(value).lower() == "false"
+
+
 def is_spoken(row):
     """Does the row have the fields of a conversation?"""
     if not isinstance(row, dict):
         return False
     row = in_lower_case(row)
-    return bool(first_of(LISTS, row) or (first_of(PROMPTS, row) and first_of(ANSWERS, row))
-                or is_transcript(row.get("text")))
+    return bool(first_of(LISTS, row) or (first_of(PROMPTS, row) and answer_field(row))
+                or speakers(row) or is_transcript(row.get("text")))
 
 
 def other_stage(row):
@@ -418,37 +550,69 @@ def ignored_fields(row):
     """The names of a row's and of its messages' fields that nothing reads, without nulls."""
     if not isinstance(row, dict):
         row = {"messages": row if isinstance(row, list) else []}
-    row = in_lower_case(present(row))
-    read = {*LEARN_ROW, *UNWANTED, *SYSTEM, *OURS, "tools", "functions"}
-    read |= {name for name in LEARN if is_off(row.get(name))}
+    row = present(unwrap(row))
     sides = pair_fields(row)
     listed = first_of(LISTS, row)
+    prompt = first_of(PROMPTS, row)
+    answer = answer_field(row)
+    read = {*LEARN_ROW, *OURS, *TOOLS, first_of(SYSTEM, row)}
+    read |= {name for name in LEARN if name in row and is_off(row[name])}
+    read |= {name for name in NOT_LEARNED
+             if name in row and (is_on(row[name]) or is_off(row[name]))}
     if sides:
         read |= {*sides, "response_0", "response_1", "conversation_a", "conversation_b"}
-    if listed and not (sides and first_of(PROMPTS, row)):
-        read.add(listed)
     else:
-        read |= {first_of(PROMPTS, row), "history"}
-        if first_of(PROMPTS, row) not in ("prompt", "input", "inputs"):
+        # Another label than a good or a bad one is a class.
+        read |= {name for name in UNWANTED
+                 if name in row and (is_on(row[name]) or is_unwanted(row[name]))}
+        read |= {name for name in WRONG if name in row and is_on(row[name])}
+    if listed and not (sides and prompt):
+        read.add(listed)
+        if system_of_messages(row[listed]) not in ("", row.get(first_of(SYSTEM, row))):
+            read -= set(SYSTEM)
+    elif prompt and (sides or answer or not speakers(row)):
+        read |= {prompt, "history"}
+        if prompt not in ("prompt", "input", "inputs"):
             read.add(first_of(("input", "context"), row))
         if not sides:
-            read |= {first_of(ANSWERS, row), first_of(ROW_REASONING, row)}
-        if read == {None}:
-            read.add("text")
+            read |= {answer, first_of(ROW_REASONING, row)}
+    else:
+        read |= set(speakers(row)) or {"text"}
     if is_transcript(row.get("text")) and not listed:
         read.add("text")
     names = [name for name, value in row.items() if name not in read and value not in ("", [], {})]
-    for field in {listed, *sides}:
-        items = row.get(field)
-        for item in items if isinstance(items, list) else []:
-            if isinstance(item, dict) and first_of(WHO, item):
+    for field in read & {listed, prompt, answer, *sides}:
+        for item in listed_objects(row.get(field)):
+            item = present(in_lower_case(item))
+            if first_of(WHO, item):
                 spoken = ROLES.get(str(item[first_of(WHO, item)]).lower()) != "user"
-                names += [name for name, value in present(item).items()
-                          if value not in ("", [], {})
-                          # What a user says is never learned, whatever its weight.
-                          and (name not in MESSAGE_FIELDS
-                               or (name in LEARN and is_on(value) and not spoken))]
+                names += [name for name, value in item.items()
+                          if value not in ("", [], {}) and not is_read(name, value, spoken)]
     return set(map(str, names))
+
+
+def listed_objects(value):
+    """A list of messages, or one message -> its objects."""
+    value = [value] if isinstance(value, dict) else value
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+def system_of_messages(messages):
+    """The system message in front of a row's messages, as it stands there, "" for none."""
+    first = [in_lower_case(item) for item in listed_objects(messages)[:1]]
+    if first and ROLES.get(str(role_of(first[0])).lower()) == "system":
+        return first[0].get(first_of(WHAT, first[0])) or ""
+    return ""
+
+
+def is_read(name, value, spoken):
+    """Is a field of a message read? spoken: by another than the user, who is never learned."""
+    if name in UNWANTED:
+        return is_off(value) or is_on(value)
+    # What a user says is never learned, whatever its weight.
+    if name in LEARN and is_on(value):
+        return spoken
+    return name in MESSAGE_FIELDS
 
 
 def fields(row):

@@ -10,9 +10,11 @@ Whose turn it is
   as good as a user's. A later system message is the user's. A last turn of the user is context.
 
 Fields that carry meaning
-  weight, train, loss_weight, loss or mask that is 0 or false: the message stays as context and is
-      not learned ("learn": False in the record). Any other weight than 1 makes the row bad.
-  reasoning_content, reasoning, thinking, thought: settle_reasoning
+  weight, train, loss_weight, loss, mask and the others of LEARN that are 0 or false, masked and the
+      others of NOT_LEARNED that are 1 or true, label and the others of UNWANTED that are false: the
+      message stays as context and is not learned ("learn": False in the record). Any other weight
+      than 1 makes the row bad.
+  reasoning_content and the others of REASONING, the channel "analysis": settle_reasoning
   tool_calls, function_call and results: python and python_output parts (data/tool_calls.py)
   images, videos and audio in any field or part: bad
 """
@@ -26,28 +28,45 @@ from data.transcripts import is_transcript, read_transcript
 ROLES = {
     "system": "system", "developer": "system",
     "user": "user", "human": "user", "prompter": "user", "question": "user", "input": "user",
+    "instruction": "user", "customer": "user",
     "assistant": "assistant", "gpt": "assistant", "bot": "assistant", "model": "assistant",
     "chatgpt": "assistant", "ai": "assistant", "answer": "assistant", "output": "assistant",
+    "response": "assistant", "agent": "assistant", "bing": "assistant", "bard": "assistant",
+    "claude": "assistant",
     "tool": "tool", "function": "tool", "observation": "tool", "ipython": "tool",
     "tool_response": "tool", "function_response": "tool", "tool_result": "tool",
-    "function_call": "function_call", "tool_call": "function_call",
+    "tool_results": "tool", "function_result": "tool", "environment": "tool",
+    "function_call": "function_call", "tool_call": "function_call", "tool_calls": "function_call",
 }
 PART_TYPES = ("text", "python", "python_output")
 
 # The fields of a message: who speaks, and what.
-WHO = ("role", "from", "speaker")
-WHAT = ("content", "value", "text", "message", "parts")
-REASONING = ("reasoning_content", "reasoning", "thinking", "thought")
-LEARN = ("learn", "weight", "loss_weight", "sample_weight", "train", "training", "trainable",
-         "loss", "mask")
-MESSAGE_FIELDS = {*WHO, *WHAT, *REASONING, *LEARN, "tools", "tool_calls", "function_call",
-                  "tool_call_id", "id", "name", "refusal"}
-MEDIA = re.compile(r"(input_)?(image|img|picture|video|audio)s?_?(path|url|file|bytes|list|data)?s?"
+WHO = ("role", "from", "speaker", "sender", "author")
+WHAT = ("content", "value", "text", "message", "parts", "utterance")
+REASONING = ("reasoning_content", "reasoning", "thinking", "thought", "thoughts", "think",
+             "thinking_content", "reasoning_text", "reasoning_details", "chain_of_thought", "cot")
+LEARN = ("learn", "weight", "weights", "loss_weight", "sample_weight", "train", "training",
+         "trainable", "train_on", "train_on_turn", "should_train", "do_train", "is_train",
+         "loss", "has_loss", "calculate_loss", "loss_mask", "train_mask", "mask", "learnable",
+         "supervised")
+# Those that say the opposite.
+NOT_LEARNED = ("masked", "is_masked", "ignore", "ignored", "ignore_loss", "no_train", "no_loss")
+# What says whether people want an answer (KTO).
+UNWANTED = ("label", "kto_tag", "kto_label", "desirable", "is_desirable", "is_good", "is_preferred",
+            "is_chosen", "thumbs_up", "feedback")
+MESSAGE_FIELDS = {*WHO, *WHAT, *REASONING, *LEARN, *NOT_LEARNED, "tools", "tool_calls",
+                  "function_call", "tool_call_id", "id", "name", "refusal", "channel"}
+MEDIA = re.compile(r"((input|num|n|has)_)?(image|img|picture|photo|video|audio)s?"
+                   r"(_?(path|url|file|bytes|list|data|base64|b64|id|name|count))?s?"
                    r"|pixel_values", re.I)
-# What stands for a picture in LLaVA's texts: the first or the last line.
-PLACEHOLDER = re.compile(r"\A\s*<(image|video|audio)>\s*\n|\n\s*<(image|video|audio)>\s*\Z")
+# What stands for a picture: in LLaVA's texts the first or the last line, in others a marker.
+PLACEHOLDER = re.compile(r"\A\s*<(image|video|audio)>\s*\n|\n\s*<(image|video|audio)>\s*\Z"
+                         r"|<\|(image|video|audio)(_\d+|_pad)?\|>|<\|vision_start\|>"
+                         r"|<image_(\d+|placeholder)>|<ImageHere>|<img>[^<]*</img>")
 OFF = ("false", "0", "0.0", "no", "off", "unwanted", "undesirable")
 ON = ("true", "1", "1.0", "yes", "on")
+# In a field of UNWANTED, besides OFF.
+DISLIKED = ("-1", "-1.0", "bad", "rejected", "undesired", "negative", "dislike", "down")
 
 
 # --------------------------------------------------------------------------------------------------
@@ -59,7 +78,7 @@ def read_messages(items):
     Each has a role (system, user, assistant or tool) and content; some have "learn": False, the
     text of their "reasoning", the "id" of the tool call that they answer, or "tools".
     """
-    if isinstance(items, str) and items.lstrip().startswith("["):
+    if isinstance(items, str) and re.match(r"\s*\[(?!/?INST\])", items):
         items = read_value(items)
     if isinstance(items, str) and is_transcript(items):
         items = read_transcript(items)
@@ -74,9 +93,27 @@ def read_messages(items):
             messages += read_message(item)
         except ValueError as e:
             raise ValueError(f"message {i} {e}") from None
-    return [message for message in messages
-            if message["role"] != "system" or message["content"] not in ("", None)
-            or message.get("tools")]
+    return [message for message in with_analysis(messages)
+            if message["role"] != "system" or message.get("tools") or not is_blank(message)]
+
+
+def is_blank(message):
+    content = message["content"]
+    return content is None or (isinstance(content, str) and not content.strip())
+
+
+def with_analysis(messages):
+    """Messages of the channel "analysis" become the reasoning of the assistant's next message."""
+    joined = []
+    for message in messages:
+        before = joined[-1] if joined else {}
+        if before.get("channel") == "analysis" and message["role"] == "assistant":
+            thoughts = [joined.pop()["content"], message.get("reasoning")]
+            message = message | {"reasoning": "\n\n".join(filter(None, thoughts))}
+        joined.append(message)
+    if any("channel" in message for message in joined):
+        raise ValueError("a message of the channel analysis without an answer behind it")
+    return joined
 
 
 def rows_of_columns(columns):
@@ -94,6 +131,12 @@ def rows_of_columns(columns):
 
 def in_turn(items):
     """Strings, pairs of strings, and objects of two turns -> one item for each message."""
+    if items and all(isinstance(item, str) and item.lstrip().startswith("{") for item in items):
+        # Each message as JSON.
+        try:
+            items = [read_value(item) for item in items]
+        except ValueError:
+            pass
     if len(items) > 1 and all(isinstance(item, str) for item in items):
         who = ("user", "assistant")
         return [{"role": who[i % 2], "content": text} for i, text in enumerate(items)]
@@ -103,6 +146,14 @@ def in_turn(items):
     messages = []
     for item in items:
         spoken = []
+        if isinstance(item, dict):
+            item = in_lower_case(item)
+            # LangChain's {"type": "human", "content": "Hi"}, and the same within "data".
+            if not first_of(WHO, item) and str(item.get("type")).lower() in ROLES:
+                item = item | {"role": item["type"]}
+                if isinstance(item.get("data"), dict):
+                    item = item | item["data"] | {"role": item["type"]}
+                item = {name: item[name] for name in item if name not in ("type", "data")}
         if isinstance(item, dict) and not first_of(WHO, item):
             spoken = [{"role": ROLES[name.lower()], "content": text}
                       for name, text in present(item).items()
@@ -118,27 +169,38 @@ def read_message(item):
     item = present(item)
     check_media(item)
     role = item.get(first_of(WHO, item))
-    if not isinstance(role, str) or role.lower() not in ROLES:
-        raise ValueError(f"has role {role!r}, expected one of {', '.join(ROLES)}")
-    role = ROLES[role.lower()]
+    if isinstance(role, dict):
+        role = role.get("role")
+    if not isinstance(role, str) or role.strip().lower() not in ROLES:
+        raise ValueError(f"has role {role!r}, expected one of system, user, assistant, tool, or "
+                         f"another name for them (human, gpt, observation, ...)")
+    role = ROLES[role.strip().lower()]
     content = item.get(first_of(WHAT, item))
+    if isinstance(content, dict) and isinstance(content.get("parts"), list):
+        content = content["parts"]
     if content is None and role == "assistant":
         content = item.get("refusal")
     message = {"role": role, "content": content}
-    if role in ("assistant", "function_call") and not learns(item):
-        message["learn"] = False
-    thoughts = item.get(first_of(REASONING, item))
-    if isinstance(thoughts, str) and thoughts.strip():
+    if role in ("assistant", "function_call"):
+        if not learns(item) or any(field in UNWANTED and is_off(item[field]) for field in item):
+            message["learn"] = False
+    if thoughts := thoughts_of(item.get(first_of(REASONING, item))):
         message["reasoning"] = thoughts
+    if item.get("channel") == "analysis" and isinstance(content, str):
+        # gpt-oss has its reasoning as a message of its own.
+        return [message | {"channel": "analysis"}]
     if item.get("tools"):
         message["tools"] = item["tools"]
 
-    if role == "user" and isinstance(content, str) and PLACEHOLDER.search(content):
+    if isinstance(content, str) and role == "user" and PLACEHOLDER.search(content):
         raise ValueError("has a placeholder for an image, video or audio: a model here reads text "
                          "only")
     if role == "function_call":
         return [message | {"role": "assistant", "content": read_calls(content)}]
     if role == "tool":
+        for part in content if isinstance(content, list) else []:
+            if isinstance(part, dict) and is_media(part.get("type")):
+                raise ValueError(f"has a part of type {part['type']}: a model here reads text only")
         return [message | {"content": result_text(content), "id": item.get("tool_call_id")}]
     if isinstance(content, list):
         return read_parts(message, content, item)
@@ -235,7 +297,10 @@ def present(row):
 
 def first_of(names, row):
     """The first of the names that is a field of the row and not null, None if none is."""
-    return next((name for name in names if row.get(name) is not None), None)
+    for name in names:
+        if row.get(name) is not None:
+            return name
+    return None
 
 
 # --------------------------------------------------------------------------------------------------
@@ -268,6 +333,16 @@ def validate_content(role, content):
         raise ValueError("the content is empty")
 
 
+def in_lower_case(row):
+    """An object with the names of its fields in lower case, as spreadsheets have them in capitals.
+
+    NaN, which pandas writes for what is missing, becomes null.
+    """
+    return {name.lower() if isinstance(name, str) else name:
+            None if isinstance(value, float) and value != value else value
+            for name, value in row.items()}
+
+
 @functools.lru_cache(1000)
 def is_media(name):
     return bool(MEDIA.fullmatch(str(name)))
@@ -275,7 +350,7 @@ def is_media(name):
 
 def check_media(row):
     for name in row:
-        if row[name] and is_media(name):
+        if row[name] and is_media(name) and not is_off(row[name]):
             raise ValueError(f"the row has {name}: a model here reads text only")
 
 
@@ -284,7 +359,7 @@ def learns(item):
 
     {"weight": 0} -> False, {"train": True} -> True.
     """
-    learned = True
+    learned = not any(field in NOT_LEARNED and is_on(item[field]) for field in item)
     for field, value in item.items():
         if field not in LEARN or value is None:
             continue
@@ -311,6 +386,22 @@ def is_off(value):
 
 def is_on(value):
     return str(value).strip().lower() in ON
+
+
+def is_unwanted(value):
+    return is_off(value) or str(value).strip().lower() in DISLIKED
+
+
+def thoughts_of(value):
+    """What a field of reasoning holds, a string, parts or a list of them -> text, "" for none."""
+    if isinstance(value, dict):
+        value = value.get(first_of(("content", *WHAT, *REASONING, "summary"), value))
+    if isinstance(value, list):
+        return "\n\n".join(filter(None, map(thoughts_of, value)))
+    # Some files hold "on" or "off" there.
+    if not isinstance(value, str) or is_on(value) or is_off(value):
+        return ""
+    return value if value.strip() else ""
 
 
 def settle_reasoning(messages, wanted):

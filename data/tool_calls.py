@@ -5,13 +5,17 @@ Tool calls as people's files hold them, as the Python calls that the model learn
         -> [{"type": "python", "text": "add(a=2)"}]
 
 Known are OpenAI's tool_calls and function_call, ShareGPT's function_call, Anthropic's tool_use, and
-calls in the text: <tool_call>{...}</tool_call> (Hermes, Qwen), <functioncall> {...} (Glaive).
+calls in the text: <tool_call>{...}</tool_call> (Hermes, Qwen), <functioncall> {...} (Glaive),
+[TOOL_CALLS] [...] (Mistral), <|python_tag|>{...} and <function=add>{...}</function> (Llama).
 """
 import ast
 import json
 import re
 
-IN_TEXT = re.compile(r"<tool_call>(.*?)</tool_call>|<functioncall>\s*(\{.*\})", re.S)
+IN_TEXT = re.compile(r"<tool_call>(?P<qwen>.*?)</tool_call>|<functioncall>\s*(?P<glaive>\{.*\})"
+                     r"|\[TOOL_CALLS\]\s*(?P<mistral>\[.*\])"
+                     r"|<\|python_tag\|>\s*(?P<llama>\{.*\})"
+                     r"|<function=(?P<name>[\w.-]+)>\s*(?P<arguments>\{.*?\})\s*</function>", re.S)
 RESPONSE = re.compile(r"\s*<tool_response>(.*)</tool_response>\s*", re.S)
 
 
@@ -36,6 +40,8 @@ def read_calls(calls):
             raise ValueError(f"a tool call that cannot be read, {e}") from None
     if isinstance(calls, dict):
         calls = [calls]
+    if calls is None:
+        return []
     if not isinstance(calls, list):
         raise ValueError(f"tool calls are {type(calls).__name__}, expected a list")
     return [read_call(call) for call in calls]
@@ -98,7 +104,10 @@ def split_calls(text):
     end = 0
     for match in IN_TEXT.finditer(text):
         parts.append({"type": "text", "text": text[end:match.start()].strip()})
-        parts += read_calls(match[1] or match[2])
+        if match["name"]:
+            parts += read_calls({"name": match["name"], "arguments": match["arguments"]})
+        else:
+            parts += read_calls(next(filter(None, match.groups()), ""))
         end = match.end()
     rest = text[end:].strip() if parts else text
     parts.append({"type": "text", "text": rest})

@@ -6,7 +6,8 @@ Conversations that were written into one string, as the messages they were made 
 
 Known are the transcripts of Anthropic HH (Human: and Assistant: behind blank lines), Guanaco and
 Alpaca (### Human:, ### Instruction:), Glaive and Vicuna (USER: and ASSISTANT: at the start of a
-line), and the prompts of ChatML, Llama 2 and 3, Zephyr and Gemma with their markers.
+line), and the prompts of ChatML, Llama 2 and 3, Zephyr, Gemma, Open Assistant, DeepSeek and
+OpenChatKit with their markers.
 """
 import re
 
@@ -18,20 +19,24 @@ KINDS = [
     re.compile(r"<\|im_start\|>[ ]?(\w+)\n"),
     re.compile(r"<\|start_header_id\|>(\w+)<\|end_header_id\|>"),
     re.compile(r"<start_of_turn>(\w+)\n"),
-    re.compile(r"<\|(system|user|assistant)\|>"),
+    re.compile(r"<\|(system|user|prompter|assistant)\|>"),
+    re.compile(r"<｜(User|Assistant)｜>"),
+    re.compile(r"(?:^|\n)<(human|bot)>:"),
     re.compile(r"\[(/?INST)\]"),
     re.compile(r"(?:^|\n)(USER|ASSISTANT|SYSTEM|FUNCTION RESPONSE)[ ]?:"),
     re.compile(r"(?:^|\n)(Human|User|Assistant|System|AI|Bot)[ ]?:"),
 ]
-ROLES = {"human": "user", "user": "user", "instruction": "user", "input": "user", "inst": "user",
+ROLES = {"human": "user", "user": "user", "prompter": "user",
+         "instruction": "user", "input": "user", "inst": "user",
          "assistant": "assistant", "response": "assistant", "/inst": "assistant",
          "model": "assistant", "ai": "assistant", "bot": "assistant",
          "system": "system",
          "tool": "tool", "ipython": "tool", "function response": "tool"}
 # What opens the whole text, and what closes a message.
-BEGINS = re.compile(r"\s*(<s>|<bos>|<\|begin_of_text\|>|<\|endoftext\|>)\s*")
+BEGINS = re.compile(r"\s*(<s>|<bos>|<\|begin_of_text\|>|<\|endoftext\|>"
+                    r"|<｜begin▁of▁sentence｜>)\s*")
 ENDS = re.compile(r"\s*(</?s>|<\|im_end\|>|<\|eot_id\|>|<end_of_turn>|<\|end\|>"
-                  r"|<\|end_of_text\|>|<\|endoftext\|>)\s*$")
+                  r"|<\|end_of_text\|>|<\|endoftext\|>|<｜end▁of▁sentence｜>)\s*$")
 LLAMA_SYSTEM = re.compile(r"\s*<<SYS>>(.*?)<</SYS>>\s*", re.S)
 
 
@@ -61,6 +66,13 @@ def is_transcript(text):
     return isinstance(text, str) and (bool(HH.match(text)) or kind_of(text) is not None)
 
 
+def without_end(text):
+    """A text without the markers that close it: "Hello<|im_end|>" -> "Hello"."""
+    while end := ENDS.search(text):
+        text = text[:end.start()]
+    return text
+
+
 def read_transcript(text):
     """A transcript -> messages; ValueError if it is none.
 
@@ -79,8 +91,7 @@ def read_transcript(text):
         role = ROLES.get(who.lower())
         if role is None:
             raise ValueError(f"a transcript with the role {who!r}")
-        while end := ENDS.search(content):
-            content = content[:end.start()]
+        content = without_end(content)
         system = LLAMA_SYSTEM.match(content)
         if system:
             messages.append({"role": "system", "content": system[1].strip()})

@@ -123,6 +123,21 @@ def test_preference_formats(row, before):
      "message 1 (user): more than 100,000 characters of white space in a row, from position 1 on"),
     ({"messages": [U | {"content": "<image>\nHi"}, A]}, "has a placeholder for an image"),
     ({"messages": [U, A], "mask": [0, 1]}, "has mask [0, 1]"),
+    ({"messages": [U, A], "loss_mask": [0, 1]}, "has loss_mask [0, 1]"),
+    ({"messages": [U, A], "weights": [1, 0]}, "has weights [1, 0]"),
+    ({"messages": [U, A], "image_base64": "iVBOR"}, "the row has image_base64"),
+    ({"messages": [U, A], "num_images": 2}, "the row has num_images"),
+    ({"messages": [U | {"content": "<img>a.jpg</img> What?"}, A]}, "has a placeholder for an ima"),
+    ({"messages": [U | {"content": "<|image_1|> What?"}, A]}, "has a placeholder for an image"),
+    ({"messages": [U, A, {"role": "tool", "content": [{"type": "image_url"}]}]},
+     "message 3 has a part of type image_url"),
+    ({"messages": [U, A | {"channel": "analysis"}]}, "channel analysis without an answer"),
+    ({"instruction": "Hi", "output": "<nooutput>"}, "output is <nooutput>"),
+    ({"question": "Hi", "answer": True}, "content is bool"),
+    ({"prompt": "Hi", "responses": ["a", "b"]}, "not recognised: the row has the fields prompt"),
+    ({"question": "Hi", "answers": {"text": ["a", "b"]}}, "answers holds 2 different"),
+    ({"body": {"messages": [U]}, "custom_id": "1"}, "no assistant message"),
+    ({"messages": [U, A], "rejected_response": "Go"}, "a preference pair (messages, rejected_resp"),
     ({"messages": [U, A], "image": "cat.jpg"}, "the row has image: a model here reads text only"),
     ({"messages": [U | {"image_url": "cat.jpg"}, A]}, "the row has image_url"),
     ({"messages": [U]}, "no assistant message"),
@@ -228,6 +243,39 @@ def test_reasoning_is_learned_or_refused_but_never_lost():
     assert record["chosen"] != record["rejected"]
 
 
+def test_reasoning_in_other_places_is_learned_or_refused():
+    wanted = turns_of_reasoning({"messages": [U, A | {"reasoning": "He greets."}]})
+    assert "He greets." in str(wanted)
+    for answer in ([A | {"reasoning_content": ["He greets."]}],
+                   [A | {"reasoning": {"content": "He greets."}}],
+                   [A | {"reasoning_details": [{"type": "reasoning.text", "text": "He greets."}]}],
+                   [A | {"thoughts": "He greets."}], [A | {"Thinking_Content": "He greets."}],
+                   [A | {"content": "He greets.", "channel": "analysis"},
+                    A | {"channel": "final"}]):
+        row = {"messages": [U, *answer]}
+        assert turns_of_reasoning(row) == wanted
+        with pytest.raises(ValueError, match="has reasoning_content, which would be lost"):
+            to_conversation(row)
+
+
+def turns_of_reasoning(row):
+    return to_conversation(row, reasoning=True)[1]["messages"]
+
+
+@pytest.mark.parametrize("mark", [
+    {"Weight": 0}, {"Train": False}, {"loss_mask": 0}, {"should_train": False}, {"train_on": "no"},
+    {"calculate_loss": 0}, {"supervised": False}, {"masked": True}, {"is_masked": 1},
+    {"ignore": "true"}, {"no_train": True}, {"label": False}, {"thumbs_up": 0}])
+def test_other_marks_of_what_is_not_learned(mark):
+    unlearned = GO | {"learn": False}
+    assert turns(U, GO | mark, U, A) == [U, unlearned, U, A]
+    assert ignored_fields({"messages": [U, GO | mark, U, A]}) == set()
+    # The opposite mark changes nothing.
+    name, value = next(iter(mark.items()))
+    on = name.lower() not in ("masked", "is_masked", "ignore", "no_train")
+    assert turns(U, GO | {name: on}, U, A) == [U, GO, U, A]
+
+
 def test_calls_of_glaive_and_toolace():
     glaive = ("USER: Hi\n\n\nASSISTANT: <functioncall> "
               "{\"name\": \"f\", \"arguments\": '{\"a\": 1}'} <|endoftext|>\n\n\n"
@@ -252,12 +300,17 @@ def test_tools_join_the_system_message():
     assert turns(U, A, tools="[]") == turns(U, A, tools=None) == [U, A]
 
 
-@pytest.mark.parametrize("mark", [{"label": False}, {"kto_tag": 0}, {"label": "False"},
-                                  {"kto_tag": "false"}, {"desirable": False}])
+@pytest.mark.parametrize("mark", [
+    {"label": False}, {"kto_tag": 0}, {"label": "False"}, {"kto_tag": "false"},
+    {"desirable": False}, {"label": -1}, {"label": "rejected"}, {"Label": "bad"},
+    {"kto_label": False}, {"is_good": 0}, {"thumbs_up": False}, {"feedback": "negative"},
+    {"is_preferred": False}, {"chosen": False}, {"is_correct": False}, {"correct": "False"}])
 def test_unwanted_answers_are_told_apart_from_bad_rows(mark):
     with pytest.raises(Unwanted):
         turns(U, A, **mark)
-    assert turns(U, A, **{name: 1 for name in mark}) == [U, A]
+    for good in {name: 1 for name in mark}, {name: True for name in mark}:
+        assert turns(U, A, **good) == [U, A]
+        assert ignored_fields({"messages": [U, A], **good}) == set()
     # The prompt is as good as any other.
     assert to_conversation({"prompt": "Hi", **mark}, need_answer=False)[1] == {"messages": [U]}
 
@@ -272,6 +325,16 @@ def test_ignored_fields_are_named():
     assert ignored_fields({"messages": [U | {"train": True, "weight": 0}, A]}) == {"train"}
     assert ignored_fields([U, A]) == ignored_fields({"messages": [U, A], "label": True}) == set()
     assert ignored_fields({"instruction": "a", "context": "b", "response": "c"}) == set()
+    assert ignored_fields({"text": "a", "url": "b"}) == {"url"}
+    # A label that is neither good nor bad, and one beside a pair.
+    assert ignored_fields({"prompt": "Hi", "response": "x", "label": 3}) == {"label"}
+    assert ignored_fields({"prompt": "Hi", "chosen": "a", "rejected": "b", "label": 0}) == {"label"}
+    # The system message of the messages counts.
+    assert ignored_fields({"messages": [S, U, A], "system": "Be rude"}) == {"system"}
+    assert ignored_fields({"messages": [S, U, A], "system": "Be kind"}) == set()
+    assert ignored_fields({"prompt": U | {"replies": [A]}, "completion": [A]}) == {"replies"}
+    assert ignored_fields({"body": {"messages": [U], "model": "m"}, "custom_id": "1"}) == \
+        {"model", "custom_id"}
 
 
 @pytest.mark.parametrize("row", [
@@ -300,6 +363,31 @@ def test_ignored_fields_are_named():
     {"Instruction": "Hi", "Input": "", "Output": "Hello"},
     {"input": [U], "output": "Hello", "reasoning": "off"},
     {"messages": None, "prompt": "Hi", "completion": "Hello", "chosen": None, "rejected": None},
+    {"user": "Hi", "assistant": "Hello"},
+    {"Human": "Hi", "Assistant": "Hello"},
+    {"Context": "Hi", "Response": "Hello"},
+    {"Q": "Hi", "A": "Hello", "B": "Go"},
+    {"instruction": "Hi", "output": ["Hello"]},
+    {"question": "Hi", "answers": {"text": ["Hello", "Hello"], "answer_start": [3, 3]}},
+    {"instruction": "Hi", "input": float("nan"), "output": "Hello"},
+    {"instruction": "Hi", "input": "<noinput>", "output": "Hello"},
+    {"instruction": "Hi", "input": "None", "output": "Hello", "history": "[]"},
+    {"row": {"messages": [U, A]}, "row_idx": 0},
+    {"messages": [json.dumps(U), json.dumps(A)]},
+    {"messages": [{"Role": "User ", "Content": "Hi"}, {"Role": " GPT", "Content": "Hello"}]},
+    {"messages": [{"type": "human", "content": "Hi"}, {"type": "ai", "content": "Hello"}]},
+    {"messages": [{"type": "human", "data": {"content": "Hi"}},
+                  {"type": "ai", "data": {"content": "Hello"}}]},
+    {"messages": [{"author": {"role": "user"}, "content": {"parts": ["Hi"]}},
+                  {"author": {"role": "assistant"}, "content": {"parts": ["Hello"]}}]},
+    {"messages": [{"sender": "user", "text": "Hi"}, {"sender": "bing", "text": "Hello"}]},
+    {"messages": [S | {"content": " "}, U, A]},
+    {"prompt": "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n",
+     "completion": "Hello<|im_end|>\n"},
+    {"text": "[INST] Hi [/INST] Hello</s>"},
+    {"text": "<｜User｜>Hi<｜Assistant｜>Hello<｜end▁of▁sentence｜>"},
+    {"text": "<human>: Hi\n<bot>: Hello"},
+    {"text": "<|prompter|>Hi<|endoftext|><|assistant|>Hello<|endoftext|>"},
 ])
 def test_other_names_of_fields(row):
     _, record = to_conversation(row)
@@ -309,8 +397,56 @@ def test_other_names_of_fields(row):
     assert messages == [U, A]
 
 
+@pytest.mark.parametrize("field", ["system_prompt", "systemPrompt", "systemInstruction",
+                                   "system_instruction", "System"])
+@pytest.mark.parametrize("value", ["Be kind", {"parts": [{"text": "Be kind"}]},
+                                   {"role": "system", "content": "Be kind"}])
+def test_system_messages_beside_the_messages(field, value):
+    assert turns(U, A, **{field: value}) == [S, U, A]
+    assert ignored_fields({"messages": [U, A], field: value}) == set()
+
+
+def test_numbers_and_earlier_turns_in_other_forms():
+    assert turns_of({"question": "Hi", "answer": 4}) == [U, A | {"content": "4"}]
+    for history in [U, A], [["Hi", "Hello"]], json.dumps([["Hi", "Hello"]]):
+        assert turns_of({"instruction": "Hi", "output": "Hello", "history": history}) == \
+            [U, A, U, A]
+
+
+def turns_of(row):
+    return to_conversation(row)[1]["messages"]
+
+
+def test_tools_under_other_names_and_the_calls_of_other_models():
+    tools = [{"name": "f"}]
+    system = {"role": "system", "content": 'Tools:\n{"name": "f"}'}
+    for field in "functions", "available_tools", "tool_list":
+        assert turns(U, A, **{field: tools}) == [system, U, A]
+    calls = json.dumps([{"name": "f", "arguments": {"a": 1}}])
+    part = {"type": "python", "text": "f(a=1)"}
+    answer = {"role": "assistant", "content": [part]}
+    assert turns_of({"query": "Hi", "answers": calls, "tools": tools}) == [system, U, answer]
+    assert turns(U, A | {"tool_calls": "null"}) == [U, A]
+    assert turns(U, {"role": "tool_calls", "content": calls}) == [U, answer]
+    result = {"type": "python_output", "text": "2"}
+    for text in ("[TOOL_CALLS] " + calls, '<|python_tag|>{"name": "f", "parameters": {"a": 1}}',
+                 '<function=f>{"a": 1}</function>'):
+        for role in "tool", "tool_results", "environment":
+            assert turns(U, A | {"content": text}, {"role": role, "content": "2"}, A) == [
+                U, {"role": "assistant", "content": [part, result, {"type": "text",
+                                                                    "text": "Hello"}]}]
+
+
 @pytest.mark.parametrize("row", [
     {"question": "Hi", "chosen": "Hello", "rejected": "Go", "system": ""},
+    {"messages": [U, A], "rejected_response": "Go"},
+    {"messages": [U, A], "rejected_messages": [U, GO]},
+    {"messages": [U, A], "chosen": [A], "rejected": [GO]},
+    {"prompt": "Hi", "chosen": ["Hello"], "rejected": ["Go"]},
+    {"prompt": "Hi", "chosen": {"text": "Hello"}, "rejected": {"text": "Go"}},
+    {"prompt": "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n",
+     "chosen": "Hello<|im_end|>", "rejected": "Go"},
+    {"Prompt": "Hi", "winner": "Hello", "loser": "Go"},
     {"input": "Hi", "chosen": "Hello", "rejected": "Go", "system": "", "rating": [9, 2]},
     {"prompt": "Hi", "chosen_response": "Hello", "rejected_response": "Go"},
     {"question": "Hi", "response_j": "Hello", "response_k": "Go"},
