@@ -8,6 +8,7 @@ GET  /v1/models              the stages that are served: every checkpoint in --o
 POST /v1/chat/completions    messages -> answer
 POST /v1/completions         raw text -> its continuation
 POST /v1/responses           the same as chat completions, in OpenAI's newer objects
+POST /v1/attention           {"model", "ids", "layer"} -> what its heads look at, for the page
 
     curl http://127.0.0.1:8000/v1/chat/completions -H "Content-Type: application/json" \\
          -d '{"messages": [{"role": "user", "content": "Who are you?"}], "stream": true}'
@@ -61,8 +62,9 @@ from pathlib import Path
 
 import torch
 
-from common import STAGES, read_meta
-from talk.openai_protocol import Answer, ApiError, read_request
+from common import STAGES, load_checkpoint, read_meta
+from talk.attention import attention_picture
+from talk.openai_protocol import Answer, ApiError, expect, read_request
 from talk.openai_responses import ResponseAnswer, chat_body
 
 # The largest request body, in bytes.
@@ -377,7 +379,8 @@ class Handler(BaseHTTPRequestHandler):
                                                        "data": server.models()})),
             "/chat/completions": ("POST", lambda: self.complete("chat")),
             "/completions": ("POST", lambda: self.complete("text")),
-            "/responses": ("POST", lambda: self.complete("responses"))}
+            "/responses": ("POST", lambda: self.complete("responses")),
+            "/attention": ("POST", self.attention)}
 
     def respond(self):
         """Send the answer to a request, or an error in OpenAI's shape.
@@ -639,11 +642,7 @@ class Handler(BaseHTTPRequestHandler):
         """Answer a POST: a conversation (chat, responses), or a raw text to continue."""
         server = self.server
         body = self.read_body()
-        model = body.get("model")
-        if model in (None, ""):
-            model = server.model
-        if model != server.model and model not in list(server.stages.paths()):
-            raise server.unknown_model(model)
+        model = server.model_of(body)
         with server.stages.use(model, self.check_client) as worker:
             self.complete_by(worker, model, kind, body)
 
@@ -675,6 +674,35 @@ class Handler(BaseHTTPRequestHandler):
         finally:
             # This ends the work if the client has gone. Else the choices have finished already.
             job.cancelled.update(range(request.size))
+
+    def attention(self):
+        """Send what the heads of a layer look at in a text of ids."""
+        server = self.server
+        body = self.read_body()
+        name = server.model_of(body)
+        # One at a time, as each takes the memory of a model. The engines keep their weights in a
+        # layout of their own, so this reads the checkpoint.
+        if not server.looking.acquire(timeout=server.cfg.time_limit):
+            raise ApiError(503, "others look at attention: try again later", "busy")
+        try:
+            model = server.load_model(server.stages.paths()[name])
+            config = model.config
+            ids, layer = body.get("ids"), body.get("layer", 0)
+            are_ids = isinstance(ids, list) and all(
+                type(id) is int and 0 <= id < config.vocab_size for id in ids)
+            expect(are_ids and 0 < len(ids) <= config.seq_len,
+                   f"ids: expected 1 to {config.seq_len} of them, each below {config.vocab_size}",
+                   "ids")
+            expect(type(layer) is int and 0 <= layer < config.n_layer,
+                   f"layer: expected 0 to {config.n_layer - 1}", "layer")
+            picture = attention_picture(model, ids, layer)
+        except (OSError, KeyError, ValueError) as e:
+            traceback.print_exc()
+            raise ApiError(503, f"{name} can't be loaded; the reason is in the server's log",
+                           "model_not_loaded", "model") from e
+        finally:
+            server.looking.release()
+        self.send(200, picture)
 
     def news(self, job, answer):
         """Feed events to the answer until it has finished. Yields what Answer.feed() returns."""
@@ -781,6 +809,9 @@ class Server(ThreadingHTTPServer):
         self.cfg = cfg
         self.settings = settings
         self.model = model
+        # path -> a GPT on the CPU; held while one is in use.
+        self.load_model = lambda path: load_checkpoint(path)[0]
+        self.looking = threading.Lock()
         self.created = int(time.time())
         # Names by which others know this server, with a port if one is written there.
         self.public_names = set(re.findall("[^ ,]+", cfg.allow_host.lower()))
@@ -824,6 +855,15 @@ class Server(ThreadingHTTPServer):
                         # What has seen no conversation can only continue text.
                         "chat": name != "pretrain"})
         return sorted(out, key=lambda model: model["id"] != self.model)
+
+    def model_of(self, body):
+        """The name of the model that a request is for. ApiError 404 if there is none of it."""
+        name = body.get("model")
+        if name in (None, ""):
+            return self.model
+        if name != self.model and name not in list(self.stages.paths()):
+            raise self.unknown_model(name)
+        return name
 
     def unknown_model(self, name):
         """The ApiError about a model that is not there."""

@@ -9,6 +9,7 @@ import time
 import pytest
 import torch
 
+from talk.attention import attention
 from talk.engine import Engine
 from toy_chat import Scripted, byte_tokenizer, prompt, tiny_model
 from toy_server import Client, watch_submit
@@ -715,6 +716,66 @@ def test_look_inside_and_walk(browser):
         assert tab.js("document.documentElement.scrollWidth") <= 375
         assert tab.js("$('tops').getBoundingClientRect().right") <= 375
         assert tab.js("$('tops').contains(document.activeElement)")
+    finally:
+        client.close()
+
+
+def test_attention_as_a_picture(browser):
+    engine, tok = graded_engine("ab")
+    client = Client(engine, tok)
+    model = tiny_model(seq_len=512)
+    client.server.load_model = lambda path: model
+    try:
+        tab = Tab(browser, f"http://127.0.0.1:{client.port}/")
+        tab.fill("temperature", "0")
+        tab.js("document.querySelector('#look').click()")
+        tab.send("hi")
+        tab.wait_for_answers(1)
+        tab.js("document.querySelector('details.attention').open = true")
+        tab.wait("document.querySelector('.attention select option')")
+        ids = prompt(tok, "hi") + [ord("a"), ord("b"), tok.special("<|assistant_end|>")]
+
+        def says(row, layer, head):
+            weights = attention(model, ids, layer)[head, row].tolist()
+            best = max(range(len(ids)), key=lambda s: weights[s])
+            text = tab.js("document.querySelector('.attention p').textContent")
+            assert text.startswith(f"Token {row + 1}, "), text
+            assert f" {100 * weights[best]:.0f} %" in text
+            label = tab.js("document.querySelector('.attention canvas').getAttribute('aria-label')")
+            assert label.startswith(f"Attention of layer {layer + 1}, head {head + 1}.")
+            assert label.endswith(text)
+
+        says(len(ids) - 1, 0, 0)
+        pixels = ("(() => { const c = document.querySelector('.attention canvas');"
+                  " return [...c.getContext('2d').getImageData(0, 0, c.width, c.height).data]"
+                  ".join() })()")
+        first = tab.js(pixels)
+        # Up and down choose the token, the lists the layer and the head.
+        tab.js("document.querySelector('.attention canvas').focus()")
+        tab.key("ArrowUp", 38)
+        says(len(ids) - 2, 0, 0)
+        tab.key("ArrowDown", 40)
+        tab.key("ArrowDown", 40)
+        says(len(ids) - 1, 0, 0)
+        for list, value in (0, 1), (1, 1):
+            tab.js(f"(() => {{ const list = document.querySelectorAll('.attention select')[{list}];"
+                   f" list.value = {value}; list.dispatchEvent(new Event('change')) }})()")
+        tab.wait("document.querySelector('.attention canvas').getAttribute('aria-label')"
+                 ".includes('layer 2, head 2')")
+        says(len(ids) - 1, 1, 1)
+        assert tab.js(pixels) != first
+        # A touch in the first row chooses the first token, which sees itself alone.
+        tab.js("document.querySelector('.attention canvas').scrollIntoView()")
+        box = tab.js("(() => { const r = document.querySelector('.attention canvas')"
+                     ".getBoundingClientRect(); return [r.x, r.y] })()")
+        tab.call("Input.dispatchTouchEvent", type="touchStart",
+                 touchPoints=[dict(x=box[0] + 2, y=box[1] + 2)])
+        tab.call("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[])
+        tab.wait("document.querySelector('.attention p').textContent.startsWith('Token 1,')", 10)
+        assert "100 %" in tab.js("document.querySelector('.attention p').textContent")
+        tab.call("Emulation.setDeviceMetricsOverride", width=375, height=640, deviceScaleFactor=2,
+                 mobile=True)
+        assert tab.js("document.documentElement.scrollWidth") <= 375
     finally:
         client.close()
 
