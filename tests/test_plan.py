@@ -27,6 +27,7 @@ from train.plan import (
     plan_table,
     step_bytes,
 )
+from train.run import cut_step, rows_for_step
 
 CPU = torch.device("cpu")
 ENV = Env(CPU, torch.bfloat16)
@@ -109,6 +110,37 @@ def test_what_a_card_is_told_fits_into_it_and_its_time(chip):
     for before, after in zip(plans, plans[1:]):
         assert after.hours > before.hours and after.bits < before.bits
         assert not (after.rows and not before.rows)
+
+
+@pytest.mark.parametrize("count", range(1, 9))
+def test_on_1_to_8_gpus_of_any_memory_every_step_fits_and_has_the_tokens_that_it_should(count):
+    for gib in 8, 12, 16, 24, 40, 80, 141:
+        chip = card("H100", gib, count)
+        for one in plans_for(chip, [4, 12, 20]):
+            if not one.rows:
+                assert step_bytes(one.config, 1, count) > chip.memory
+                continue
+            assert step_bytes(one.config, one.rows, count) <= chip.memory
+            wanted = rows_for_step(one.tokens, 2048)
+            step, rows = cut_step(wanted, one.rows, count)
+            # Whole micro-batches on every rank, and about as many tokens as on one.
+            assert step % (rows * count) == 0 and rows <= one.rows
+            assert abs(step - wanted) <= max(wanted / 32, count / 2), (gib, one.depth)
+
+
+@pytest.mark.parametrize("name", plan.PEAK_TFLOPS)
+def test_every_chip_of_the_table_gets_a_plan_on_one_gpu_and_on_more(name):
+    config = model_config(12, 32768, 2048)
+    before = math.inf
+    for count in 1, 3, 8:
+        chip = card(name, 48, count)
+        one = make_plan(config, 12, chip)
+        assert one.rows >= 1 and 0 < one.hours < before
+        # The hours are the FLOPs over what the chips do.
+        work = one.tokens * plan.flops_per_token(config)
+        assert 0.3 < work / (3600 * one.hours * count * 1e12 * plan.PEAK_TFLOPS[name]) < 0.7
+        before = one.hours
+        assert f"{one.hours:9.1f}" in plan_table([one], 12)[1]
 
 
 def test_the_depth_of_known_cards():
