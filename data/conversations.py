@@ -16,7 +16,6 @@ and keeps its place, in 20 bytes. rows[i] then reads that one row again.
 temporary file with one row a line, which is deleted at the end of the process (TMPDIR says where).
 """
 import array
-import ast
 import atexit
 import functools
 import json
@@ -33,6 +32,7 @@ import numpy as np
 
 from data.documents import parse_json_line
 from data.files import (
+    JSONS,
     ROW_SUFFIXES,
     describe,
     find_files,
@@ -51,14 +51,18 @@ from data.formats import (
     pair_fields,
     to_conversation,
     to_preference,
+    unwrap,
     with_default_system,
 )
 from data.lazy import Lazy
 from data.messages import WHO, first_of, rows_of_columns
+from data.tool_calls import read_value
 
 # A string (possibly without its end), a bracket, a number or a word.
 JSON_TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?|[][{}]|[^][{}",:\s]+', re.S)
 NOT_BLANK = re.compile(rb"\S")
+# In a temporary file, in front of the reason why the row of a table cannot be read.
+BAD_ROW = b"\0bad row: "
 CUT_OFF = "the array's brackets do not match: was the file cut off? Fetch it again"
 
 
@@ -98,9 +102,7 @@ def read_prompts(path, system=""):
         for line, _, raw in raw_rows(plain):
             where = f"{name}:{line}"
             try:
-                if not raw:
-                    raise ValueError(CUT_OFF)
-                row = parse_json_line(raw)
+                row = parse_row(raw)
                 _, record = to_conversation(with_default_system(row, system), need_answer=False)
             except ValueError as e:
                 raise ValueError(f"{where}: {e}") from None
@@ -219,13 +221,20 @@ def scan(path, convert):
     for line, offset, raw in raw_rows(path):
         place = offset, len(raw)
         try:
-            if not raw:
-                raise ValueError(CUT_OFF)
-            row = parse_json_line(raw)
+            row = parse_row(raw)
             kind, record = convert(row)
             yield Scanned(line, place, kind, record, ignored=ignored_fields(row))
         except ValueError as e:
             yield Scanned(line, place, reason=str(e), unwanted=isinstance(e, Unwanted))
+
+
+def parse_row(raw):
+    """The bytes that raw_rows yields for a row -> value; ValueError with the reason."""
+    if not raw:
+        raise ValueError(CUT_OFF)
+    if raw.startswith(BAD_ROW):
+        raise ValueError(raw.removeprefix(BAD_ROW).decode().rstrip())
+    return parse_json_line(raw)
 
 
 def read_row(path, place):
@@ -246,7 +255,7 @@ def plain_file(path):
     A line of the latter has the number of the line, or of the row of a table, that it was made of.
     """
     name = plain_name(path)
-    if name.endswith((".jsonl", ".json")):
+    if name.endswith(JSONS):
         # Its rows are read from the middle, as UTF-8.
         if name == path.name.lower() and wide_encoding(path):
             path = written(path.suffix, lines_of(path))
@@ -277,29 +286,47 @@ def scratch_folder():
 
 
 def as_lines(rows):
-    return (json.dumps(row, default=str).encode() + b"\n" for row in rows)
+    for row in rows:
+        if isinstance(row, ValueError):
+            yield BAD_ROW + str(row).encode() + b"\n"
+        else:
+            yield json.dumps(row, default=str).encode() + b"\n"
 
 
 def without_nulls(value):
-    """A row of a .parquet file without what is null in it: there, all objects have all fields."""
+    """A row of a .parquet file without what is null in it: there, all objects have all fields.
+
+    Bytes are text, as some files have it, or else an object that no text is read from.
+    """
+    if isinstance(value, bytes):
+        try:
+            return value.decode()
+        except UnicodeDecodeError:
+            return {"bytes": len(value)}
     if isinstance(value, dict):
         return {key: without_nulls(item) for key, item in value.items() if item is not None}
     return [without_nulls(item) for item in value] if isinstance(value, list) else value
 
 
 def read_cells(row):
-    """A row of a .csv file; cells that hold a list or an object, as JSON or as Python, parsed."""
-    return {name: read_cell(cell) for name, cell in row.items() if cell is not None}
+    """A row of a .csv file; cells that hold messages, as JSON or as Python, parsed."""
+    if isinstance(row, ValueError):
+        return row
+    # pandas writes its index without a name.
+    return {name: read_cell(cell) for name, cell in row.items() if cell is not None and name}
 
 
 def read_cell(cell):
+    """A cell; parsed if it is a message or a list of them: any other list may be an answer."""
     if not cell.lstrip().startswith(("[", "{")):
         return cell
-    for parse in json.loads, ast.literal_eval:
-        try:
-            return parse(cell)
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
-            pass
+    try:
+        value = read_value(cell)
+    except ValueError:
+        return cell
+    items = [value] if isinstance(value, dict) and value else value
+    if all(isinstance(item, dict) and first_of(WHO, item) for item in items):
+        return value
     return cell
 
 
@@ -309,7 +336,7 @@ def rows_of_object(path):
     {"prompt": ["a", "b"], ...}, {"prompt": {"0": "a", "1": "b"}, ...}, {"0": row, "1": row},
     {"columns": ["prompt", ...], "data": [["a", ...], ...]} or {"data": [row, row]}.
     """
-    if path.suffix.lower() not in (".json", ".jsonl"):
+    if path.suffix.lower() not in JSONS:
         return None
     with open(path, "rb") as file:
         if not file.read(1 << 16).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"{"):
@@ -340,6 +367,8 @@ def rows_of_object(path):
         return indexed
     # One field that holds all rows, beside others that describe them.
     lists = [name for name, value in columns.items() if is_list_of_objects(value)]
+    if len(lists) > 1:
+        lists = [name for name in lists if is_spoken(unwrap(columns[name][0]))]
     if len(lists) != 1 or first_of(WHO, columns[lists[0]][0]):
         return None
     others = {name: value for name, value in columns.items() if name != lists[0]}
@@ -364,8 +393,9 @@ def raw_rows(path):
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
                 first_line, one_line = find_first_line(data, beginning[:1])
                 if beginning.startswith(b"{"):
-                    if not one_line and goes_on(data[first_line]):
-                        yield from element_rows(data, False, depth=0)
+                    # Objects over many lines, or many on one.
+                    if not is_whole(data[first_line]) if one_line else goes_on(data[first_line]):
+                        yield from element_rows(data, one_line, depth=0)
                         return
                 elif is_array_of_rows(data, first_line, one_line):
                     yield from element_rows(data, one_line)
@@ -373,7 +403,7 @@ def raw_rows(path):
         file.seek(0)
         offset = 0
         for line, raw in enumerate(file, 1):
-            if raw.strip():
+            if raw.strip() not in (b"", b"\xef\xbb\xbf"):
                 yield str(line), offset, raw
             offset += len(raw)
 

@@ -13,7 +13,8 @@ begins the file. With skip_bad_rows bad rows and
 lines are counted and left out. Parquet files are the exception: theirs are always left out.
 
 How the text is cut into documents
-  .jsonl, .json   One document a line, its field "text" (or `field`); .json may be one array, too.
+  .jsonl, .json, .ndjson
+                  One document a line, its field "text" (or `field`); .json may be one array, too.
   .parquet        One document a row, its column of that name. Needs: pip install -e '.[data]'
   .csv, .tsv      The same; the first line names the columns.
   .txt, .md, .rst, .py, .html
@@ -154,7 +155,7 @@ def row_documents(path, field, bad, skip_bad_rows):
     """
     name = plain_name(path)
     if name.endswith(".parquet"):
-        rows = enumerate(read_parquet(path, [field]))
+        rows = enumerate(read_parquet(path, [field], HOLDS_TEXT))
         kind = "row {}"
     elif name.endswith((".csv", ".tsv")):
         rows = table_rows(path, field)
@@ -175,11 +176,13 @@ def row_documents(path, field, bad, skip_bad_rows):
             bad.append(f"{where}: {e}")
 
 
+HOLDS_TEXT = ". Name the one that holds the text: --field NAME"
+
+
 def table_rows(path, field):
     for number, row in enumerate(read_table(path), 1):
-        if number == 1 and field not in row:
-            raise ValueError(f"{path}: no column {field!r}; it has {', '.join(row)}. "
-                             f"Name the one that holds the text: --field NAME")
+        if isinstance(row, dict) and field not in row:
+            raise ValueError(f"{path}: no column {field!r}; it has {', '.join(row)}{HOLDS_TEXT}")
         yield number, row
 
 
@@ -193,9 +196,15 @@ def text_of(row, field="text"):
         raise ValueError(f'expected an object with a field "{field}", got {got}. Documents look '
                          f'like {{"{field}": "..."}} (another field: --field NAME); conversations '
                          f'belong to midtrain.py and sft.py')
-    if not isinstance(row[field], str):
-        raise ValueError(f'field "{field}" must be a string, got {type(row[field]).__name__}')
-    return check_text(row[field])
+    text = row[field]
+    # What is missing, null or as NaN of pandas, is an empty document.
+    if text is None or text != text:
+        return ""
+    if isinstance(text, bytes):
+        text = text.decode()
+    if not isinstance(text, str):
+        raise ValueError(f'field "{field}" must be a string, got {type(text).__name__}')
+    return check_text(text)
 
 
 def txt_documents(path, bad=None):
@@ -239,8 +248,11 @@ def txt_documents(path, bad=None):
         begins_line = ends_line
         number += ends_line
     if decoder.getstate()[0]:
-        raise ValueError(f"{path}:{number}: the file ends inside a UTF-8 character. Was it cut "
-                         f"off? Copy it again")
+        reason = (f"{path}:{number}: the file ends inside a UTF-8 character. Was it cut off? Copy "
+                  f"it again")
+        if bad is None:
+            raise ValueError(reason)
+        bad.append(reason)
     yield "".join(lines)
 
 
@@ -404,6 +416,9 @@ def best_threshold(texts, val_share, n_chars):
         # With this document, would the share be further from the right one than without it?
         if not too_little and n_val + sizes[number] / 2 > val_share * n_chars:
             break
+        # A text that says one thing again and again may have no share of the right size.
+        if n_val + sizes[number] > n_chars / 2:
+            break
         threshold = number
         n_val += sizes[number]
     return threshold
@@ -423,4 +438,5 @@ def not_empty(documents, split, paths):
     if empty:
         names = paths if isinstance(paths, (str, Path)) else ", ".join(map(str, paths))
         raise ValueError(f"{names}: no text for split {split!r}: there is none, or too little for "
-                         f"training and validation. Give {2 * VAL_CHARS:,} characters or more")
+                         f"training and validation, or most of it is the same. Give "
+                         f"{2 * VAL_CHARS:,} characters or more")

@@ -6,14 +6,17 @@ Files of every kind that people have data in: which of a folder are read, and th
     found.parts      for each file "train", "val" or "test", as its name or folder says, or ""
     found.left_out   pairs (path, reason)
 
-Names may end in capitals, and in .gz, .xz or .zst behind that. Links to folders are followed.
+Names may end in capitals, and in .gz, .bz2, .xz or .zst behind that. Links to folders are followed.
 Left out of a folder, and named with the reason: files of other types, pointers of Git LFS in place
 of files, empty files, metadata and the README of the folder. What a user names is read or an error.
 
 The words train, val, valid, validation and test count where they are the last word of a file's name
 or of a folder's ("wiki.valid.txt", "test/x.txt"): not in "Val d'Or.txt". Numbers of shards do not
-count: the last word of "validation-00000-of-00002.parquet" is validation.
+count: the last word of "validation-00000-of-00002.parquet" is validation. Of such names the first
+word counts, too, as in "test_sft-00000-of-00001.parquet". The words dev and eval mean validation
+where another name says train.
 """
+import bz2
 import codecs
 import csv
 import gzip
@@ -22,12 +25,14 @@ import lzma
 import os
 import re
 import zlib
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
 TEXTS = (".txt", ".text", ".md", ".markdown", ".rst", ".py", ".html", ".htm")
-ROWS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
-PACKED = ("", ".gz", ".xz", ".zst")
+JSONS = (".jsonl", ".json", ".ndjson")
+ROWS = (*JSONS, ".csv", ".tsv", ".parquet")
+PACKED = ("", ".gz", ".bz2", ".xz", ".zst")
 
 
 def with_packed(suffixes):
@@ -41,6 +46,8 @@ TEXT_SUFFIXES = with_packed(TEXTS + ROWS)
 METADATA = {"dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json"}
 PARTS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val",
          "test": "test"}
+# Names of another meaning that say validation where others say train.
+WITH_TRAIN = {"dev": "val", "eval": "val"}
 
 
 class Found(NamedTuple):
@@ -127,7 +134,7 @@ def fingerprint(path):
 def readable(suffixes):
     """The endings without those of compressed files, for a message."""
     plain = [suffix for suffix in suffixes if not suffix.endswith(PACKED[1:])]
-    return ", ".join(plain) + " (or these with .gz, .xz, .zst)" * (len(plain) < len(suffixes))
+    return ", ".join(plain) + " (or these with .gz, .bz2, .xz, .zst)" * (len(plain) < len(suffixes))
 
 
 POINTER = "a pointer of Git LFS, not the file itself"
@@ -197,17 +204,24 @@ def named_parts(files):
     """For each file "train", "val" or "test", as its name or that of its nearest folder says."""
     # A folder that holds all of the files says nothing about any one of them.
     shared = os.path.commonpath([file.absolute().parent for file in files])
-    return [named_part(Path(os.path.relpath(file.absolute(), shared))) for file in files]
+    paths = [Path(os.path.relpath(file.absolute(), shared)) for file in files]
+    parts = [named_part(path) for path in paths]
+    if "train" in parts:
+        parts = [part or named_part(path, WITH_TRAIN) for part, path in zip(parts, paths)]
+    return parts
 
 
-def named_part(path):
+def named_part(path, words=PARTS):
     name = path.name.lower()
+    split = re.match(r"([a-z]+)_[a-z]+-\d+-of-\d+\b", name)
+    if split and split[1] in words:
+        return words[split[1]]
     ending = max((s for s in TEXT_SUFFIXES if name.endswith(s)), key=len, default="")
     for name in [name.removesuffix(ending), *(folder.name.lower() for folder in path.parents)]:
         name = re.sub(r"([-_. ]*\d+([-_]of[-_]\d+)?)+$", "", name)
         last = re.split(r"[^a-z]+", name)[-1]
-        if last in PARTS:
-            return PARTS[last]
+        if last in words:
+            return words[last]
     return ""
 
 
@@ -248,7 +262,7 @@ def split_by_name(found):
 # Their bytes and rows
 
 def plain_name(path):
-    """The name of a file in lower case, without .gz, .xz or .zst."""
+    """The name of a file in lower case, without .gz, .bz2, .xz or .zst."""
     name = path.name.lower()
     for packed in PACKED[1:]:
         name = name.removesuffix(packed)
@@ -256,10 +270,12 @@ def plain_name(path):
 
 
 def open_bytes(path):
-    """Open a file for reading bytes, unpacked if it is .gz, .xz or .zst."""
+    """Open a file for reading bytes, unpacked if it is .gz, .bz2, .xz or .zst."""
     name = path.name.lower()
     if name.endswith(".gz"):
         return gzip.open(path)
+    if name.endswith(".bz2"):
+        return bz2.open(path)
     if name.endswith(".xz"):
         return lzma.open(path)
     if name.endswith(".zst"):
@@ -268,7 +284,7 @@ def open_bytes(path):
     return open(path, "rb")
 
 
-# What reading a broken compressed file raises; pyarrow raises OSError.
+# What reading a broken compressed file raises; pyarrow and bz2 raise OSError.
 BROKEN = (EOFError, lzma.LZMAError, gzip.BadGzipFile, zlib.error)
 # How a text begins that is not in UTF-8, as Windows writes some. The longer marks come first.
 MARKS = [(codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"),
@@ -306,7 +322,7 @@ def lines_of(path, size=-1):
         raise ValueError(f"{path}: broken {encoding.upper()} after line {number} ({e.reason}). "
                          f"Convert the file to UTF-8") from None
     except OSError as e:
-        if is_zst and e.errno is None:
+        if e.errno is None:
             raise broken(path, number, e) from None
         raise
 
@@ -348,10 +364,11 @@ def import_pyarrow(path, kind):
     return pyarrow
 
 
-def read_parquet(path, columns=None):
+def read_parquet(path, columns=None, hint=""):
     """Yield the rows of a .parquet file as dicts, one row group in memory at a time.
 
-    columns: the names of those to read, None for all. ValueError if the file lacks one of them, is
+    columns: the names of those to read, None for all. hint: what to do where one is missing.
+    ValueError if the file lacks one of them, is
     broken, or pyarrow is not installed.
     """
     pyarrow = import_pyarrow(path, ".parquet")
@@ -360,7 +377,7 @@ def read_parquet(path, columns=None):
             missing = [name for name in columns or [] if name not in file.schema_arrow.names]
             if missing:
                 raise ValueError(f"{path}: no column {missing[0]!r}; "
-                                 f"it has {', '.join(file.schema_arrow.names)}")
+                                 f"it has {', '.join(file.schema_arrow.names)}{hint}")
             for batch in file.iter_batches(batch_size=1024, columns=columns):
                 yield from batch.to_pylist()
     except (pyarrow.ArrowException, UnicodeDecodeError) as e:
@@ -371,25 +388,51 @@ def read_parquet(path, columns=None):
 def read_table(path):
     """Yield the rows of a .csv or .tsv file with a header as dicts; an empty cell is None.
 
-    ValueError with the row for bytes that are not UTF-8, NULs and rows of another length.
+    For a row with too few or too many cells, or with quotes that do not match, its ValueError.
+    ValueError is raised for bytes that are not UTF-8, for a quote that nothing closes, and for two
+    columns of one name.
     """
     csv.field_size_limit(1 << 30)
-    delimiter = "\t" if plain_name(path).endswith(".tsv") else ","
+    lines = decoded(path)
     number = 0
-    header = None
     try:
-        for number, cells in enumerate(csv.reader(decoded(path), delimiter=delimiter)):
-            if header is None:
-                header = cells
+        first = next(lines, "")
+        delimiter = "\t" if plain_name(path).endswith(".tsv") else delimiter_of(first)
+        # Not strict, it would take all that follows an open quote for one cell.
+        rows = csv.reader(chain([first], lines), delimiter=delimiter, strict=True)
+        header = [name.strip() for name in next(rows, [])]
+        twice = [name for name in header if name and header.count(name) > 1]
+        if twice:
+            raise ValueError(f"two columns are named {twice[0]!r}. Rename or remove one")
+        while True:
+            number += 1
+            try:
+                cells = next(rows)
+            except StopIteration:
+                return
+            except csv.Error as e:
+                if "end of data" in str(e):
+                    raise ValueError("a quote that is not closed: all that follows would be one "
+                                     "cell. Close it, or double it within a cell") from None
+                yield ValueError(f"quotes that do not match ({e}). Double those within a cell")
                 continue
             if not cells:
-                continue
-            if len(cells) != len(header):
-                raise ValueError(f"{len(cells)} cells, and the header has {len(header)}. Quote "
+                number -= 1
+            elif len(cells) != len(header):
+                yield ValueError(f"{len(cells)} cells, and the header has {len(header)}. Quote "
                                  f"cells that hold a line break or a {delimiter!r}")
-            yield {name: cell or None for name, cell in zip(header, cells)}
+            else:
+                yield {name: cell or None for name, cell in zip(header, cells)}
     except (ValueError, csv.Error) as e:
         raise ValueError(f"{path}: row {number}: {e}") from None
+
+
+def delimiter_of(header):
+    """What stands between the cells of a .csv file: a comma, else what its header has."""
+    for delimiter in ",;\t|":
+        if len(next(csv.reader([header], delimiter=delimiter), [])) > 1:
+            return delimiter
+    return ","
 
 
 def decoded(path):

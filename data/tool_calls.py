@@ -26,7 +26,8 @@ def read_value(text):
     except ValueError:
         pass
     try:
-        return ast.literal_eval(text.strip())
+        # numpy prints no comma between objects.
+        return ast.literal_eval(re.sub(r"\}\s*\n\s*\{", "}, {", text.strip()))
     except (ValueError, SyntaxError, MemoryError, RecursionError):
         raise ValueError(f"neither JSON nor Python: {text.strip()[:60]!r}") from None
 

@@ -212,8 +212,46 @@ def test_a_bad_row_of_a_table_is_named_by_its_number(tmp_path):
         read_conversations(tmp_path / "a.csv")
     assert len(read_conversations(tmp_path / "a.csv", skip_bad_rows=True)) == 1
     (tmp_path / "a.csv").write_text("prompt,completion\nHi\n")
-    with pytest.raises(ValueError, match="a.csv: row 1: 1 cells, and the header has 2"):
+    with pytest.raises(ValueError, match="a.csv:1: 1 cells, and the header has 2"):
         read_conversations(tmp_path / "a.csv")
+
+
+@pytest.mark.parametrize("cell", [
+    json.dumps([U, A]), repr([U, A]), repr([U, A]).replace("}, {", "}\n {")])
+def test_cells_with_messages_are_read_and_other_lists_stay_text(tmp_path, cell):
+    with open(tmp_path / "a.csv", "w", newline="") as file:
+        csv.writer(file).writerows([["", "messages", "images"], ["0", cell, "[]"]])
+    rows = read_conversations(tmp_path / "a.csv")
+    assert list(rows) == [{"messages": [U, A]}] and rows.ignored == {}
+    answers = ["[1, 2]", '["a"]', '{"a": 1}', '[{"name": "x"}]', "[", "{x}"]
+    with open(tmp_path / "a.csv", "w", newline="") as file:
+        csv.writer(file).writerows([["prompt", "response"], *(["Hi", text] for text in answers)])
+    rows = read_conversations(tmp_path / "a.csv")
+    assert [row["messages"][1]["content"] for row in rows] == answers
+
+
+def test_bytes_in_parquet_are_text_or_an_error(tmp_path):
+    pa = pytest.importorskip("pyarrow")
+    pq = pytest.importorskip("pyarrow.parquet")
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"prompt": [b"Hi"], "response": ["Hell\u00f6".encode()]}), path)
+    assert read_conversations(path)[0]["messages"][1]["content"] == "Hell\u00f6"
+    pq.write_table(pa.table({"prompt": [b"Hi"], "response": [b"\xff"]}), path)
+    with pytest.raises(ValueError, match="a.parquet:1: message 1 has role None|content is dict"):
+        read_conversations(path)
+    pq.write_table(pa.table({"prompt": ["Hi"], "response": ["x"], "image": [b"\xff"]}), path)
+    with pytest.raises(ValueError, match="the row has image"):
+        read_conversations(path)
+
+
+@pytest.mark.parametrize("between", ["", " ", "\r", ",\n"])
+def test_rows_behind_one_another_on_a_line(tmp_path, between):
+    row = json.dumps([U, A]).join(['{"messages": ', "}"])
+    (tmp_path / "a.jsonl").write_bytes(between.join([row] * 3).encode())
+    assert list(read_conversations(tmp_path / "a.jsonl")) == [{"messages": [U, A]}] * 3
+    (tmp_path / "a.jsonl").write_bytes((between.join([row] * 3)[:-9]).encode())
+    with pytest.raises(ValueError, match="a.jsonl:.*broken JSON"):
+        read_conversations(tmp_path / "a.jsonl")
 
 
 def test_one_object_is_a_row_or_all_rows(tmp_path):
@@ -232,7 +270,10 @@ def test_one_object_is_a_row_or_all_rows(tmp_path):
         go = {"role": "assistant", "content": "Go"}
         lists = {"conversations": [[U, A], [U, go]]}
         by_number = dict(zip("01", rows))
-        for value in columns, by_index, {"version": 1, "data": rows}, split, lists, by_number:
+        viewer = {"features": [{"name": "instruction"}],
+                  "rows": [{"row_idx": i, "row": row} for i, row in enumerate(rows)]}
+        for value in (columns, by_index, {"version": 1, "data": rows}, split, lists, by_number,
+                      viewer):
             path.write_text(json.dumps(value, **layout))
             assert [r["messages"][1]["content"] for r in read_conversations(path)] == \
                 ["Hello", "Go"]

@@ -97,9 +97,15 @@ def test_parquet_reads_the_column_text_and_names_what_it_leaves_out(tmp_path, ca
     pq.write_table(table, tmp_path / "a.parquet")
     train, val = both(tmp_path / "a.parquet")
     assert sorted(train + val) == sorted(texts)
-    assert "left out 2 unusable rows; the first is row 300" in capsys.readouterr().err
+    assert "left out 1 unusable rows; the first is row 301" in capsys.readouterr().err
+    # Some files have their text as bytes.
+    pq.write_table(pa.table({"text": [t.encode() for t in texts] + [b"\xff"]}),
+                   tmp_path / "a.parquet")
+    train, val = both(tmp_path / "a.parquet")
+    assert sorted(train + val) == sorted(texts)
+    assert "left out 1 unusable rows; the first is row 300" in capsys.readouterr().err
     pq.write_table(pa.table({"body": texts}), tmp_path / "b.parquet")
-    with pytest.raises(ValueError, match="no column 'text'; it has body"):
+    with pytest.raises(ValueError, match="no column 'text'; it has body.*--field NAME"):
         list(read_documents(tmp_path / "b.parquet", "train"))
     assert "not a readable parquet file" in error(tmp_path / "c.parquet", b"PAR1 no")
 
@@ -140,6 +146,35 @@ def test_bad_rows_and_lines_of_text_are_left_out_only_when_asked(tmp_path, capsy
     path.write_bytes(b"one\ncaf\xe9\ntwo\x00\nthree\n")
     assert list(read_documents(path, "train", 0, skip_bad_rows=True)) == ["one\nthree\n"]
     assert "x.txt:2: byte 0xe9" in capsys.readouterr().err
+    path.write_bytes("one\ntwo\nthr\u00e9".encode()[:-1])
+    assert list(read_documents(path, "train", 0, skip_bad_rows=True)) == ["one\ntwo\nthr"]
+    assert "ends inside a UTF-8 character" in capsys.readouterr().err
+
+
+def test_a_row_without_a_text_is_an_empty_document(tmp_path):
+    path = tmp_path / "x.jsonl"
+    path.write_text('{"text": "good"}\n{"text": null}\n{"text": NaN}\n{"text": ""}\n')
+    assert list(read_documents(path, "train", 0)) == ["good"]
+    path = tmp_path / "x.csv"
+    path.write_text("text,label\ngood,1\n,2\nlast\n")
+    with pytest.raises(ValueError, match="row 3: 1 cells"):
+        list(read_documents(path, "train", 0))
+    assert list(read_documents(path, "train", 0, skip_bad_rows=True)) == ["good"]
+
+
+@pytest.mark.parametrize("n_lines", [700, 20_000, 150_000])
+def test_a_text_that_says_one_thing_again_and_again_is_never_validation_for_the_most(
+        tmp_path, n_lines):
+    path = tmp_path / "log.txt"
+    path.write_text("all is well\n" * n_lines)
+    parts = []
+    for split in "train", "val":
+        try:
+            parts.append(sum(map(len, read_documents(path, split))))
+        except ValueError as e:
+            assert "most of it is the same" in str(e)
+            parts.append(0)
+    assert parts[0] + parts[1] == 12 * n_lines and parts[1] <= parts[0]
 
 
 def test_a_million_spaces_cut_a_document_and_the_tokenizer_takes_the_pieces(tmp_path):

@@ -1,4 +1,5 @@
 """data/files.py: which files of a folder are read and which are not, and tables as rows."""
+import bz2
 import gzip
 import json
 import os
@@ -91,6 +92,8 @@ def test_linked_folders_are_read_once_and_circles_end(tmp_path):
     ("tests/x.py", ""), ("validation of models.md", ""), ("train of thought.txt", ""),
     ("2.txt", ""),
     ("valid.notes/x.txt", ""), ("attest.txt", ""),
+    ("data/test_sft-00000-of-00001.parquet", "test"), ("train_gen-00002-of-00003.jsonl", "train"),
+    ("test_drive-12.txt", ""), ("dev.jsonl", ""),
 ])
 def test_train_valid_and_test_count_as_the_last_word_of_a_name(name, part):
     assert named_part(Path(name)) == part
@@ -106,6 +109,53 @@ def test_names_split_files_only_if_some_are_for_training(tmp_path):
     assert len(train) == 2 and not val and not test
     alone = find_files(tmp_path / "x.valid.txt", TEXT_SUFFIXES)
     assert split_by_name(alone) == (alone.files, [], [])
+
+
+def test_dev_and_eval_mean_validation_beside_train(tmp_path):
+    fill(tmp_path, "a/train.txt", "a/dev.txt", "a/eval.txt", "b/dev.txt", "b/eval.txt")
+    assert find_files(tmp_path / "a", TEXT_SUFFIXES).parts == ["val", "val", "train"]
+    assert find_files(tmp_path / "b", TEXT_SUFFIXES).parts == ["", ""]
+
+
+@pytest.mark.parametrize("text, rows", [
+    ("prompt;answer\nHi, you;Hello\n", [{"prompt": "Hi, you", "answer": "Hello"}]),
+    ("prompt\tanswer\nHi\tHello\n", [{"prompt": "Hi", "answer": "Hello"}]),
+    ('"a, b";c\n1;2\n', [{"a, b": "1", "c": "2"}]),
+    ("text\nHi; you\n", [{"text": "Hi; you"}]),
+    ("a, b\n1,2\n", [{"a": "1", "b": "2"}]),
+    ("", []), ("a,b\n", []),
+])
+def test_tables_of_other_programs(tmp_path, text, rows):
+    path = tmp_path / "a.csv"
+    path.write_text(text)
+    assert list(read_table(path)) == rows
+
+
+def test_what_a_table_would_lose_is_an_error(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text('a,b\n1\n2,3\n"4"5,6\n7,8\n')
+    bad, good, quotes, last = read_table(path)
+    assert "1 cells, and the header has 2" in str(bad) and "do not match" in str(quotes)
+    assert (good, last) == ({"a": "2", "b": "3"}, {"a": "7", "b": "8"})
+    for text, reason in [("a,a\n1,2\n", "two columns are named 'a'"),
+                         ('a,b\n1,2\n"3,4\n5,6\n', "row 2: a quote that is not closed")]:
+        path.write_text(text)
+        with pytest.raises(ValueError, match=reason):
+            list(read_table(path))
+    path.write_text("prompt,response\nHi\nHi,Hello\n")
+    with pytest.raises(ValueError, match="a.csv:1: 1 cells, and the header has 2"):
+        read_conversations([path])
+    assert len(read_conversations([path], skip_bad_rows=True)) == 1
+
+
+def test_ndjson_and_bz2(tmp_path):
+    row = {"prompt": "Hi", "response": "Hello"}
+    (tmp_path / "a.ndjson").write_text(json.dumps(row))
+    (tmp_path / "a.jsonl.bz2").write_bytes(bz2.compress(json.dumps(row).encode()))
+    assert len(read_conversations(tmp_path)) == 2
+    (tmp_path / "a.jsonl.bz2").write_bytes(b"no bz2")
+    with pytest.raises(ValueError, match="broken compressed file"):
+        read_conversations(tmp_path)
 
 
 def test_tables_and_packed_lines(tmp_path):
