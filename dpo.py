@@ -58,9 +58,9 @@ class Config:
     batch_size: int = 0               # rows per micro-batch and rank; 0: what fits into memory
     epochs: float = 1.0               # horizon in passes over the pairs
     steps: int = 0                    # horizon in optimizer steps; 0: from epochs
-    matrix_lr: float = 0.0005         # peak learning rate of Muon, for the matrices of the blocks
-    embed_lr: float = 0.002           # peak rate of AdamW for the embedding, x sqrt(256 / width)
-    head_lr: float = 0.0001           # the same for the head
+    matrix_lr: float = 0.00017        # peak learning rate of Muon, for the matrices of the blocks
+    embed_lr: float = 0.0007          # peak rate of AdamW for the embedding, x sqrt(256 / width)
+    head_lr: float = 0.000033         # the same for the head
     weight_decay: float = 0.0         # of the matrices, decoupled, times the learning rate
     warmup: float = 0.02              # share of the steps in which the learning rate climbs from 0
     warmdown: float = 0.9             # share of the steps in which it falls to 0 again

@@ -40,8 +40,8 @@ from train.run import (
 )
 
 STAGE, BASE, NEXT = "midtrain", "pretrain", "sft"
-DEMO_MIXTURE = ("spelling_bee:8000,simple_spelling:16000,letters:8000,arithmetic:16000,"
-                "word_problems:12000,choices:4000,python_questions,identity:22000")
+DEMO_MIXTURE = ("spelling_bee:4000,simple_spelling:8000,letters:4000,arithmetic:8000,"
+                "word_problems:6000,choices:2000,python_questions,identity:11000")
 
 
 @dataclass

@@ -52,7 +52,9 @@ fi
 
 if [ "$what" = test ]; then
     $python -m ruff check .
-    exec $python -m pytest -q tests
+    # A process for each core. The tests of a file stay together: they share what it has made.
+    export OMP_NUM_THREADS=1
+    exec $python -m pytest -q -n auto --maxprocesses 4 --dist loadfile tests
 fi
 
 # ---- the stages: each reads what the one before it wrote ----

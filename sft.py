@@ -40,9 +40,9 @@ from train.run import (
 )
 
 STAGE, BASE, NEXT = "sft", "midtrain", "dpo"
-DEMO_MIXTURE = ("spelling_bee:8000-11000,simple_spelling:16000-22000,letters:8000-12000,"
-                "arithmetic:16000-24000,word_problems:12000-18000,choices:4000-6000,"
-                "python_questions:1500,identity:22000-40000")
+DEMO_MIXTURE = ("spelling_bee:4000-11000,simple_spelling:8000-22000,letters:4000-12000,"
+                "arithmetic:8000-24000,word_problems:6000-18000,choices:2000-6000,"
+                "python_questions:1500,identity:11000-40000")
 
 
 @dataclass
@@ -58,9 +58,9 @@ class Config:
     batch_size: int = 0               # rows per micro-batch and rank; 0: what fits into memory
     epochs: float = 0.0               # passes; 0: 1 to 10 for --data, else 1 (0.4 on float32 CPUs)
     steps: int = 0                    # horizon in optimizer steps; 0: from epochs
-    matrix_lr: float = 0.004          # peak learning rate of Muon, for the matrices of the blocks
-    embed_lr: float = 0.06            # peak rate of AdamW for the embedding, x sqrt(256 / width)
-    head_lr: float = 0.0016           # the same for the head
+    matrix_lr: float = 0.01           # peak learning rate of Muon, for the matrices of the blocks
+    embed_lr: float = 0.15            # peak rate of AdamW for the embedding, x sqrt(256 / width)
+    head_lr: float = 0.004            # the same for the head
     weight_decay: float = 0.0         # of the matrices, decoupled, times the learning rate
     warmup: float = 0.02              # share of the steps in which the learning rate climbs from 0
     warmdown: float = 0.9             # share of the steps in which it falls to 0 again
