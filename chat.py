@@ -16,14 +16,16 @@ import ctrl_c
 import hashlib
 import os
 import sys
+from collections import Counter
 from dataclasses import asdict, dataclass, fields
 
 from common import find_checkpoint, load_checkpoint
-from data.conversations import read_prompts
+from data.conversations import read_prompts, say_ignored
+from data.formats import ignored_fields
 from machine import lock, parse_config, run, setup
 from talk.engine import Engine, Sampling
 from talk.server import serve
-from talk.terminal import batch, one_answer, read_prompt, terminal
+from talk.terminal import IDS, batch, one_answer, read_prompt, terminal
 
 
 @dataclass
@@ -93,6 +95,14 @@ def take_prompt(argv):
     return " ".join(words) if words else None, flags
 
 
+def say_what_is_ignored(rows):
+    """Name the fields of the rows of --batch that nothing reads, such as answers, on stderr."""
+    ignored = [ignored_fields(row, need_answer=False) - set(IDS) for _, _, row in rows]
+    names = Counter(name for names in ignored for name in names)
+    if names:
+        print(say_ignored(names, sum(map(bool, ignored))), file=sys.stderr)
+
+
 def main():
     prompt, flags = take_prompt(sys.argv[1:])
     cfg = parse_config(Config, __doc__, flags)
@@ -106,6 +116,8 @@ def main():
     # A terminal that lacks a character shows ? instead, and a byte that is no UTF-8 is replaced.
     sys.stdout.reconfigure(errors="replace")
     sys.stdin.reconfigure(errors="replace")
+    if cfg.serve and cfg.batch:
+        raise ValueError("--serve and --batch: choose one of them")
     if cfg.serve or cfg.batch:
         if prompt is not None:
             raise ValueError(f"{prompt!r}: --serve and --batch take no prompt")
@@ -135,6 +147,9 @@ def main():
         if cfg.output != "-":
             lock(cfg.output, "--output")
         rows = list(read_prompts(cfg.batch, cfg.system))
+        if not rows:
+            raise ValueError(f"{cfg.batch}: no prompt in here")
+        say_what_is_ignored(rows)
         with open(path / "model.pt", "rb") as file:
             weights = hashlib.file_digest(file, "sha256").hexdigest()
     model, engine = load(path)

@@ -17,6 +17,7 @@ temporary file with one row a line, which is deleted at the end of the process (
 """
 import array
 import atexit
+import codecs
 import functools
 import json
 import mmap
@@ -30,7 +31,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data.documents import parse_json_line
+from data.documents import parse_json_line, read_line
 from data.files import (
     JSONS,
     ROW_SUFFIXES,
@@ -61,6 +62,7 @@ from data.tool_calls import read_value
 # A string (possibly without its end), a bracket, a number or a word.
 JSON_TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?|[][{}]|[^][{}",:\s]+', re.S)
 NOT_BLANK = re.compile(rb"\S")
+BOM = b"\xef\xbb\xbf"
 # In a temporary file, in front of the reason why the row of a table cannot be read.
 BAD_ROW = b"\0bad row: "
 CUT_OFF = "the array's brackets do not match: was the file cut off? Fetch it again"
@@ -86,8 +88,9 @@ def read_preferences(paths, skip_bad_rows=False, reasoning=False):
 def read_prompts(path, system=""):
     """Yield (where, messages, row) of each row of a file whose last question is to be answered.
 
-    path: a file or folder of any kind that read_conversations takes, or "-" for rows of JSON on
-    standard input. system: the system message of rows that have none.
+    path: a file or folder of any kind that read_conversations takes; a .txt file with one prompt a
+    line; or "-" for either kind of lines on standard input, which are JSON if the first is.
+    system: the system message of rows that have none.
     where: file:line. row: as it was parsed, with fields such as "id".
     ValueError names the first row that is no prompt and no conversation.
     """
@@ -95,7 +98,11 @@ def read_prompts(path, system=""):
         plain = Path(scratch_folder(), "stdin.jsonl")
         with open(plain, "wb") as file:
             shutil.copyfileobj(sys.stdin.buffer, file)
-        files = {"standard input": plain}
+        with open(plain, "rb") as file:
+            is_json = not file.read(1 << 16).removeprefix(BOM).lstrip()[:1].strip(b"[{")
+        files = {"standard input": plain if is_json else as_prompts(plain, "standard input")}
+    elif str(path).lower().endswith(".txt") and Path(path).is_file():
+        files = {path: as_prompts(Path(path), path)}
     else:
         files = {name: plain_file(name) for name in list_files([path], ROW_SUFFIXES)}
     for name, plain in files.items():
@@ -107,6 +114,20 @@ def read_prompts(path, system=""):
             except ValueError as e:
                 raise ValueError(f"{where}: {e}") from None
             yield where, record["messages"], row
+
+
+def as_prompts(path, name):
+    """A text with one prompt a line -> a temporary file of rows that stand in the same lines.
+
+    name: what error messages call it.
+    """
+    def rows():
+        decoder = codecs.getincrementaldecoder("utf-8-sig")()
+        for number, raw in enumerate(lines_of(path), 1):
+            text = read_line(name, number, raw, decoder).strip()
+            yield json.dumps({"prompt": text}).encode() + b"\n" if text else b"\n"
+
+    return written(".jsonl", rows())
 
 
 class FileRows(Lazy):
@@ -339,7 +360,7 @@ def rows_of_object(path):
     if path.suffix.lower() not in JSONS:
         return None
     with open(path, "rb") as file:
-        if not file.read(1 << 16).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"{"):
+        if not file.read(1 << 16).removeprefix(BOM).lstrip().startswith(b"{"):
             return None
     values = list(zip(raw_rows(path), range(2)))
     if len(values) != 1:
@@ -388,7 +409,7 @@ def raw_rows(path):
     Objects that take many lines are rows, too.
     """
     with open(path, "rb") as file:
-        beginning = file.read(1 << 16).removeprefix(b"\xef\xbb\xbf").lstrip()
+        beginning = file.read(1 << 16).removeprefix(BOM).lstrip()
         if beginning.startswith((b"[", b"{")):
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
                 first_line, one_line = find_first_line(data, beginning[:1])
@@ -403,7 +424,7 @@ def raw_rows(path):
         file.seek(0)
         offset = 0
         for line, raw in enumerate(file, 1):
-            if raw.strip() not in (b"", b"\xef\xbb\xbf"):
+            if raw.strip() not in (b"", BOM):
                 yield str(line), offset, raw
             offset += len(raw)
 

@@ -91,7 +91,7 @@ NOTHING = {"<noinput>", "<no input>", "noinput", "no input", "none", "null", "na
            "<nooutput>"}
 OPTIONS = ("choices", "options")
 # What distill.py and chat.py --batch write beside the messages.
-OURS = {"ended", "teacher", "finish", "tokens", "made_by", "letters", "subject"}
+OURS = {"ended", "teacher", "finish", "tokens", "made_by", "continues", "letters", "subject"}
 
 
 class Unwanted(ValueError):
@@ -101,9 +101,9 @@ class Unwanted(ValueError):
 def to_conversation(row, need_answer=True, reasoning=False):
     """A parsed JSON row -> (name of the format, conversation); ValueError with the reason.
 
-    need_answer=False also takes prompts that nobody has answered.
-    reasoning: learn it in front of the answer; otherwise it makes a row bad. Where no answer is
-    needed, nothing is learned from the row, and the reasoning is left out.
+    need_answer=False also takes prompts that nobody has answered. Nothing is learned from the row
+    then: the reasoning and an answer in a field of its own are left out.
+    reasoning: learn it in front of the answer; otherwise it makes a row bad.
     """
     bare_list = isinstance(row, list)
     if bare_list:
@@ -132,13 +132,17 @@ def to_conversation(row, need_answer=True, reasoning=False):
         kind = {("instruction", "output"): "instruction/output (Alpaca)"}.get(
             (prompt, answer), f"{prompt}/{answer}")
         check_options(row)
-        messages = prompt_of(row) + answer_of(row, answer)
-        if thoughts := thoughts_of(row.get(first_of(ROW_REASONING, row))):
-            messages[-1] = messages[-1] | {"reasoning": thoughts}
+        messages = prompt_of(row)
+        if need_answer:
+            messages += answer_of(row, answer)
+            if thoughts := thoughts_of(row.get(first_of(ROW_REASONING, row))):
+                messages[-1] = messages[-1] | {"reasoning": thoughts}
     elif speakers(row):
         kind = "/".join(speakers(row))
         asked, answered = speakers(row)
-        messages = said("user", row[asked]) + said("assistant", row[answered])
+        messages = said("user", row[asked])
+        if need_answer:
+            messages += said("assistant", row[answered])
     elif is_transcript(row.get("text")):
         kind = "text (transcript)"
         messages = read_messages(row["text"])
@@ -546,8 +550,11 @@ def other_stage(row):
     return ""
 
 
-def ignored_fields(row):
-    """The names of a row's and of its messages' fields that nothing reads, without nulls."""
+def ignored_fields(row, need_answer=True):
+    """The names of a row's and of its messages' fields that nothing reads, without nulls.
+
+    need_answer: as to_conversation has it.
+    """
     if not isinstance(row, dict):
         row = {"messages": row if isinstance(row, list) else []}
     row = present(unwrap(row))
@@ -574,10 +581,10 @@ def ignored_fields(row):
         read |= {prompt, "history"}
         if prompt not in ("prompt", "input", "inputs"):
             read.add(first_of(("input", "context"), row))
-        if not sides:
+        if not sides and need_answer:
             read |= {answer, first_of(ROW_REASONING, row)}
     else:
-        read |= set(speakers(row)) or {"text"}
+        read |= set(speakers(row)[:2 if need_answer else 1]) or {"text"}
     if is_transcript(row.get("text")) and not listed:
         read.add("text")
     names = [name for name, value in row.items() if name not in read and value not in ("", [], {})]

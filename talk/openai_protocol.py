@@ -331,9 +331,10 @@ def read_sampling(body, settings):
 def read_stop(body):
     """The stop strings of a request: one text or a list of them."""
     stop = body.get("stop")
+    # Some clients send an empty text for nothing.
+    stop = stop or []
     if isinstance(stop, str):
         stop = [stop]
-    stop = stop or []
     expect(isinstance(stop, list) and len(stop) <= MAX_STOPS
            and all(isinstance(s, str) and s for s in stop)
            and sum(len(s) for s in stop) <= MAX_STOP_CHARS,
@@ -560,6 +561,10 @@ def read_message(message, where):
     if parts is None or isinstance(parts, str):
         parts = [parts or ""]
     expect(isinstance(parts, list), f"{where}: expected content that is a text or a list", where)
+    if role == "assistant":
+        # As with reasoning_content, what was thought before an answer is no part of it.
+        parts = [part for part in parts
+                 if not isinstance(part, dict) or part.get("type") not in ("reasoning", "thinking")]
     parts = [read_part(part, types, where) for part in parts]
     calls = read_calls(message, where) if role == "assistant" else []
     if calls and message.get("parts") and parts[-1]["type"] == "python":

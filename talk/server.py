@@ -451,12 +451,16 @@ class Handler(BaseHTTPRequestHandler):
         Or it can let its name point to our address (DNS rebinding): the Host header reveals it.
         """
         server = self.server
-        host = self.headers.get("Host")
+        hosts = self.headers.get_all("Host", [])
+        if len(hosts) > 1:
+            raise ApiError(400, "more than one header Host", "bad_host")
+        host = hosts[0] if hosts else None
         if host is None and self.request_version == "HTTP/1.0":
             # No browser is that old.
             host = "localhost"
         host = host or ""
-        name = re.sub(r":\d+$", "", host).strip("[]").lower()
+        # A name may end in a dot, as in localhost.
+        name = re.sub(r":\d+$", "", host).strip("[]").rstrip(".").lower()
         if not is_address(name) and name not in server.names:
             raise ApiError(403, f"Host {host[:100]!r} is not a name of this server "
                                 f"(start it with --allow_host NAME)", "bad_host")

@@ -13,10 +13,12 @@ from collections import Counter, deque
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from machine import in_words, write_synced
 from talk.context import fit
 from talk.engine import PartStream, Sampling, parse_answer
+from talk.openai_protocol import open_answer
 
 HELP = """\
 /retry           answer the last question once more, differently
@@ -38,6 +40,8 @@ COMMANDS = sorted({"/quit", *re.findall(r"/[a-z]+", HELP)})
 # What was typed, in all sessions. Only its owner may read it.
 HISTORY = "~/.tok2chat_history"
 HISTORY_LINES = 1000
+# The fields of a row of --batch that say which it is.
+IDS = ("id", "custom_id")
 # How long a prompt waits for the first byte of a pipe that may never say anything, in seconds.
 PIPE_SECONDS = 3
 
@@ -441,8 +445,10 @@ def batch(engine, tok, cfg, sampling, rows, weights):
     """Answer each row, and write one conversation a line, in order, to cfg.output; "-" is stdout.
 
     rows: (where, messages, row) of each prompt, as data/conversations.py reads them. The "id" of a
-    row stays with its answer. If cfg.output holds answers of an earlier run, they stay, and the
-    rest is added. weights: what identifies the checkpoint, so that no two are mixed in one file.
+    row stays with its answer. Where the last message is the assistant's, it is continued, as the
+    server does; "continues" keeps how it began. If cfg.output holds answers of an earlier run, they
+    stay, and the rest is added. weights: what identifies the checkpoint, so that no two are mixed
+    in one file.
     """
     prompts = [read_prompt_row(tok, engine.max_len, *row) for row in rows]
     made_by = dict(weights=weights, max_tokens=cfg.max_tokens, **asdict(sampling))
@@ -452,11 +458,11 @@ def batch(engine, tok, cfg, sampling, rows, weights):
               closefd=not to_stdout) as f:
         old = 0 if to_stdout else count_answers(f, prompts, made_by)
         start = time.time()
-        generations = answer_in_order(engine, [ids for _, ids, _ in prompts], old, cfg.max_tokens,
-                                      sampling)
+        generations = answer_in_order(engine, [prompt.ids for prompt in prompts], old,
+                                      cfg.max_tokens, sampling)
         for done, generation in enumerate(generations, old + 1):
-            messages, _, kept = prompts[done - 1]
-            parts = parse_answer(tok, generation.answer)
+            messages, ids, kept, n_begun = prompts[done - 1]
+            parts = parse_answer(tok, ids[len(ids) - n_begun:] + generation.answer)
             record = {"messages": messages + [{"role": "assistant", "content": parts}],
                       **kept, "finish": generation.finish, "tokens": len(generation.answer),
                       "made_by": made_by}
@@ -481,21 +487,36 @@ def show_progress(done, total, rate):
           end="" if done < total else "\n", file=sys.stderr, flush=True)
 
 
-def read_prompt_row(tok, max_len, where, messages, row):
-    """-> the messages, their ids, the fields of the row that stay with its answer.
+class Prompt(NamedTuple):
+    """What is asked in a row.
 
-    ValueError names the row if it is too long or does not end in a question.
+    messages: up to the user's last one. ids: of all messages; the last n_begun of them are those of
+    an answer that goes on. kept: the fields of the row that stay with its answer.
     """
-    try:
-        if messages[-1]["role"] != "user":
-            raise ValueError("the last message is not the user's: there is nothing to answer")
-        ids = tok.render_for_completion({"messages": messages})
-        if len(ids) >= max_len:
-            raise ValueError(f"{len(ids)} tokens, this model takes up to {max_len - 1}")
-    except ValueError as e:
-        raise ValueError(f"{where}: {e}") from None
-    has_id = isinstance(row, dict) and "id" in row
-    return messages, ids, {"id": row["id"]} if has_id else {}
+    messages: list
+    ids: list
+    kept: dict
+    n_begun: int = 0
+
+
+def read_prompt_row(tok, max_len, where, messages, row):
+    """-> Prompt. ValueError names the row if it is too long."""
+    kept = {}
+    if isinstance(row, dict):
+        kept = {name: row[name] for name in IDS if name in row}
+    ids = tok.render_for_completion({"messages": messages})
+    n_begun = 0
+    if messages[-1]["role"] == "assistant":
+        start = len(ids)
+        content = messages[-1]["content"]
+        kept["continues"] = content
+        parts = [{"type": "text", "text": content}] if isinstance(content, str) else [*content]
+        messages = messages[:-1]
+        ids, _ = open_answer([*messages, {"role": "assistant", "content": parts}], tok)
+        n_begun = len(ids) - start
+    if len(ids) >= max_len:
+        raise ValueError(f"{where}: {len(ids)} tokens, this model takes up to {max_len - 1}")
+    return Prompt(messages, ids, kept, n_begun)
 
 
 def count_answers(f, prompts, made_by):
@@ -522,11 +543,11 @@ def count_answers(f, prompts, made_by):
 
 def is_answer(line, prompt, made_by):
     """Whether a line of the output answers this prompt and was made by these settings."""
-    messages, _, kept = prompt
     try:
         old = json.loads(line)
-        return (old["messages"][:-1] == messages and old["made_by"] == made_by
-                and all(old[name] == value for name, value in kept.items()))
+        return (old["messages"][:-1] == prompt.messages and old["made_by"] == made_by
+                and old.get("continues") == prompt.kept.get("continues")
+                and all(old[name] == value for name, value in prompt.kept.items()))
     except (ValueError, TypeError, KeyError):
         return False
 

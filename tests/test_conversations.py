@@ -16,6 +16,7 @@ import torch
 
 from common import SPECIAL_TOKENS
 from data.conversations import read_conversations, read_preferences, read_prompts
+from data.formats import ignored_fields
 from data.mixtures import held_out
 from machine import Env
 from toy import write_tokenizer
@@ -332,6 +333,26 @@ def test_prompts_are_read_as_conversations_are(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "stdin", data)
     assert [where for where, _, _ in read_prompts("-")] == [
         f"standard input:{line}" for line in (1, 2, 3)]
+    # A row's answer is not shown to the model, but a conversation may end with one that goes on.
+    lines = [{"question": "Hi", "answer": "x"}, {"user": "Hi", "assistant": "x"},
+             {"messages": [U, A]}]
+    assert [messages for _, messages, _ in read_prompts(write(path, *lines))] == [[U], [U], [U, A]]
+    assert ignored_fields(lines[0], need_answer=False) == {"answer"}
+    assert ignored_fields(lines[1], need_answer=False) == {"assistant"}
     bad = write(tmp_path / "y.jsonl", {"prompt": "Hi"}, '{"prompt": "\\ud800"}')
     with pytest.raises(ValueError, match="y.jsonl:2: message 1 .user.: lone surrogate"):
         list(read_prompts(bad))
+
+
+@pytest.mark.parametrize("start", ["", "\ufeff"])
+def test_a_text_is_one_prompt_a_line(tmp_path, monkeypatch, start):
+    path = tmp_path / "x.txt"
+    path.write_text(start + "What is it?\n\n  \"Who\" \r\nlast", encoding="utf-8")
+    stdin = SimpleNamespace(buffer=io.BytesIO(path.read_bytes()))
+    monkeypatch.setattr(sys, "stdin", stdin)
+    for source, name in (path, path), ("-", "standard input"):
+        read = [(where, messages[0]["content"]) for where, messages, _ in read_prompts(source)]
+        assert read == [(f"{name}:1", "What is it?"), (f"{name}:3", '"Who"'), (f"{name}:4", "last")]
+    path.write_bytes(b"ok\ncaf\xe9\n")
+    with pytest.raises(ValueError, match="x.txt:2: byte 0xe9 is not UTF-8"):
+        list(read_prompts(path))

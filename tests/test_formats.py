@@ -234,7 +234,9 @@ def test_reasoning_is_learned_or_refused_but_never_lost():
     with pytest.raises(ValueError, match="has reasoning_content"):
         to_conversation(row)
     # What nobody learns needs no flag.
-    assert to_conversation(row, need_answer=False)[1]["messages"] == [U, A]
+    assert to_conversation(row, need_answer=False)[1]["messages"] == [U]
+    assert to_conversation({"messages": [U, A | {"reasoning": "Hm"}]}, need_answer=False)[1] == {
+        "messages": [U, A]}
     pair = {"prompt": "Hi", "chosen": [A | {"reasoning_content": "good"}],
             "rejected": [A | {"reasoning_content": "bad"}]}
     with pytest.raises(ValueError, match="equal but for their reasoning_content"):

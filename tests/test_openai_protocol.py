@@ -50,6 +50,8 @@ def assistant(text):
     ([user(["a", dict(type="input_text", text="b", cache_control={})])], [user("ab")]),
     ([user("a"), assistant([dict(type="refusal", refusal="no")]), user("b")],
      [user("a"), assistant("no"), user("b")]),
+    ([user("a"), assistant([dict(type="thinking", thinking="hm"), dict(type="text", text="b")]),
+      user("c")], [user("a"), assistant("b"), user("c")]),
     # Fields that say nothing to this model.
     ([message("user", "a", name="Eve"), message("assistant", "b", refusal=None, audio=None,
                                                 annotations=[]), user("c")],

@@ -255,6 +255,7 @@ def test_tool_calls_stand_apart_and_go_back_as_they_came(monkeypatch):
     dict(max_tokens=3.0), dict(max_tokens=-1), dict(max_completion_tokens=-1), dict(n_predict=-1),
     dict(top_k=-1), dict(top_k=5.0), dict(top_p=0), dict(n=2.0), dict(seed=7.0), dict(stop=None),
     dict(stop=list("0123456789")), dict(tools=[dict(type="function")], tool_choice="none"),
+    dict(stop=""),
     dict(tools=[]), dict(presence_penalty=0.5, frequency_penalty=-0.5), dict(repeat_penalty=1.1),
     dict(logit_bias={}, user="me", metadata={}, store=False, service_tier="auto", best_of=1),
     dict(modalities=["text"], parallel_tool_calls=True, reasoning_effort="low"),
@@ -269,6 +270,14 @@ def test_minus_one_lets_the_context_limit_an_answer(client, monkeypatch):
     calls = watch_submit(client.engine, monkeypatch)
     client.chat(max_tokens=-1, stop=[chr(i) for i in range(1, 120)])
     assert calls[0][1] == 512
+
+
+def test_two_hosts_are_refused_and_a_name_may_end_in_a_dot(client):
+    for hosts, status in [(b"localhost", b"200"), (b"localhost.:1", b"200"),
+                          (b"localhost\r\nHost: localhost", b"400"), (b"evil.", b"403")]:
+        reply = exchange(client, b"GET /health HTTP/1.1\r\nHost: " + hosts
+                         + b"\r\nConnection: close\r\n\r\n")
+        assert reply.split()[1] == status, hosts
 
 
 def test_echo_gives_the_prompt_back(client):
