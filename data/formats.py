@@ -75,13 +75,13 @@ SYSTEM = ("system", "system_prompt", "system_message", "systemprompt", "system_i
           "systeminstruction")
 TOOLS = ("tools", "functions", "available_tools", "tool_list")
 # What holds a row within a row, as in the files of batch interfaces.
-WITHIN = ("row", "item", "body", "request", "data", "example")
+WITHIN = ("row", "item", "body", "request", "data", "example", "conversation", "chat", "dialog")
 PAIRS = (("chosen", "rejected"), ("chosen_response", "rejected_response"),
          ("response_chosen", "response_rejected"), ("preferred_output", "non_preferred_output"),
          ("preferred", "dispreferred"), ("response_j", "response_k"), ("accepted", "rejected"),
          ("chosen", "reject"), ("accept", "reject"), ("better", "worse"), ("positive", "negative"),
          ("chosen_answer", "rejected_answer"), ("preferred_response", "rejected_response"),
-         ("good", "bad"), ("best", "worst"), ("win", "lose"), ("winner", "loser"))
+         ("good", "bad"))
 # Beside messages that end with the chosen answer.
 REJECTED = ("rejected_response", "rejected_messages", "rejected")
 # False in these: an answer that nobody wants. They may hold other things than true and false.
@@ -118,7 +118,7 @@ def to_conversation(row, need_answer=True, reasoning=False):
     if pair_fields(row):
         raise ValueError(f"a preference pair ({', '.join(pair_fields(row))}), not a conversation: "
                          f"it belongs to dpo.py")
-    if need_answer:
+    if need_answer and is_spoken(row):
         check_wanted(row)
 
     field = first_of(LISTS, row)
@@ -127,6 +127,10 @@ def to_conversation(row, need_answer=True, reasoning=False):
     if field:
         kind = {"conversations": "conversations (ShareGPT)"}.get(field, field)
         kind = "messages (bare list)" if bare_list else kind
+        if field == "turns" and is_list_of_strings(row[field]):
+            # MT-Bench has the questions of one user there.
+            raise ValueError("turns is a list of strings, which do not say who speaks: expected "
+                             "objects with role and content")
         messages = read_messages(row[field])
     elif prompt and answer:
         kind = {("instruction", "output"): "instruction/output (Alpaca)"}.get(
@@ -138,6 +142,7 @@ def to_conversation(row, need_answer=True, reasoning=False):
             if thoughts := thoughts_of(row.get(first_of(ROW_REASONING, row))):
                 messages[-1] = messages[-1] | {"reasoning": thoughts}
     elif speakers(row):
+        check_options(row)
         kind = "/".join(speakers(row))
         asked, answered = speakers(row)
         messages = said("user", row[asked])
@@ -331,6 +336,10 @@ def role_of(message):
     return message.get(first_of(WHO, message))
 
 
+def is_list_of_strings(value):
+    return isinstance(value, list) and bool(value) and all(isinstance(v, str) for v in value)
+
+
 def speakers(row):
     """The two of SPEAKERS that a row has, each with a string; () for none."""
     for names in SPEAKERS:
@@ -490,7 +499,8 @@ def pair_fields(row):
         row = in_lower_case(row)
         for names in PAIRS:
             # In a .parquet file of many kinds all rows have the fields, and most are null.
-            if row.keys() >= set(names) and first_of(names, row):
+            if row.keys() >= set(names) and any(isinstance(row[name], (str, list, dict))
+                                                for name in names):
                 return names
         for names in ("response_0", "response_1", "better_response_id"), \
                      ("conversation_a", "conversation_b", "winner"):
@@ -498,7 +508,9 @@ def pair_fields(row):
                 return names
         listed = first_of(LISTS, row)
         rejected = first_of(REJECTED, row)
-        if listed and rejected and isinstance(row[rejected], (str, list)):
+        worse = row.get(rejected)
+        if listed and worse and isinstance(worse, (str, list)) and not (is_on(worse)
+                                                                        or is_off(worse)):
             return listed, rejected
     return ()
 
@@ -521,7 +533,8 @@ def check_wanted(row):
 
 def check_options(row):
     """A letter alone says nothing without the options that it stands for."""
-    for name in OPTIONS:
+    # MMLU in tables has the options in columns of their own.
+    for name in (*OPTIONS, *("ab" if row.get("a") and row.get("b") else "")):
         if row.get(name):
             raise ValueError(f"the row has {name}: a question of multiple choice without its "
                              f"options would be learned. Write them into the question")

@@ -32,10 +32,11 @@ ROLES = {
     "assistant": "assistant", "gpt": "assistant", "bot": "assistant", "model": "assistant",
     "chatgpt": "assistant", "ai": "assistant", "answer": "assistant", "output": "assistant",
     "response": "assistant", "agent": "assistant", "bing": "assistant", "bard": "assistant",
-    "claude": "assistant",
+    "claude": "assistant", "chatbot": "assistant",
     "tool": "tool", "function": "tool", "observation": "tool", "ipython": "tool",
     "tool_response": "tool", "function_response": "tool", "tool_result": "tool",
     "tool_results": "tool", "function_result": "tool", "environment": "tool",
+    "function_call_output": "tool",
     "function_call": "function_call", "tool_call": "function_call", "tool_calls": "function_call",
 }
 PART_TYPES = ("text", "python", "python_output")
@@ -55,7 +56,8 @@ NOT_LEARNED = ("masked", "is_masked", "ignore", "ignored", "ignore_loss", "no_tr
 UNWANTED = ("label", "kto_tag", "kto_label", "desirable", "is_desirable", "is_good", "is_preferred",
             "is_chosen", "thumbs_up", "feedback")
 MESSAGE_FIELDS = {*WHO, *WHAT, *REASONING, *LEARN, *NOT_LEARNED, "tools", "tool_calls",
-                  "function_call", "tool_call_id", "id", "name", "refusal", "channel"}
+                  "function_call", "tool_call_id", "call_id", "id", "name", "refusal", "channel",
+                  "recipient", "type", "status"}
 MEDIA = re.compile(r"((input|num|n|has)_)?(image|img|picture|photo|video|audio)s?"
                    r"(_?(path|url|file|bytes|list|data|base64|b64|id|name|count))?s?"
                    r"|pixel_values", re.I)
@@ -180,6 +182,16 @@ def read_message(item):
         content = content["parts"]
     if content is None and role == "assistant":
         content = item.get("refusal")
+    if content is None and role == "function_call":
+        # OpenAI's newer interface has a call as an item of its own, and its result as another.
+        content = item
+    if content is None and role == "tool":
+        content = item.get("output")
+    recipient = item.get("recipient") or "all"
+    if role == "assistant" and recipient != "all":
+        # gpt-oss says in this field whom it calls.
+        role = "function_call"
+        content = {"name": str(recipient).removeprefix("functions."), "arguments": content}
     message = {"role": role, "content": content}
     if role in ("assistant", "function_call"):
         if not learns(item) or any(field in UNWANTED and is_off(item[field]) for field in item):
@@ -201,7 +213,8 @@ def read_message(item):
         for part in content if isinstance(content, list) else []:
             if isinstance(part, dict) and is_media(part.get("type")):
                 raise ValueError(f"has a part of type {part['type']}: a model here reads text only")
-        return [message | {"content": result_text(content), "id": item.get("tool_call_id")}]
+        return [message | {"content": result_text(content),
+                           "id": item.get("tool_call_id") or item.get("call_id")}]
     if isinstance(content, list):
         return read_parts(message, content, item)
     if role == "user" and isinstance(content, str) and "<tool_response>" in content:

@@ -63,8 +63,8 @@ def read_call(call):
             arguments = function[field]
             break
     part = {"type": "python", "text": python_call(name, arguments)}
-    if call.get("id"):
-        part["id"] = call["id"]
+    if call.get("call_id") or call.get("id"):
+        part["id"] = call.get("call_id") or call["id"]
     return part
 
 

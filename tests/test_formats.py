@@ -134,6 +134,10 @@ def test_preference_formats(row, before):
     ({"messages": [U, A | {"channel": "analysis"}]}, "channel analysis without an answer"),
     ({"instruction": "Hi", "output": "<nooutput>"}, "output is <nooutput>"),
     ({"question": "Hi", "answer": True}, "content is bool"),
+    ({"question": "Hi", "A": "x", "B": "y", "answer": "B"}, "the row has a: a question of multipl"),
+    ({"Q": "Hi", "A": "x", "B": "y"}, "the row has a: a question of multiple choice"),
+    ({"turns": ["What?", "And why?"]}, "turns is a list of strings, which do not say who speaks"),
+    ({"premise": "a", "hypothesis": "b", "label": 0}, "not recognised: the row has the fields pre"),
     ({"prompt": "Hi", "responses": ["a", "b"]}, "not recognised: the row has the fields prompt"),
     ({"question": "Hi", "answers": {"text": ["a", "b"]}}, "answers holds 2 different"),
     ({"body": {"messages": [U]}, "custom_id": "1"}, "no assistant message"),
@@ -368,7 +372,12 @@ def test_ignored_fields_are_named():
     {"user": "Hi", "assistant": "Hello"},
     {"Human": "Hi", "Assistant": "Hello"},
     {"Context": "Hi", "Response": "Hello"},
-    {"Q": "Hi", "A": "Hello", "B": "Go"},
+    {"Q": "Hi", "A": "Hello"},
+    {"conversation": {"messages": [U, A]}},
+    {"question": "Hi", "answer": "Hello", "positive": 3, "negative": 1, "chosen": True,
+     "rejected": False},
+    {"messages": [U, A], "rejected": "no"},
+    {"messages": [U, {"role": "Chatbot", "content": "Hello"}]},
     {"instruction": "Hi", "output": ["Hello"]},
     {"question": "Hi", "answers": {"text": ["Hello", "Hello"], "answer_start": [3, 3]}},
     {"instruction": "Hi", "input": float("nan"), "output": "Hello"},
@@ -430,6 +439,14 @@ def test_tools_under_other_names_and_the_calls_of_other_models():
     assert turns_of({"query": "Hi", "answers": calls, "tools": tools}) == [system, U, answer]
     assert turns(U, A | {"tool_calls": "null"}) == [U, A]
     assert turns(U, {"role": "tool_calls", "content": calls}) == [U, answer]
+    two = [part, {"type": "python_output", "text": "2"}, {"type": "text", "text": "Hello"}]
+    for call, result in [
+            ({"type": "function_call", "name": "f", "arguments": '{"a": 1}', "call_id": "c1"},
+             {"type": "function_call_output", "call_id": "c1", "output": "2"}),
+            ({"role": "assistant", "channel": "commentary", "recipient": "functions.f",
+              "content": '{"a": 1}'}, {"role": "tool", "name": "functions.f", "content": "2"})]:
+        assert turns(U, call, result, A) == [U, {"role": "assistant", "content": two}]
+        assert ignored_fields({"messages": [U, call, result, A]}) == set()
     result = {"type": "python_output", "text": "2"}
     for text in ("[TOOL_CALLS] " + calls, '<|python_tag|>{"name": "f", "parameters": {"a": 1}}',
                  '<function=f>{"a": 1}</function>'):
@@ -448,7 +465,7 @@ def test_tools_under_other_names_and_the_calls_of_other_models():
     {"prompt": "Hi", "chosen": {"text": "Hello"}, "rejected": {"text": "Go"}},
     {"prompt": "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n",
      "chosen": "Hello<|im_end|>", "rejected": "Go"},
-    {"Prompt": "Hi", "winner": "Hello", "loser": "Go"},
+    {"Prompt": "Hi", "good": "Hello", "bad": "Go"},
     {"input": "Hi", "chosen": "Hello", "rejected": "Go", "system": "", "rating": [9, 2]},
     {"prompt": "Hi", "chosen_response": "Hello", "rejected_response": "Go"},
     {"question": "Hi", "response_j": "Hello", "response_k": "Go"},
