@@ -26,7 +26,7 @@ from pathlib import Path
 import torch
 
 from common import find_checkpoint, load_checkpoint, rms_norm
-from machine import new_folder, parse_config, run, write_synced
+from machine import check_file, new_folder, parse_config, run, write_synced
 from tokenizer import PATTERNS
 
 # In Jinja. From the same messages it renders the tokens of talk/openai_protocol.py. But other tools
@@ -402,6 +402,7 @@ def export_gguf(model, tok, path, dtype="float32"):
     keys = b"".join(gguf_string(key) + gguf_value(value) for key, value in info.items())
     # The magic number, version 3, and how many tensors and keys follow.
     head = b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(info)) + keys + tensor_list
+    check_file(path)
     new = path.with_name(path.name + ".tmp")
     path.parent.mkdir(parents=True, exist_ok=True)
     write_synced(new, lambda f: f.writelines([padded(head), *tensors]))

@@ -750,6 +750,13 @@ def finish_replace(path):
             old.rename(path)
 
 
+def check_file(path):
+    """ValueError if a device or the like is there, in whose place a file must not be put."""
+    path = Path(path)
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise ValueError(f"{path} is not an ordinary file. Name another one")
+
+
 def write_synced(path, write):
     """Call write(file) with a new file at `path`; return when its bytes are on the disk."""
     with open(path, "wb") as f:

@@ -27,7 +27,7 @@ import numpy as np
 
 from common import Tokenizer, digest, load_checkpoint, trained_anew
 from evaluate import OTHER_TASKS, SKILLS, TALK, percent, wilson, with_interval, written
-from machine import in_words, parse_config, run, setup, versions, write_synced
+from machine import check_file, in_words, parse_config, run, setup, versions, write_synced
 from talk.engine import Engine, parse_answer
 from talk.memory import generate
 from train.curves import (
@@ -942,6 +942,7 @@ def main():
         # The name of a folder of this machine is no one else's business.
         thinned = dict(read_run(out, REFERENCE_POINTS), name=Path(cfg.thin).stem)
         Path(cfg.thin).parent.mkdir(parents=True, exist_ok=True)
+        check_file(cfg.thin)
         replace_file(cfg.thin, json.dumps(thinned, separators=(",", ":")) + "\n")
     if not can_draw():
         print(f"note       {INSTALL}", file=sys.stderr)

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from machine import in_words, write_synced
+from machine import check_file, in_words, write_synced
 from talk.context import fit
 from talk.engine import PartStream, Sampling, parse_answer
 from talk.openai_protocol import open_answer
@@ -358,6 +358,7 @@ def save(record, name):
     """Write a conversation to a file. If that fails, an old file of this name stays whole."""
     # A link stays a link to the file.
     path = Path(os.path.expanduser(name)).resolve()
+    check_file(path)
     text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
     new = path.with_name(path.name + ".tmp")
     try:
@@ -371,7 +372,10 @@ def save(record, name):
 
 def load(name, tok):
     """A file that /save wrote -> its messages. ValueError or OSError if it is something else."""
-    text = Path(os.path.expanduser(name)).read_text(encoding="utf-8-sig", errors="replace")
+    path = Path(os.path.expanduser(name))
+    # Reading a device may never end.
+    check_file(path)
+    text = path.read_text(encoding="utf-8-sig", errors="replace")
     try:
         record = json.loads(text)
     except ValueError as e:

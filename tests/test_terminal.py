@@ -202,6 +202,10 @@ def test_save_replaces_a_file_only_by_a_whole_one(monkeypatch, capsys, tmp_path)
         patch.setattr("talk.terminal.write_synced", full_disk)
         assert "error: No space left" in talk(["hi", f"/save {link}"], patch, capsys)
     assert file.read_text() == "old" and sorted(tmp_path.iterdir()) == [file, link]
+    os.mkfifo(tmp_path / "pipe")
+    for line in f"/save {tmp_path}/pipe", f"/load {tmp_path}/pipe":
+        assert "pipe is not an ordinary file" in talk(["hi", line], monkeypatch, capsys)
+    assert (tmp_path / "pipe").is_fifo()
     talk(["hi", f"/save {link}"], monkeypatch, capsys)
     assert link.is_symlink() and json.loads(file.read_text())["messages"]
 
