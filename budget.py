@@ -40,9 +40,9 @@ from train.progress import clock
 # in MEASURED is estimated, from 2,750 tokens/s in float32 and half the speed without a compiler.
 STAGES = ["tokenizer", "pretrain", "midtrain", "sft", "dpo", "distill", "evaluate"]
 DEMO_SECONDS = {
-    "bfloat16": [20, 246, 419, 247, 139, 61, 42],
-    "bfloat16 without a compiler": [23, 270, 500, 285, 150, 60, 40],
-    "float32": [23, 370, 680, 415, 265, 117, 60]}
+    "bfloat16": [25, 237, 213, 410, 151, 63, 47],
+    "bfloat16 without a compiler": [25, 260, 255, 490, 160, 60, 45],
+    "float32": [23, 370, 350, 740, 265, 117, 60]}
 # Tier and cores.
 MEASURED = {("bfloat16", 2)}
 TRAINED = STAGES[1:-1]
