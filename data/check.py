@@ -25,7 +25,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from common import Tokenizer, read_meta, render_pair
 from data.conversations import plain_file, read_row, say_ignored, scan
-from data.documents import check_text, cut_runs
+from data.documents import cut_runs, text_of
 from data.files import ROW_SUFFIXES, describe, find_files
 from data.formats import (
     PROMPTS,
@@ -61,11 +61,11 @@ def recognise(row, purpose=None, reasoning=False):
     if pair_fields(row):
         return to_preference(row, reasoning)
     spoken = is_spoken(row)
-    if isinstance(row, dict) and isinstance(row.get("text"), str) and "prompt" not in fields \
-            and not spoken:
-        if not row["text"].strip():
+    if isinstance(row, dict) and "text" in row and "prompt" not in fields and not spoken:
+        text = text_of(row)
+        if not text.strip():
             raise ValueError("the text is empty")
-        return "text", {"text": check_text(row["text"])}
+        return "text", {"text": text}
     asks_only = first_of(PROMPTS, fields) and not answer_field(fields)
     if purpose == "prompt" or (asks_only and not spoken):
         kind, record = to_conversation(row, need_answer=False, reasoning=reasoning)

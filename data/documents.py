@@ -120,7 +120,8 @@ def choose_documents(paths, on_gpu, say=print, dest=DOWNLOADS):
 # White space in a row from which on a document is cut. tiktoken fails between 300,000 and 1,000,000
 # (measured with 0.14.0).
 RUN = 100_000
-LONG_RUN = re.compile(r"\s{%d}" % RUN)
+# Less than this is no beginning of one. (\s{100000} would look at each space of a shorter run.)
+LONG = re.compile(r"\s{64,}")
 
 
 def documents_in(files, field="text", skip_bad_rows=False):
@@ -144,8 +145,13 @@ def cut_runs(text):
     """A document -> itself; or its pieces, cut in the middle of very long white space."""
     if len(text) < RUN:
         return [text]
-    ends = [match.end() for match in LONG_RUN.finditer(text)]
+    ends = [end for start, stop in long_runs(text) for end in range(start + RUN, stop + 1, RUN)]
     return [text[start:end] for start, end in zip([0, *ends], [*ends, len(text)])]
+
+
+def long_runs(text):
+    """(start, end) of each run of white space in a text that the tokenizer cannot take."""
+    return [match.span() for match in LONG.finditer(text) if match.end() - match.start() >= RUN]
 
 
 def row_documents(path, field, bad, skip_bad_rows):
@@ -285,9 +291,10 @@ def check_text(text):
 
 def check_runs(text):
     """ValueError where white space is so long that the tokenizer fails at it: see RUN."""
-    if len(text) >= RUN and (run := LONG_RUN.search(text)):
+    runs = long_runs(text) if len(text) >= RUN else []
+    if runs:
         raise ValueError(f"more than {RUN:,} characters of white space in a row, from position "
-                         f"{run.start()} on: no tokenizer takes that. Shorten it")
+                         f"{runs[0][0]} on: no tokenizer takes that. Shorten it")
 
 
 def read_json_lines(path):

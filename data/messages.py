@@ -62,7 +62,7 @@ MEDIA = re.compile(r"((input|num|n|has)_)?(image|img|picture|photo|video|audio)s
                    r"(_?(path|url|file|bytes|list|data|base64|b64|id|name|count))?s?"
                    r"|pixel_values", re.I)
 # What stands for a picture: in LLaVA's texts the first or the last line, in others a marker.
-PLACEHOLDER = re.compile(r"\A\s*<(image|video|audio)>\s*\n|\n\s*<(image|video|audio)>\s*\Z"
+PLACEHOLDER = re.compile(r"\A\s*<(image|video|audio)>\s*\n|\n[ \t]*<(image|video|audio)>\s*\Z"
                          r"|<\|(image|video|audio)(_\d+|_pad)?\|>|<\|vision_start\|>"
                          r"|<image_(\d+|placeholder)>|<ImageHere>|<img>[^<]*</img>")
 OFF = ("false", "0", "0.0", "no", "off", "unwanted", "undesirable")

@@ -11,11 +11,12 @@ OpenChatKit with their markers.
 """
 import re
 
-# The marker that opens a message, in each kind of transcript; its group is the role.
+# The marker that opens a message, in each kind of transcript; its group is the role. None begins
+# with white space of any length: to look for that in a million spaces takes the square of it.
 HH = re.compile(r"\n\n(Human|Assistant):")
 KINDS = [
     HH,
-    re.compile(r"\s*###\s*(human|user|instruction|input|assistant|response|system)\s*:", re.I),
+    re.compile(r"###\s*(human|user|instruction|input|assistant|response|system)\s*:", re.I),
     re.compile(r"<\|im_start\|>[ ]?(\w+)\n"),
     re.compile(r"<\|start_header_id\|>(\w+)<\|end_header_id\|>"),
     re.compile(r"<start_of_turn>(\w+)\n"),
@@ -35,8 +36,8 @@ ROLES = {"human": "user", "user": "user", "prompter": "user",
 # What opens the whole text, and what closes a message.
 BEGINS = re.compile(r"\s*(<s>|<bos>|<\|begin_of_text\|>|<\|endoftext\|>"
                     r"|<｜begin▁of▁sentence｜>)\s*")
-ENDS = re.compile(r"\s*(</?s>|<\|im_end\|>|<\|eot_id\|>|<end_of_turn>|<\|end\|>"
-                  r"|<\|end_of_text\|>|<\|endoftext\|>|<｜end▁of▁sentence｜>)\s*$")
+ENDS = ("<s>", "</s>", "<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|end|>", "<|end_of_text|>",
+        "<|endoftext|>", "<｜end▁of▁sentence｜>")
 LLAMA_SYSTEM = re.compile(r"\s*<<SYS>>(.*?)<</SYS>>\s*", re.S)
 
 
@@ -68,8 +69,8 @@ def is_transcript(text):
 
 def without_end(text):
     """A text without the markers that close it: "Hello<|im_end|>" -> "Hello"."""
-    while end := ENDS.search(text):
-        text = text[:end.start()]
+    while end := next(filter(text.rstrip().endswith, ENDS), ""):
+        text = text.rstrip().removesuffix(end).rstrip()
     return text
 
 

@@ -1,9 +1,11 @@
 """data/formats.py: every known format becomes the one record; every bad row gives its reason."""
 import json
 import re
+import time
 
 import pytest
 
+from data.documents import cut_runs
 from data.formats import (
     Unwanted,
     ignored_fields,
@@ -220,6 +222,21 @@ def test_prompts_alone_are_taken_only_when_asked_for():
 
 # --------------------------------------------------------------------------------------------------
 # Fields that carry meaning
+
+@pytest.mark.parametrize("run", [" ", "\n", "\t\n", "\u00a0"])
+def test_long_white_space_takes_no_longer_than_other_text(run):
+    """Its square would be ten thousand million steps."""
+    text = "a" + (run * 99_000)[:99_000] + "b"
+    start = time.process_time()
+    assert turns(U | {"content": text}, A)[0]["content"] == text
+    assert turns(U, A | {"content": text})[1]["content"] == text
+    said = to_conversation({"text": f"### Human: {text} ### Assistant: Hello"})[1]["messages"]
+    assert said == [U | {"content": text}, A]
+    with pytest.raises(ValueError, match="not recognised"):
+        to_conversation({"text": text})
+    assert cut_runs(text + " " + text) == [text + " " + text]
+    assert time.process_time() - start < 3
+
 
 def turns(*messages, **fields):
     return to_conversation({"messages": list(messages), **fields})[1]["messages"]
