@@ -37,20 +37,20 @@ from train.plan import flops_per_token, matrix_weights
 from train.progress import clock
 
 # Seconds of each stage of the demo on two cores, as tests/bench/machines.sh gives them. What is not
-# in MEASURED is estimated, from 2,750 tokens/s in float32 and half the speed without a compiler.
+# in MEASURED is estimated, from 4,000 tokens/s in float32 and half the speed without a compiler.
 STAGES = ["tokenizer", "pretrain", "midtrain", "sft", "dpo", "distill", "evaluate"]
 DEMO_SECONDS = {
     "bfloat16": [25, 237, 213, 410, 151, 63, 47],
     "bfloat16 without a compiler": [25, 260, 255, 490, 160, 60, 45],
-    "float32": [23, 370, 350, 740, 265, 117, 60]}
+    "float32": [25, 290, 335, 620, 365, 165, 60]}
 # Tier and cores.
 MEASURED = {("bfloat16", 2)}
 TRAINED = STAGES[1:-1]
 MIXTURES = dict(midtrain=midtrain.DEMO_MIXTURE, sft=sft.DEMO_MIXTURE, dpo=dpo.DEMO_MIXTURE,
                 distill=distill.DEMO_MIXTURE)
 # Of these, a training stage starts, packs its rows and compiles in so many: in bfloat16
-# the mean of the five (22 to 65), without a compiler a guess.
-FIXED = {"bfloat16": 42, "bfloat16 without a compiler": 10, "float32": 10}
+# the mean of the five (24 to 68), otherwise a guess.
+FIXED = {"bfloat16": 42, "bfloat16 without a compiler": 10, "float32": 40}
 # Of the demo: its vocabulary, the tokens of a row, and the tokens of its text (Python 3.11's).
 VOCAB_SIZE, SEQ_LEN, TEXT_TOKENS = 1536, 512, 5_060_000
 # How often a text is read: so often before the model grows, and never more.

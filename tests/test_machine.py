@@ -380,6 +380,8 @@ def handlers():
     """Puts the handlers of the signals back."""
     before = {getattr(signal, name): signal.getsignal(getattr(signal, name))
               for name in StopSignal.ENDING + StopSignal.SAVING}
+    # The tests themselves may run under nohup.
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     yield before
     for number, handler in before.items():
         signal.signal(number, handler)
@@ -428,7 +430,9 @@ def test_ctrl_c_during_the_imports_is_one_line_for_our_scripts_alone(tmp_path, f
     (ours / "slow.py").write_text("import os, signal, time\n"
                                   "os.kill(os.getpid(), signal.SIGINT)\ntime.sleep(9)")
     (tmp_path / folder / "script.py").write_text(
-        "import sys\ntry:\n    import ctrl_c\n    import slow\nexcept KeyboardInterrupt:\n"
+        # In a job in the background the shell ignores Ctrl-C.
+        "import signal, sys\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "try:\n    import ctrl_c\n    import slow\nexcept KeyboardInterrupt:\n"
         "    sys.exit('KeyboardInterrupt caught')")
     result = subprocess.run([sys.executable, tmp_path / folder / "script.py"], text=True,
                             env=dict(os.environ, PYTHONPATH=str(ours)), capture_output=True)

