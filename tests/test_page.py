@@ -720,6 +720,48 @@ def test_look_inside_and_walk(browser):
         client.close()
 
 
+NAMED = {"button", "textbox", "combobox", "checkbox", "spinbutton", "image", "link",
+         "region", "searchbox", "DisclosureTriangle"}
+
+
+def nameless(tab):
+    """What a screen reader would find and could not name, by role and HTML."""
+    found = []
+    for node in tab.call("Accessibility.getFullAXTree")["nodes"]:
+        role = node.get("role", {}).get("value")
+        if not node["ignored"] and role in NAMED and not node.get("name", {}).get("value"):
+            html = tab.call("DOM.describeNode", backendNodeId=node["backendDOMNodeId"])["node"]
+            found.append((role, html["localName"], html.get("attributes")))
+    return found
+
+
+def test_a_screen_reader_finds_names_and_hears_an_answer_once(browser):
+    engine, tok = graded_engine("ab")
+    client = Client(engine, tok)
+    client.server.load_model = lambda path: tiny_model(seq_len=512)
+    try:
+        tab = Tab(browser, f"http://127.0.0.1:{client.port}/")
+        assert nameless(tab) == []
+        tab.js("document.querySelector('#look').click()")
+        # The log is busy for as long as an answer grows.
+        tab.js("window.seen = []; new MutationObserver(() => seen.push([running !== null, "
+               "$('log').getAttribute('aria-busy')])).observe($('log'), {subtree: true, "
+               "childList: true, characterData: true})")
+        tab.send("hi")
+        tab.wait_for_answers(1)
+        seen = tab.js("seen")
+        assert [True, "true"] in seen and [True, "false"] not in seen and [True, None] not in seen
+        assert tab.js("$('log').getAttribute('aria-busy')") == "false"
+        tab.js("document.querySelector('details.attention').open = true")
+        tab.wait("document.querySelector('.attention select option')")
+        tab.js("document.querySelector('.chips[role=group] .chip').focus()")
+        for panel in "chats", "settings":
+            tab.js(f"openPanel('{panel}', true)")
+            assert nameless(tab) == [], panel
+    finally:
+        client.close()
+
+
 def test_attention_as_a_picture(browser):
     engine, tok = graded_engine("ab")
     client = Client(engine, tok)
