@@ -183,8 +183,8 @@ def main():
     asked = describe_sources(identify(cfg.data, ROW_SUFFIXES), mixture=mixture,
                              skip_bad_rows=cfg.skip_bad_rows, max_tokens=cfg.max_tokens,
                              temperature=cfg.temperature)
-    check_before_packing(out, STAGE, cfg.resume, env, prompts=asked)
     env.lock(out / STAGE)
+    check_before_packing(out, STAGE, cfg.resume, env, prompts=asked)
     read_prompts = lambda: conversations(mixture.train, "prompts", cfg.data, cfg.skip_bad_rows)
     answers = teacher_answers(cfg, env, out, asked, read_prompts)
     model, tok, previous = load_checkpoint(out / cfg.base, env.device,

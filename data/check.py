@@ -23,6 +23,8 @@ import numpy as np
 
 # So that it runs as `python data/check.py`.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import ctrl_c
+
 from common import Tokenizer, read_meta, render_pair
 from data.conversations import plain_file, read_row, say_ignored, scan
 from data.documents import cut_runs, text_of

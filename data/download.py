@@ -23,6 +23,8 @@ from typing import NamedTuple
 
 # This lets the file run as python data/download.py.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import ctrl_c
+
 from data.documents import DOWNLOADS
 from data.fetch import Remote, Retry, fetch, open_url, with_retries
 from data.published.core_tasks import TASKS as CORE_TASKS

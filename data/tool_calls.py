@@ -12,10 +12,16 @@ import ast
 import json
 import re
 
-IN_TEXT = re.compile(r"<tool_call>(?P<qwen>.*?)</tool_call>|<functioncall>\s*(?P<glaive>\{.*\})"
-                     r"|\[TOOL_CALLS\]\s*(?P<mistral>\[.*\])"
-                     r"|<\|python_tag\|>\s*(?P<llama>\{.*\})"
-                     r"|<function=(?P<name>[\w.-]+)>\s*(?P<arguments>\{.*?\})\s*</function>", re.S)
+# Within a call stands no second opening. Else thousands of openings that nobody closes would take
+# the square of their number.
+IN_TEXT = re.compile(r"""
+    <tool_call> (?P<qwen> (?: (?!<tool_call>) . )*? ) </tool_call>
+    | <functioncall> \s* (?P<glaive> \{ (?: (?!<functioncall>) . )* \} )
+    | \[TOOL_CALLS\] \s* (?P<mistral> \[ (?: (?!\[TOOL_CALLS\]) . )* \] )
+    | <\|python_tag\|> \s* (?P<llama> \{ (?: (?!<\|python_tag\|>) . )* \} )
+    | <function=(?P<name>[\w.-]+)> \s*
+      (?P<arguments> \{ (?: (?!<function=) . )*? \} ) \s* </function>
+    """, re.S | re.X)
 RESPONSE = re.compile(r"\s*<tool_response>(.*)</tool_response>\s*", re.S)
 
 

@@ -418,6 +418,14 @@ def test_ctrl_c_comes_first_in_every_script(script):
     assert [name.name for name in imports[0].names] == ["ctrl_c"]
 
 
+@pytest.mark.parametrize("script", ["check", "download"])
+def test_ctrl_c_comes_before_all_of_ours_in_the_scripts_of_data(script):
+    source = (ROOT / f"data/{script}.py").read_text()
+    ours = re.findall(r"^(?:import|from) ((?:ctrl_c|common|machine|data|train|talk)\b\S*)", source,
+                      re.M)
+    assert ours[0] == "ctrl_c"
+
+
 # A script of ours that is stopped in the middle of its imports; a stranger's that imports ours.
 @pytest.mark.parametrize("folder, status, lines", [
     ("ours", 130, "\nstopped by Ctrl-C\n"), ("stranger", 1, "KeyboardInterrupt caught\n")])

@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from common import find_checkpoint
+from common import find_checkpoint, trained_anew
 from toy import (
     ROOT,
     chat,
@@ -420,6 +420,7 @@ def test_a_finished_run_says_how_to_train_on_and_can(toy, tmp_path, stage, capsy
     capsys.readouterr()
     assert find_checkpoint(out, stage) == out / stage
     assert "older" not in capsys.readouterr().err
+    assert trained_anew(out, stage) == ""
 
 
 def test_training_on_refuses_another_shape_or_tokenizer(toy, tmp_path):

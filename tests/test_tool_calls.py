@@ -73,3 +73,23 @@ def test_results_and_descriptions():
         'Tools:\n{"name": "f"}\n{"name": "é"}'
     assert describe_tools("[]") == describe_tools([]) == describe_tools("") == ""
     assert describe_tools("def f()") == "Tools:\ndef f()"
+
+
+# Each with some text behind the mark; unclosed, and at last once closed.
+MARKS = [("<tool_call>", '{"name": "add", "arguments": {"a": 1}}', "</tool_call>"),
+         ("<functioncall> ", '{"name": "add", "arguments": {"a": 1}}', ""),
+         ("[TOOL_CALLS] ", '[{"name": "add", "arguments": {"a": 1}}]', ""),
+         ("<|python_tag|>", '{"name": "add", "arguments": {"a": 1}}', ""),
+         ("<function=add>", '{"a": 1}', "</function>")]
+
+
+@pytest.mark.parametrize("mark, call, closing", MARKS)
+def test_a_mark_ends_what_an_unclosed_one_began(mark, call, closing):
+    opening = mark + call[0]
+    # With 100,000 of them, the square of their number would take hours.
+    text = opening * 100_000
+    assert split_calls(text) == [{"type": "text", "text": text}]
+    parts = split_calls(text + mark + call + closing)
+    assert [part["text"] for part in parts if part["type"] == "python"] == ["add(a=1)"]
+    two = split_calls(f"So {mark}{call}{closing} and {mark}{call}{closing}")
+    assert texts(two) == ["So", "add(a=1)", "and", "add(a=1)"]

@@ -382,7 +382,8 @@ def check_same_settings(path, before, settings, stage):
                              f"start afresh without --resume")
         if key == "start":
             raise ValueError(f"--resume: {path} began with other weights: the stage that it starts "
-                             f"from was trained again since. Start afresh without --resume")
+                             f"from was trained again since, or --base was another. Start afresh "
+                             f"without --resume")
         if key == "steps" and not path.name.endswith(".part"):
             more = value - before[key]
             train_on = (f". To train on from it, with a learning rate that rises and falls again: "
