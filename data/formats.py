@@ -86,7 +86,7 @@ PAIRS = (("chosen", "rejected"), ("chosen_response", "rejected_response"),
 REJECTED = ("rejected_response", "rejected_messages", "rejected")
 # False in these: an answer that nobody wants. They may hold other things than true and false.
 WRONG = ("is_correct", "correct", "chosen", "preferred", "accepted")
-# What files have for an input, or an answer, that is none.
+# What files have for an input that is none.
 NOTHING = {"<noinput>", "<no input>", "noinput", "no input", "none", "null", "nan", "n/a",
            "<nooutput>"}
 OPTIONS = ("choices", "options")
