@@ -42,7 +42,7 @@ from train.run import (
 
 STAGE, BASE, NEXT = "dpo", "sft", "distill"
 DEMO_MIXTURE = ("spelling_bee:1000,simple_spelling:1000,letters:700,arithmetic:1000,"
-                "word_problems:500,choices:300,identity:1500")
+                "word_problems:500,choices:400,identity:1500")
 
 
 @dataclass

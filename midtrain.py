@@ -41,7 +41,7 @@ from train.run import (
 
 STAGE, BASE, NEXT = "midtrain", "pretrain", "sft"
 DEMO_MIXTURE = ("spelling_bee:4000,simple_spelling:8000,letters:4000,arithmetic:8000,"
-                "word_problems:6000,choices:2000,python_questions,identity:11000")
+                "word_problems:6000,choices:3000,python_questions,identity:11000")
 
 
 @dataclass

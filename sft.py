@@ -41,7 +41,7 @@ from train.run import (
 
 STAGE, BASE, NEXT = "sft", "midtrain", "dpo"
 DEMO_MIXTURE = ("spelling_bee:4000-11000,simple_spelling:8000-22000,letters:4000-12000,"
-                "arithmetic:8000-24000,word_problems:6000-18000,choices:2000-6000,"
+                "arithmetic:8000-24000,word_problems:6000-18000,choices:3000-9000,"
                 "python_questions:1500,identity:11000-40000")
 
 

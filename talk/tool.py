@@ -1,8 +1,10 @@
 """
 The tool that the model may call: run_python, a calculator that also looks at letters.
 
-What it knows: + - * / // % ** and parentheses; one comparison (7*8 == 54); round, min, max and abs;
-and of a text in quotes 'word'.count('w'), len('word'), 'word'[0], 'word'[-1] and 'word'[::-1].
+What it knows: + - * / // % ** and parentheses; comparisons (7*8 == 54); round, min, max and abs; of
+a text in quotes 'word'.count('w'), len('word'), 'word'[0], 'word'[-1], 'word'[::-1], 'w' in 'word'
+and iskeyword('word'), which is that of Python's module keyword. The option whose value is the
+largest, or whose test alone is true: max((3%2==0,'A'),(4%2==0,'B'))[1], and the same with min.
 
 Its input was written by a model, and so in effect by anybody who talks to the model: nothing here
 may do more than return a text. Nothing is executed. Python's own parser makes a syntax tree,
@@ -13,6 +15,7 @@ Three bounds hold time and memory: the length of the expression (and with it its
 every number on the way, and a look at every power before it is computed.
 """
 import ast
+import keyword
 import operator
 import warnings
 
@@ -20,7 +23,9 @@ OPERATORS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mu
              ast.Div: operator.truediv, ast.FloorDiv: operator.floordiv, ast.Mod: operator.mod,
              ast.Pow: operator.pow, ast.USub: operator.neg, ast.UAdd: operator.pos}
 COMPARISONS = {ast.Eq: operator.eq, ast.NotEq: operator.ne, ast.Lt: operator.lt,
-               ast.LtE: operator.le, ast.Gt: operator.gt, ast.GtE: operator.ge}
+               ast.LtE: operator.le, ast.Gt: operator.gt, ast.GtE: operator.ge,
+               ast.In: lambda part, text: part in text,
+               ast.NotIn: lambda part, text: part not in text}
 FUNCTIONS = {"round": round, "min": min, "max": max, "abs": abs}
 # In characters. This also bounds the nesting that ast.parse and evaluate recurse into.
 MAX_CODE = 400
@@ -67,12 +72,53 @@ def number_text(value):
 def evaluate(node):
     """The value of what the docstring above lists: a number, a text, True or False."""
     match node:
-        case ast.Compare(left, [op], [right]) if type(op) in COMPARISONS:
-            return COMPARISONS[type(op)](number(left), number(right))
+        case ast.Subscript(ast.Call(ast.Name("min" | "max" as name), [ast.Tuple(), _, *_] as pairs,
+                                    []), ast.Constant(1)):
+            return best(name, pairs)
         case ast.Subscript(ast.Constant(str(text)), ast.Slice(None, None, step)):
             if number(step) != -1:
                 raise ValueError("of slices only [::-1] is known")
             return text[::-1]
+        case ast.Subscript(ast.Constant(str())):
+            return text_or_number(node)
+    return test_or_value(node, number)
+
+
+def best(name, pairs):
+    """max((7,'A'),(9,'B'))[1] -> 'B': of the least or the greatest pair the second part."""
+    values = []
+    for pair in pairs:
+        match pair:
+            case ast.Tuple([first, ast.Constant(str(label))]):
+                values.append((test_or_value(first, text_or_number), label))
+            case _:
+                raise ValueError("expected pairs like (7,'A')")
+    try:
+        return (min if name == "min" else max)(values)[1]
+    except TypeError as e:
+        raise ValueError("numbers and texts have no order") from e
+
+
+def test_or_value(node, value):
+    """Whether a comparison is true, or iskeyword() is; else value(node)."""
+    match node:
+        case ast.Compare(left, ops, rights) if all(type(op) in COMPARISONS for op in ops):
+            values = [text_or_number(operand) for operand in (left, *rights)]
+            try:
+                return all(COMPARISONS[type(op)](a, b)
+                           for op, a, b in zip(ops, values, values[1:]))
+            except TypeError as e:
+                raise ValueError("these cannot be compared") from e
+        case ast.Call(ast.Name("iskeyword"), [ast.Constant(str(text))], []):
+            return keyword.iskeyword(text)
+    return value(node)
+
+
+def text_or_number(node):
+    """The value of a text in quotes, of one of its characters, or of a number."""
+    match node:
+        case ast.Constant(str(text)):
+            return text
         case ast.Subscript(ast.Constant(str(text)), place):
             place = number(place)
             if type(place) is not int:

@@ -11,12 +11,25 @@ import pytest
 from data.demo import choices
 from data.demo.choices import KINDS, Choices, wordings
 from data.demo.splits import SHARES
+from data.grading import spoken_text
 from data.published.source import multiple_choice
+from talk.tool import run_python
+
+
+def is_formal(conversation):
+    """Whether the prompt is in the format of MMLU."""
+    return conversation["messages"][0]["content"].startswith("Multiple Choice question: ")
+
+
+def letter_of(conversation):
+    """What the answer says."""
+    return spoken_text(conversation["messages"][1]["content"])
 
 
 def taken_apart(conversation):
-    """(question, options, right option) of a prompt."""
-    prompt, answer = (message["content"] for message in conversation["messages"])
+    """(question, options, right option) of a prompt in the format of MMLU."""
+    prompt = conversation["messages"][0]["content"]
+    answer = letter_of(conversation)
     question = re.match("Multiple Choice question: (.*)\n- ", prompt)[1]
     options = re.findall("^- (.*)=[A-E]$", prompt, re.M)
     assert multiple_choice(question, conversation["letters"], options) == prompt
@@ -83,7 +96,6 @@ RIGHT = {
     "letters of": lambda o, q, all: len(q["q"]) == int(o),
     "count of": lambda o, q, all: sum(c == q["l"] for c in q["q"]) == int(o),
     "spelled": lambda o, q, all: o == spelled_word(q["s"]),
-    "spelling of": lambda o, q, all: o.split(",") == list(q["q"]),
     "compute": lambda o, q, all: int(o) == value(q["e"]),
     "equals": lambda o, q, all: value(o) == int(q["n"]),
     "alphabet first": lambda o, q, all: o == min(all),
@@ -98,8 +110,10 @@ RIGHT = {
 @pytest.mark.slow
 def test_one_option_is_right():
     checked = Counter()
-    for conversation in Choices("train", 1600):
+    for conversation in Choices("train", 3200):
         kind = conversation["subject"]
+        if not is_formal(conversation):
+            continue
         question, options, right = taken_apart(conversation)
         assert len(set(options)) == len(options) == len(conversation["letters"])
         # Sloppy forms lack the punctuation of the wording.
@@ -118,7 +132,7 @@ def test_one_option_is_right():
 def test_letters_are_balanced(split):
     counts = Counter()
     for conversation in Choices(split, 1200):
-        counts[len(conversation["letters"]), conversation["messages"][1]["content"]] += 1
+        counts[len(conversation["letters"]), letter_of(conversation)] += 1
     assert {counts[n, "ABCDE"[k]] for n in (2, 3, 4, 5) for k in range(n)} == {150, 100, 75, 60}
     assert len(counts) == 2 + 3 + 4 + 5
 
@@ -157,7 +171,34 @@ def test_grade_accepts_every_gold_answer_and_rejects_every_wrong_one(split):
         pair = task.pair(i)
         chosen, rejected = (pair[side]["messages"][1]["content"] for side in ("chosen", "rejected"))
         assert pair["chosen"] == task[i] and pair == task.pair(i)
+        letter = letter_of(pair["chosen"])
         assert task.grade(task[i], chosen) and not task.grade(task[i], rejected)
-        assert task.grade(task[i], [{"type": "text", "text": chosen.lower() + "."}])
+        assert task.grade(task[i], letter.lower() + ".")
         kinds.add(pair["kind"])
-    assert kinds == {"other letter", "talk", "run-on", "evasive"}
+        # The tool says what it is said to say, in a rejected answer, too.
+        for content in (chosen, rejected):
+            if not isinstance(content, str):
+                assert run_python(content[0]["text"]) == content[1]["text"]
+    assert kinds == {"other letter", "guess", "mixed up", "talk", "run-on", "evasive"}
+
+
+def test_python_looks_at_every_option_in_its_order():
+    for conversation in Choices("train", 400):
+        content = conversation["messages"][1]["content"]
+        if conversation["subject"] not in choices.TESTS:
+            assert conversation["subject"] in ("module", "function") and isinstance(content, str)
+            continue
+        code, output, said = (part["text"] for part in content)
+        assert run_python(code) == output == said
+        assert re.findall(r"'([A-E])'\)", code) == conversation["letters"]
+        # Python itself agrees.
+        assert eval(code, {"iskeyword": keyword.iskeyword}) == said
+
+
+def test_informal_prompts_hold_the_question_and_all_options():
+    informal = [c for c in Choices("train", 200) if not is_formal(c)]
+    assert 60 < len(informal) < 140
+    for conversation in informal:
+        prompt = conversation["messages"][0]["content"]
+        at = [re.search(rf"(?<!\w){letter}[):. ]", prompt) for letter in conversation["letters"]]
+        assert all(at) and [m.start() for m in at] == sorted(m.start() for m in at), prompt

@@ -18,7 +18,13 @@ from talk.tool import run_python
     ("'word'[::-1]", "drow"), ("'word'[0]", "w"), ("'word'[-1]", "d"), ("'word'[1+1]", "r"),
     ("7*8 == 54", "False"), ("7*8 != 54", "True"), ("0.5<1", "True"), ("3>=4", "False"),
     ("len('ab') <= 2", "True"), ("round(2.345, 1)", "2.3"), ("round(7/2)", "4"),
-    ("max(3, 5*8)", "40"), ("min(3)", "3"), ("abs(3-5)", "2"), ("max(1, 2.5)+1", "3.5")])
+    ("max(3, 5*8)", "40"), ("min(3)", "3"), ("abs(3-5)", "2"), ("max(1, 2.5)+1", "3.5"),
+    ("1<2<3", "True"), ("1<2>3", "False"), ("'a'=='a'", "True"), ("'a' in 'cat'", "True"),
+    ("'at' not in 'cat'", "False"), ("'cat'[0]=='c'", "True"), ("'a'==1", "False"),
+    ("iskeyword('for')", "True"), ("iskeyword('four')", "False"),
+    ("max((3%2==0,'A'),(4%2==0,'B'))[1]", "B"), ("min((12,'A'),(5,'B'),(40,'C'))[1]", "B"),
+    ("max((len('cat'),'A'),(len('horse'),'B'))[1]", "B"), ("min(('dog','A'),('cat','B'))[1]", "B"),
+    ("min((iskeyword('for'),'A'),(iskeyword('x'),'B'))[1]", "B")])
 def test_run_python_computes(code, result):
     assert run_python(code) == result
 
@@ -53,15 +59,19 @@ REFUSED = {
     "too deep": ["(" * 300, "-" * 399, "1+" * 199 + "1+"],
     "not in the text": ["'abc'[3]", "''[0]", "'abc'[-4]", "'abc'[9**99]", "'abc'[0.5]",
                         "'abc'['a']", "'abc'[::2]", "'abc'[1:]", "'abc'[::-1][0]", "'abc'[::-1]*2",
-                        "'abc'[1:2:-1]", "'a' == 'a'", "'abc'[0]+'b'", "(1<2)+1", "(1<2)<3"],
+                        "'abc'[1:2:-1]", "'a' < 1", "'abc'[0]+'b'", "(1<2)+1", "(1<2)<3", "1 in 'abc'",
+                        "'a' in 5"],
     "not an expression": ["", "2+", "1\n2", "import os", "\0", "\ud800", "'\ud800'.count('a')"],
-    "other operations": ["'a'*3", "'a'", "'\\d'", "True", "x", "x:=1", "1 if 1 else 2", "1<2<3",
+    "other operations": ["'a'*3", "'a'", "'\\d'", "True", "x", "x:=1", "1 if 1 else 2", "1 is 1",
                          "~1", "1<<9", "[1]", "1,2", "lambda: 1", "(1)(2)", "f'{1}'.count('1')"],
     "other calls": ["__import__('os')", "open('/etc/passwd')", "().__class__", "(1).real",
                     "'a'.upper()", "'a'.count()", "len()", "len(5)", "len('a', 'b')", "max()",
                     "max('ab')", "max(*'ab')", "round('a')", "round(1, 2, 3)", "round(1, 0.5)",
                     "abs(1, 2)", "sum('ab')", "print('a')", "eval('1')",
-                    "max(1, key=abs)", "len(len('a'))",
+                    "max(1, key=abs)", "len(len('a'))", "iskeyword(1)", "iskeyword('a', 'b')",
+                    "max((1,'A'),(2,'B'))", "max((1,'A'),(2,'B'))[0]", "max((1,2),(2,3))[1]",
+                    "max((1,'A'),2)[1]", "max((1,'A'))[1]", "max((1,'A'),('a','B'))[1]", "max((1,'A','B'))[1]",
+                    "max((1,'A'),(max((1,'A'),(2,'B'))[1],'B'))[1]", "abs((1,'A'),(2,'B'))[1]",
                     "'a'.count('a', 0)", "'a'.count(1)",
                     "'a'.count(*'a')", "'a'.count('a').real", "'a'.count('a', x=1)",
                     "'a'.count(b'a')"]}

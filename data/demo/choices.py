@@ -1,9 +1,14 @@
 """
-Multiple choice in the format of MMLU, with questions whose answer can be computed or is known.
+Multiple choice, half of it in the format of MMLU, whose answer can be computed or is known.
 
 Two to five options: the largest number, the longest word, the word that is spelled c-a-t, what 12*7
 is, the module that has a function. Every number of options comes up equally often, and of each
-number of options every letter is right equally often. The answer is the letter alone.
+number of options every letter is right equally often.
+
+What is said is the letter alone. Before it, Python looks at every option: which number of "- 9=A"
+and "- 4=B" is even says max((9%2==0,'A'),(4%2==0,'B'))[1]. A model this small learns in minutes to
+write that; to bind a letter to an option by a single token of loss it does not (dev/LOG.md). Which
+module has a function, Python could only say by importing it, so that answer is a letter alone.
 
 A hash of the kind and the wording decides the split, and a hash of the word that of every word that
 is asked about. Functions and keywords are the same in all splits: they are to be known, not to be
@@ -21,6 +26,7 @@ from data.demo.python_corpus import read_source, stdlib_folder
 from data.demo.records import preference, run_on
 from data.demo.spelling import words_of
 from data.demo.splits import check_split, generator, split_of
+from data.grading import spoken_text
 from data.lazy import Lazy
 from data.published.source import grade_letter, multiple_choice_record
 
@@ -38,7 +44,6 @@ SHARED = {
     "function": "[function/one/of these/of these functions/of the following/"
                 "of the functions below]",
     "expression": "[expression/one/of these/of these expressions/of the following]",
-    "spelling": "[spelling/line/option/of these/of the following/of the lines below]",
     "pick": "[pick/choose/find/select/name/mark/tell me/give me/point out]",
 }
 # The wordings of each kind of question. {n}, {q} and so on come from its function below.
@@ -178,14 +183,6 @@ which <word> do the letters {s} [make/give/form/spell]?
 {s} spells [what/which word/which of these]? | {s}: which word is [that/it/this]?
 the letters {s} [make/spell/form] [which word/which of these]? | what do you [read/get] from {s}?
 """,
-    "spelling of": """
-how [do you/does one/do people/do I] [spell/write] [the word/] {q}? | how is {q} spelled?
-what is the [right/correct] spelling of [the word/] {q}? | {q} is [spelled/written] how?
-which <spelling> spells [the word/] {q}? | which <spelling> is [the word/] {q}, letter by letter?
-<pick> the [spelling/letters/right spelling] of [the word/] {q}.
-which letters [make up/form/spell/make] [the word/] {q} [/in order]?
-what are the letters of [the word/] {q} [/in order]? | letter by letter, what is [the word/] {q}?
-""",
     "compute": """
 what is {e}? | how much is {e}? | what does {e} [equal/make/give/come to]? | {e} = ? | {e} is:
 [compute/calculate/work out/evaluate/solve/find] {e}. | which <number> [is/equals/makes] {e}?
@@ -261,8 +258,8 @@ QUOTES = ["{}", "{}", "{}", "'{}'", '"{}"']
 
 
 # --------------------------------------------------------------------------------------------------
-# Kinds of questions. Each function returns ({slot: text} for the wording, the right option, a list
-# of wrong options); `words` are those of the split.
+# Kinds of questions. Each function returns ({slot: text} for the wording and for TESTS, the right
+# option, a list of wrong options); `words` are those of the split.
 
 def numbers(rng, n):
     """n different numbers, of about the same size."""
@@ -320,7 +317,8 @@ def by_letter(test):
             right = [word for word in drawn if test(word, letter)]
             wrong = [word for word in drawn if not test(word, letter)]
             if right and len(wrong) >= n - 1:
-                return {"q": quoted(letter, rng)}, right[0], wrong[:n - 1]
+                return ({"q": quoted(letter, rng), "letter": letter}, right[0],
+                        wrong[:n - 1])
     return kind
 
 
@@ -332,32 +330,27 @@ def has_letters(rng, n, words):
 
 def letters_of(rng, n, words):
     word = rng.choice(words)
-    return {"q": quoted(word, rng)}, len(word), others_near(len(word), n - 1, rng)
+    return ({"q": quoted(word, rng), "word": word}, len(word),
+            others_near(len(word), n - 1, rng))
 
 
 def count_of(rng, n, words):
     word = rng.choice(words)
     letter = rng.choice(word)
     count = word.count(letter)
-    return ({"q": quoted(word, rng), "l": quoted(letter, rng)}, count,
-            others_near(count, n - 1, rng, lowest=0))
+    slots = {"q": quoted(word, rng), "l": quoted(letter, rng), "word": word, "letter": letter}
+    return slots, count, others_near(count, n - 1, rng, lowest=0)
 
 
 def spelled(rng, n, words):
     right = rng.choice(words)
     joint = rng.choice(["-", "-", ",", ", ", " "])
-    return {"s": joint.join(right)}, right, similar_words(right, words, n - 1, rng)
-
-
-def spelling_of(rng, n, words):
-    word = rng.choice(words)
-    wrong = similar_words(word, words, n - 1, rng)
-    return {"q": quoted(word, rng)}, ",".join(word), [",".join(other) for other in wrong]
+    return {"s": joint.join(right), "word": right}, right, similar_words(right, words, n - 1, rng)
 
 
 def compute(rng, n, words):
     code, value = small_expression(rng)
-    return {"e": shown(code, rng)}, value, others_near(value, n - 1, rng)
+    return {"e": shown(code, rng), "code": code}, value, others_near(value, n - 1, rng)
 
 
 def equals(rng, n, words):
@@ -427,7 +420,6 @@ KINDS = {
     "letters of": letters_of,
     "count of": count_of,
     "spelled": spelled,
-    "spelling of": spelling_of,
     "compute": compute,
     "equals": equals,
     "alphabet first": alphabet_first,
@@ -437,6 +429,44 @@ KINDS = {
     "module": module_of,
     "function": function_of,
 }
+# What Python asks about each option {o}: the right one is that with the greatest or least value.
+# A test that is true is greater than one that is false.
+TESTS = {
+    "largest": ("max", "{o}"),
+    "smallest": ("min", "{o}"),
+    "even": ("max", "{o}%2==0"),
+    "odd": ("max", "{o}%2==1"),
+    "multiple": ("max", "{o}%{n}==0"),
+    "above": ("max", "{o}>{n}"),
+    "below": ("max", "{o}<{n}"),
+    "between": ("max", "{m}<{o}<{n}"),
+    "longest": ("max", "len('{o}')"),
+    "shortest": ("min", "len('{o}')"),
+    "contains": ("max", "'{letter}' in '{o}'"),
+    "lacks": ("max", "'{letter}' not in '{o}'"),
+    "starts": ("max", "'{o}'[0]=='{letter}'"),
+    "ends": ("max", "'{o}'[-1]=='{letter}'"),
+    "has letters": ("max", "len('{o}')=={n}"),
+    "letters of": ("max", "len('{word}')=={o}"),
+    "count of": ("max", "'{word}'.count('{letter}')=={o}"),
+    "spelled": ("max", "'{word}'=='{o}'"),
+    "compute": ("max", "{code}=={o}"),
+    "equals": ("max", "{o}=={n}"),
+    "alphabet first": ("min", "'{o}'"),
+    "alphabet last": ("max", "'{o}'"),
+    "keyword": ("max", "iskeyword('{o}')"),
+    "no keyword": ("min", "iskeyword('{o}')"),
+}
+
+
+def python_for(kind, slots, options, letters):
+    """The code that finds the letter, or "" if Python cannot."""
+    if kind not in TESTS:
+        return ""
+    function, test = TESTS[kind]
+    pairs = [f"({test.format(o=option, **slots)},'{letter}')"
+             for option, letter in zip(options, letters)]
+    return f"{function}({','.join(pairs)})[1]"
 
 
 # --------------------------------------------------------------------------------------------------
@@ -573,32 +603,72 @@ class Choices(Lazy):
         if rng.random() < 0.1:
             question = sloppy(question, rng)
         letters = LETTERS[:n]
-        return multiple_choice_record(question, letters, options, letters[place], kind)
+        conversation = multiple_choice_record(question, letters, options, letters[place], kind)
+        if rng.random() < 0.5:
+            conversation["messages"][0]["content"] = informal(question, letters, options, rng)
+        code = python_for(kind, slots, options, letters)
+        if code:
+            conversation["messages"][1]["content"] = with_python(code, letters[place])
+        return conversation
 
     def grade(self, conversation, answer):
-        """Whether the answer is the right letter and nothing else."""
-        if isinstance(answer, str):
-            answer = [{"type": "text", "text": answer}]
+        """Whether the answer says the right letter and nothing else."""
         return grade_letter(conversation, answer)
 
     def pair(self, i):
         """Preference pair i: {"chosen": conversation, "rejected": conversation, "kind": str}.
 
-        The rejected answer is another letter, the right letter with talk around it, evasive, or
-        never stops.
+        The rejected answer says another letter than Python has found or without asking it, asks
+        with two options mixed up, says the right letter with talk around it, is evasive, or never
+        stops.
         """
         chosen = self[i]
-        letter = chosen["messages"][1]["content"]
+        letters = chosen["letters"]
+        content = chosen["messages"][1]["content"]
+        letter = spoken_text(content)
         rng = generator("Choices pair", self.split, i)
-        kind = rng.choice(["other letter", "other letter", "talk", "run-on", "evasive"])
-        if kind == "other letter":
-            answer = rng.choice([other for other in chosen["letters"] if other != letter])
-        elif kind == "talk":
-            answer = rng.choice(["The answer is {}.", "I think it is {}.", "{} is right.",
-                                 "{}, since the others are wrong."]).format(letter)
-        elif kind == "run-on":
-            answer = run_on(letter)
+        kind = rng.choice(["other letter", "guess", "mixed up", "talk", "run-on", "evasive"])
+        wrong = rng.choice([other for other in letters if other != letter])
+        if isinstance(content, str):
+            code = ""
+            if kind == "mixed up":
+                kind = "guess"
         else:
-            answer = rng.choice(["It depends.", "All of them.", "None of these.", "I am not sure.",
-                                 "That is hard to say.", "Let me think about it."])
+            code = content[0]["text"]
+
+        said = letter
+        if kind in ("other letter", "guess"):
+            said = wrong
+        elif kind == "talk":
+            said = rng.choice(["The answer is {}.", "I think it is {}.", "{} is right.",
+                               "{}, since the others are wrong."]).format(letter)
+        elif kind == "run-on":
+            said = run_on(letter)
+        elif kind == "evasive":
+            said = rng.choice(["It depends.", "All of them.", "None of these.", "I am not sure.",
+                               "That is hard to say.", "Let me think about it."])
+        if not code or kind in ("guess", "evasive"):
+            return preference(chosen, said, kind)
+        if kind == "mixed up":
+            swap = {f"'{letter}')": f"'{wrong}')", f"'{wrong}')": f"'{letter}')"}
+            code = re.sub("'[A-E]'\\)", lambda match: swap.get(match[0], match[0]), code)
+            return preference(chosen, with_python(code, wrong), kind)
+        answer = with_python(code, letter)
+        answer[-1]["text"] = said
         return preference(chosen, answer, kind)
+
+
+def with_python(code, letter):
+    """The parts of an answer whose letter Python has found."""
+    return [{"type": "python", "text": code}, {"type": "python_output", "text": letter},
+            {"type": "text", "text": letter}]
+
+
+def informal(question, letters, options, rng):
+    """The question with its options as people write them: each letter before its option."""
+    mark = rng.choice(["{}) {}", "{}) {}", "{}. {}", "({}) {}", "{}: {}", "{} {}"])
+    joint = rng.choice(["\n", "\n", "\n", ", ", "; ", " "])
+    listed = joint.join(mark.format(*pair) for pair in zip(letters, options))
+    start = "\n" if joint == "\n" else rng.choice([" ", "\n"])
+    end = rng.choice(["", "", "", "\nAnswer with the letter.", "\nWhich letter is right?", "\nA letter:"])
+    return f"{question}{start}{listed}{end}"

@@ -17,6 +17,7 @@ import numpy as np
 
 from data.documents import DOWNLOADS, read_json_lines, read_parquet
 from data.formats import to_preference
+from data.grading import spoken_text
 from data.lazy import Lazy
 
 ROW_SUFFIXES = (".parquet", ".jsonl", ".jsonl.gz", ".jsonl.xz")
@@ -194,10 +195,9 @@ def multiple_choice_record(question, letters, options, answer, subject):
 
 
 def grade_letter(conversation, answer):
-    """Whether the answer is the reference's letter: "C", "c" and "C." are the same.
+    """Whether the answer says the reference's letter: "C", "c" and "C." are the same.
 
-    answer: a list of parts.
+    answer: a list of parts. What it asks a tool, and what that says, does not count.
     """
-    said = "".join(part["text"] for part in answer if part["type"] == "text")
-    letter = said.strip().rstrip(".").upper()
-    return letter == conversation["messages"][-1]["content"]
+    letter = spoken_text(answer).strip().rstrip(".").upper()
+    return letter == spoken_text(conversation["messages"][-1]["content"])
