@@ -670,5 +670,6 @@ def informal(question, letters, options, rng):
     joint = rng.choice(["\n", "\n", "\n", ", ", "; ", " "])
     listed = joint.join(mark.format(*pair) for pair in zip(letters, options))
     start = "\n" if joint == "\n" else rng.choice([" ", "\n"])
-    end = rng.choice(["", "", "", "\nAnswer with the letter.", "\nWhich letter is right?", "\nA letter:"])
+    end = rng.choice(["", "", "", "\nAnswer with the letter.", "\nWhich letter is right?",
+                      "\nA letter:"])
     return f"{question}{start}{listed}{end}"
