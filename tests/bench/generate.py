@@ -5,6 +5,7 @@ transformers.
 python tests/bench/generate.py                                   random weights, depth 4
 python tests/bench/generate.py --stage out/sft --batch 1,64      a checkpoint
 python tests/bench/generate.py --stage out/sft --clients 1,16    the server, all clients together
+python tests/bench/generate.py --stage out/sft --clients 1,16 --beside DIR    and another checkout's
 python tests/bench/generate.py --depth 20 --vocab_size 65536 --seq_len 2048 --device cuda
 
 Decoding is greedy, every answer has exactly --new_tokens, and both sides have the same weights.
@@ -39,6 +40,7 @@ class Config:
     seq_len: int = 512            # of the random model
     batch: str = "1,16,64"        # prompts at once, comma-separated
     clients: str = ""             # instead: clients of chat.py --serve, such as 1,16; needs --stage
+    beside: str = ""              # with clients: also the server of the checkout in this folder
     prompt_tokens: int = 64       # random ids
     new_tokens: int = 256         # of each answer
     repeats: int = 3              # timed runs of each
@@ -115,19 +117,19 @@ def transformers_run(model, dtype):
     return generate
 
 
-def time_server(cfg):
-    """Start chat.py --serve and print the tokens/s of N clients together.
+def start_server(root, stage):
+    """chat.py --serve of the checkout in root -> the process and its port."""
+    server = subprocess.Popen([sys.executable, "chat.py", "--serve", "--port", "0",
+                               "--stage", Path(stage).resolve()],
+                              cwd=root, stdout=subprocess.PIPE, text=True)
+    return server, int(re.search(r":(\d+) ", server.stdout.readline())[1])
 
-    Each of them streams a raw continuation of --new_tokens.
-    """
-    root = Path(__file__).parent.parent.parent
-    server = subprocess.Popen([sys.executable, root / "chat.py", "--serve", "--port", "0",
-                               "--stage", cfg.stage], stdout=subprocess.PIPE, text=True)
-    port = int(re.search(r":(\d+) ", server.stdout.readline())[1])
 
+def time_clients(port, n_clients, new_tokens):
+    """Tokens/s of so many clients together, each of which streams a raw continuation."""
     def client(i):
         connection = http.client.HTTPConnection("127.0.0.1", port)
-        body = {"prompt": f"number {i} of", "max_tokens": cfg.new_tokens, "temperature": 1,
+        body = {"prompt": f"number {i} of", "max_tokens": new_tokens, "temperature": 1,
                 "seed": i, "stream": True, "stream_options": {"include_usage": True}}
         connection.request("POST", "/v1/completions", json.dumps(body),
                            {"Content-Type": "application/json"})
@@ -136,22 +138,45 @@ def time_server(cfg):
         usage = json.loads(events[-3].removeprefix(b"data: "))["usage"]
         return usage["completion_tokens"]
 
+    start = time.perf_counter()
+    with ThreadPoolExecutor(n_clients) as pool:
+        total = sum(pool.map(client, range(n_clients)))
+    return total / (time.perf_counter() - start)
+
+
+def time_server(cfg):
+    """Print the tokens/s of all clients together, of this server and of that of --beside.
+
+    The two take turns, and the ratio is the median of the turns' ratios, so that a busy machine
+    slows both.
+    """
+    sides = {"tok2chat": Path(__file__).parent.parent.parent}
+    if cfg.beside:
+        sides[cfg.beside] = cfg.beside
+    servers = {}
     together = {}
     try:
+        for side, root in sides.items():
+            servers[side] = start_server(root, cfg.stage)
         for n_clients in map(int, cfg.clients.split(",")):
-            rates = []
+            rates = {side: [] for side in sides}
             # The first run warms up.
-            for _ in range(cfg.repeats + 1):
-                start = time.perf_counter()
-                with ThreadPoolExecutor(n_clients) as pool:
-                    total = sum(pool.map(client, range(n_clients)))
-                rates.append(total / (time.perf_counter() - start))
-            rate = statistics.median(rates[1:])
-            together[n_clients] = round(rate)
-            print(f"{n_clients:3} clients  {rate:9.0f} tokens/s together", flush=True)
+            for turn in range(cfg.repeats + 1):
+                for side in (list(sides) if turn % 2 else reversed(sides)):
+                    rate = time_clients(servers[side][1], n_clients, cfg.new_tokens)
+                    rates[side] += [rate] if turn else []
+            together[n_clients] = {side: round(statistics.median(runs))
+                                   for side, runs in rates.items()}
+            for side, rate in together[n_clients].items():
+                print(f"{n_clients:3} clients  {side:20}  {rate:9} tokens/s together", flush=True)
+            if cfg.beside:
+                ratio = statistics.median(ours / theirs for ours, theirs in zip(*rates.values()))
+                together[n_clients]["ratio"] = round(ratio, 3)
+                print(f"{n_clients:3} clients  ratio {ratio:.3f}", flush=True)
     finally:
-        server.terminate()
-        server.wait()
+        for server, _ in servers.values():
+            server.terminate()
+            server.wait()
     print(json.dumps(dict(bench="generate", clients=together, **cpu_features(), **versions())))
 
 
