@@ -37,20 +37,21 @@ from train.plan import flops_per_token, matrix_weights
 from train.progress import clock
 
 # Seconds of each stage of the demo on two cores, as tests/bench/machines.sh gives them. What is not
-# in MEASURED is estimated, from 4,000 tokens/s in float32 and half the speed without a compiler.
+# in MEASURED is estimated: without a compiler half the speed. float32 is an EPYC of 2017 with AVX2,
+# which made 2,000 tokens/s; other processors with AVX2 make up to twice as many.
 STAGES = ["tokenizer", "pretrain", "midtrain", "sft", "dpo", "distill", "evaluate"]
 DEMO_SECONDS = {
     "bfloat16": [25, 237, 213, 410, 151, 63, 47],
     "bfloat16 without a compiler": [25, 260, 255, 490, 160, 60, 45],
-    "float32": [25, 290, 335, 620, 365, 165, 60]}
+    "float32": [39, 649, 655, 1202, 826, 233, 100]}
 # Tier and cores.
-MEASURED = {("bfloat16", 2)}
+MEASURED = {("bfloat16", 2), ("float32", 2)}
 TRAINED = STAGES[1:-1]
 MIXTURES = dict(midtrain=midtrain.DEMO_MIXTURE, sft=sft.DEMO_MIXTURE, dpo=dpo.DEMO_MIXTURE,
                 distill=distill.DEMO_MIXTURE)
 # Of these, a training stage starts, packs its rows and compiles in so many: in bfloat16
-# the mean of the five (24 to 68), otherwise a guess.
-FIXED = {"bfloat16": 42, "bfloat16 without a compiler": 10, "float32": 40}
+# the mean of the five (24 to 68), in float32 that of the first three (57 to 85), otherwise a guess.
+FIXED = {"bfloat16": 42, "bfloat16 without a compiler": 10, "float32": 65}
 # Of the demo: its vocabulary, the tokens of a row, and the tokens of its text (Python 3.11's).
 VOCAB_SIZE, SEQ_LEN, TEXT_TOKENS = 1536, 512, 5_060_000
 # How often a text is read: so often before the model grows, and never more.

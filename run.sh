@@ -2,7 +2,7 @@
 # The whole chain with one command. After an interruption, run it again: it skips what is done
 # and goes on where it stopped.
 #   bash run.sh            everything on this machine, from the text that is on it: some 20 minutes
-#                          on 2 CPU cores with bfloat16, about 32 without (estimated)
+#                          on 2 CPU cores with bfloat16, half an hour to an hour without
 #   bash run.sh 60         the same with 60 minutes of time: more text, more questions, and from
 #                          some hours on a deeper model; in out/60. budget.py has the rules
 #   bash run.sh 60 --plan  only say what that would be, and how long each stage would take
