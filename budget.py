@@ -36,9 +36,9 @@ from pretrain import DEMO_DEPTH, MAX_DEPTH, demo_tokens_per_param, model_config
 from train.plan import flops_per_token, matrix_weights
 from train.progress import clock
 
-# Seconds of each stage of the demo on two cores, as tests/bench/machines.sh gives them. What is not
-# in MEASURED is estimated: without a compiler half the speed. float32 is an EPYC of 2017 with AVX2,
-# which made 2,000 tokens/s; other processors with AVX2 make up to twice as many.
+# Seconds of each stage of the demo on two cores. What is not in MEASURED is estimated: without a
+# compiler half the speed. float32 is an EPYC of 2017 with AVX2, which made some 2,000 tokens/s; two
+# other processors kept to AVX2 made 2,900 and 4,000.
 STAGES = ["tokenizer", "pretrain", "midtrain", "sft", "dpo", "distill", "evaluate"]
 DEMO_SECONDS = {
     "bfloat16": [25, 237, 213, 410, 151, 63, 47],
@@ -50,7 +50,7 @@ TRAINED = STAGES[1:-1]
 MIXTURES = dict(midtrain=midtrain.DEMO_MIXTURE, sft=sft.DEMO_MIXTURE, dpo=dpo.DEMO_MIXTURE,
                 distill=distill.DEMO_MIXTURE)
 # Of these, a training stage starts, packs its rows and compiles in so many: in bfloat16
-# the mean of the five (24 to 68), in float32 that of the first three (57 to 85), otherwise a guess.
+# the mean of the five (24 to 68), in float32 that of the first three (56 to 82), otherwise a guess.
 FIXED = {"bfloat16": 42, "bfloat16 without a compiler": 10, "float32": 65}
 # Of the demo: its vocabulary, the tokens of a row, and the tokens of its text (Python 3.11's).
 VOCAB_SIZE, SEQ_LEN, TEXT_TOKENS = 1536, 512, 5_060_000

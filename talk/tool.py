@@ -48,6 +48,8 @@ def run_python(code):
             # Python would print a warning about "\d" in a string.
             warnings.simplefilter("ignore")
             value = evaluate(ast.parse(code, mode="eval").body)
+        # A text may hold half of a surrogate pair, which nothing can print: '\\ud800'[0].
+        str(value).encode()
     # Lone surrogates give a UnicodeError.
     except (SyntaxError, UnicodeError, RecursionError, MemoryError):
         return "error: not a valid expression"

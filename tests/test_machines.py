@@ -2,6 +2,7 @@
 import json
 import os
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -46,6 +47,10 @@ def test_each_kind_lacks_what_it_should_and_has_a_row(tmp_path, machines, venv):
     (tmp_path / "report.json").write_text(json.dumps(REPORT))
     toy = f"mkdir out; cp {tmp_path}/*.* out; PYTHONPATH=. .venv/bin/python out/seen.py > out/seen"
     result = machines("--", "bash", "-c", toy)
+    # What MKL uses on AMD's processors with AVX-512, it does not say.
+    cpu = Path("/proc/cpuinfo").read_text()
+    if "AuthenticAMD" in cpu and "avx512f" in cpu and "not imitated" in result.stdout:
+        pytest.skip("AVX2 cannot be imitated here")
     assert result.returncode == 0, result.stderr
     header, rule, *rows = [line.strip("| ").split(" | ") for line in result.stdout.splitlines()]
     assert header[9:] == list(SKILLS | TALK)

@@ -122,7 +122,10 @@ def start_server(root, stage):
     server = subprocess.Popen([sys.executable, "chat.py", "--serve", "--port", "0",
                                "--stage", Path(stage).resolve()],
                               cwd=root, stdout=subprocess.PIPE, text=True)
-    return server, int(re.search(r":(\d+) ", server.stdout.readline())[1])
+    port = re.search(r":(\d+) ", server.stdout.readline())
+    if not port:
+        fail(f"chat.py --serve --stage {stage} of {root} does not start; its message is above")
+    return server, int(port[1])
 
 
 def time_clients(port, n_clients, new_tokens):
@@ -196,6 +199,8 @@ def load_model(cfg, device):
 
 def main():
     cfg = parse_config(Config, __doc__)
+    if cfg.beside and not (cfg.clients and (Path(cfg.beside) / "chat.py").exists()):
+        fail("--beside takes the folder of a checkout, and needs --clients")
     if cfg.clients:
         return time_server(cfg)
     env = setup(cfg.device, cfg.dtype)
