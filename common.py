@@ -32,6 +32,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.attention.varlen import varlen_attn
 from torch.utils.checkpoint import checkpoint
 
 from machine import finish_replace, new_folder, versions, write_synced
@@ -277,6 +278,37 @@ def document_mask(ids, bos, dtype):
     return mask[:, None]
 
 
+def document_bounds(ids):
+    """ids (B, T), each row beginning with <|bos|> -> (K,) int32 for GPT.forward's isolate.
+
+    These are the places in ids.flatten() at which documents begin, in order; all that follow are
+    B*T. Of several <|bos|> in a row, which are padding, the last alone counts. K is a power of two,
+    so that few shapes must be compiled. On a GPU this waits for what was computed before.
+    """
+    is_bos = ids == ids[:, :1]
+    starts = is_bos.clone()
+    starts[:, :-1] &= ~is_bos[:, 1:]
+    # A row never goes on with a document of the row before.
+    starts[:, 0] = True
+    bounds = starts.flatten().nonzero().flatten()
+    size = max(64, 2 ** len(bounds).bit_length())
+    return F.pad(bounds, (0, size - len(bounds)), value=ids.numel()).int()
+
+
+def isolation(ids):
+    """What GPT.forward's isolate takes to keep the documents of these rows apart.
+
+    On a GPU, the bounds of the documents: it then computes nothing outside of them, and needs no
+    mask (B, 1, T, T).
+    """
+    return document_bounds(ids) if ids.is_cuda else True
+
+
+def has_varlen(x, dtype):
+    """Whether varlen_attn takes x in this dtype. A GPU that has bfloat16 has flash attention."""
+    return x.is_cuda and dtype == torch.bfloat16 and not torch.version.hip
+
+
 SDPA_KERNELS = [SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION,
                 SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
@@ -311,7 +343,7 @@ class Attention(nn.Module):
         self.wv = nn.Parameter(torch.empty(self.n_kv_head * self.head_size, config.n_embd))
         self.wo = nn.Parameter(torch.empty(config.n_embd, self.n_head * self.head_size))
 
-    def forward(self, x, cos, sin, attn_mask):
+    def forward(self, x, cos, sin, attn_mask, bounds=None):
         B, T, C = x.shape
         qkv = linear(x, self.wq, self.wk, self.wv)
         qkv = qkv.view(B, T, -1, self.head_size)               # (B, T, H + 2 Hkv, D)
@@ -319,6 +351,11 @@ class Attention(nn.Module):
         # QK-norm keeps q k^T within bounds: Dehghani et al. 2023, arXiv:2302.05442.
         q = rotate(rms_norm(q), cos, sin)
         k = rotate(rms_norm(k), cos, sin)
+        if bounds is not None:
+            q, k, v = (t.flatten(0, 1) for t in (q, k, v))     # (B, T, H, D) -> (N, H, D)
+            # It takes the rows for one long text, cut at the bounds; (-1, 0) means causal.
+            y = varlen_attn(q, k, v, bounds, bounds, T, T, window_size=(-1, 0), enable_gqa=True)
+            return linear(y.view(B, T, -1), self.wo)
         # Only now, as Inductor computes the norm in fewer instructions where the heads lie.
         q, k, v = (t.transpose(1, 2) for t in (q, k, v))       # (B, T, H, D) -> (B, H, T, D)
         # SDPA's masked CUDA kernel does not support grouped queries: repeat the keys and values.
@@ -353,8 +390,8 @@ class Block(nn.Module):
         self.attn = Attention(config)
         self.mlp = MLP(config)
 
-    def forward(self, x, cos, sin, attn_mask):
-        x = x + self.attn(rms_norm(x), cos, sin, attn_mask)
+    def forward(self, x, cos, sin, attn_mask, bounds=None):
+        x = x + self.attn(rms_norm(x), cos, sin, attn_mask, bounds)
         return x + self.mlp(rms_norm(x))
 
 
@@ -385,11 +422,15 @@ class GPT(nn.Module):
         targets (B, T): the id that follows each token; -1 counts nothing.
         The loss is cross-entropy in nats, float32: the sum (), or with reduction="none" (B, T).
         isolate: a token sees only its own document, which begins at the last <|bos|>; without it,
-        a token sees all tokens before it.
+        a token sees all tokens before it. isolation(ids) is True, or the same and faster.
         """
         config = self.config
         B, T = ids.shape
-        attn_mask = document_mask(ids, config.bos, self.compute_dtype) if isolate else None
+        attn_mask = bounds = None
+        if isinstance(isolate, torch.Tensor) and has_varlen(ids, self.compute_dtype):
+            bounds = isolate
+        elif isolate is not False:
+            attn_mask = document_mask(ids, config.bos, self.compute_dtype)
         cos, sin = self.cos[:T], self.sin[:T]
         if T > config.seq_len:
             cos, sin = self.rotary(torch.arange(T, device=ids.device))
@@ -397,7 +438,7 @@ class GPT(nn.Module):
         # The export writes a table that is already normalised: there this norm costs nothing.
         x = rms_norm(F.embedding(ids, self.embed)).to(self.compute_dtype)
         for block in self.blocks:
-            x = block(x, cos, sin, attn_mask)
+            x = block(x, cos, sin, attn_mask, bounds)
         x = rms_norm(x)                                        # (B, T, C)
 
         if targets is None:
@@ -427,6 +468,14 @@ def chunks(x, targets):
     return zip(x.split(n), targets.split(n))
 
 
+def add_product(total, a, b):
+    """total + a @ b, where total is float32 and a and b are in the compute dtype."""
+    if a.is_cuda and a.dtype != torch.float32:
+        # The product's own float32 sums are added to, instead of being rounded and read again.
+        return torch.addmm(total, a, b, out_dtype=torch.float32)
+    return total + (a @ b).float()
+
+
 class LinearCrossEntropy(torch.autograd.Function):
     """The sum of cross-entropy(head @ x, target) over all tokens, () float32.
 
@@ -440,7 +489,7 @@ class LinearCrossEntropy(torch.autograd.Function):
         vocabulary = torch.arange(head.size(0), device=x.device)
         losses = []
         dx = []
-        dhead = 0
+        dhead = torch.zeros_like(head)
         for x_chunk, target in chunks(x, targets):
             logits = F.linear(x_chunk, weight).float()         # (n, V)
             logsumexp = logits.logsumexp(-1, keepdim=True)     # (n, 1)
@@ -452,7 +501,7 @@ class LinearCrossEntropy(torch.autograd.Function):
             dlogits = ((logits - logsumexp).exp() - is_target.float()) * counts
             dlogits = dlogits.to(x.dtype)
             dx.append(dlogits @ weight)
-            dhead = dhead + (dlogits.T @ x_chunk).float()
+            dhead = add_product(dhead, dlogits.T, x_chunk)
         ctx.save_for_backward(torch.cat(dx), dhead)
         return torch.stack(losses).sum()
 

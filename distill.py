@@ -20,7 +20,7 @@ from pathlib import Path
 
 import torch
 
-from common import digest, load_checkpoint, trained_anew
+from common import digest, isolation, load_checkpoint, trained_anew
 from data.files import ROW_SUFFIXES, identify
 from data.mixtures import choose_mixture, conversations, row_length
 from machine import StopSignal, parse_config, run, setup, try_to_compile
@@ -252,7 +252,7 @@ def main():
         total = torch.zeros((), device=env.device)
         for ids, targets in batches:
             # Every supervised token of the step weighs the same; none sees another conversation.
-            loss = compiled(ids, targets, isolate=True) / n_target
+            loss = compiled(ids, targets, isolate=isolation(ids)) / n_target
             (loss * optimizer.loss_scale.factor).backward()
             total += loss.detach()
         lr = lr_scale(step, cfg, steps)

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from common import digest, load_checkpoint, render_pair
+from common import digest, isolation, load_checkpoint, render_pair
 from data.files import ROW_SUFFIXES, identify
 from data.mixtures import choose_mixture, preferences
 from machine import StopSignal, parse_config, run, setup, try_to_compile
@@ -113,7 +113,8 @@ def answer_logps(model, ids, targets):
         sums = torch.zeros_like(values).scatter_add(1, conversation, values)
         return sums[:, :2 * n_pairs].unflatten(1, (-1, 2))
 
-    losses = model(ids, targets, reduction="none", isolate=True)  # (B, T), 0 without a target
+    # (B, T), 0 without a target.
+    losses = model(ids, targets, reduction="none", isolate=isolation(ids))
     n_targets = sum_by_answer((targets >= 0).float())
     return sum_by_answer(-losses), (n_targets > 0).all(-1)
 

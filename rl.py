@@ -26,7 +26,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from common import STAGES, digest, load_checkpoint
+from common import STAGES, digest, isolation, load_checkpoint
 from data.files import ROW_SUFFIXES, identify
 from data.mixtures import choose_mixture, graded_prompts
 from machine import StopSignal, parse_config, run, setup, try_to_compile
@@ -261,7 +261,8 @@ def sampled_logps(model, ids, in_code, sampled, specials):
     An id that it could not sample has no share of the probability here either.
     """
     targets = ids[:, 1:].masked_fill(~sampled[:, 1:], -1)
-    logits = model(ids[:, :-1], isolate=True)
+    ids = ids[:, :-1]
+    logits = model(ids, isolate=isolation(ids))
     n_special = specials.size(1)
     masked = logits[..., -n_special:] + specials[in_code[:, :-1]]
     logits = torch.cat([logits[..., :-n_special], masked], dim=-1)

@@ -74,7 +74,9 @@ def trace(dtype, isolate):
         model.compute_dtype = dtype
         ids = torch.zeros(ROWS, SEQ_LEN, dtype=torch.int64)
         compiled = torch.compile(model, dynamic=False, backend=backend)
-        compiled(ids, ids, isolate=isolate).backward()
+        # As many bounds as document_bounds() gives.
+        bounds = torch.zeros(64, dtype=torch.int32)
+        compiled(ids, ids, isolate=bounds if isolate else False).backward()
     return graphs, mode
 
 
@@ -86,6 +88,8 @@ def take_cudas_path():
         lambda x, shape, eps=None: torch.ops.aten._fused_rms_norm(x, list(shape), None, eps)[0])
     common.F = type("Functional", (), functions)
     common.attend = attention
+    common.has_varlen = lambda ids, dtype: dtype == torch.bfloat16
+    common.add_product = lambda total, a, b: torch.addmm(total, a, b, out_dtype=torch.float32)
     n = 2 * common.CHUNK
     common.chunks = lambda x, targets: zip(x.split(n), targets.split(n))
 
@@ -289,6 +293,7 @@ def report(folder, card, names, archs):
         for i, code in enumerate(codes):
             (folder / f"{name}_{i}.txt").write_text(code)
             sources |= kernels_of(code)
+        found[name]["varlen_attn"] = ["_varlen_attn" in code for code in codes]
         found[name]["launches"] = [len(re.findall(r"^ *triton_\w+\.run\(", code, re.M))
                                    for code in codes]
         # Triton's names of functions that a GPU computes in many instructions.

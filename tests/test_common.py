@@ -335,6 +335,78 @@ def test_packed_conversations_do_not_see_each_other_to_the_bit(dtype, n_kv_head)
         torch.testing.assert_close(alone, logits[:, start:end], rtol=0.05, atol=tolerance)
 
 
+def naive_varlen_attn(q, k, v, bounds_q, bounds_k, max_q, max_k, window_size, enable_gqa):
+    """Causal attention of a document after the other: (N, H, D), (N, Hkv, D) -> (N, H, D)."""
+    assert bounds_q is bounds_k and window_size == (-1, 0) and enable_gqa
+    assert bounds_q.dtype == torch.int32 and bounds_q[0] == 0 and bounds_q[-1] == len(q)
+    group = q.size(1) // k.size(1)
+    outputs = []
+    for start, end in itertools.pairwise(bounds_q.tolist()):
+        assert 0 <= end - start <= max_q == max_k
+        for t in range(start, end):
+            keys, values = (x[start:t + 1].repeat_interleave(group, dim=1) for x in (k, v))
+            scores = (q[t] * keys).sum(-1) * q.size(-1) ** -0.5          # (t - start + 1, H)
+            outputs.append((scores.softmax(0)[..., None] * values).sum(0))
+    return torch.stack(outputs)
+
+
+@pytest.mark.parametrize("n_kv_head", [1, 2])
+def test_cut_at_the_documents_bounds_attention_is_that_of_the_mask(monkeypatch, n_kv_head):
+    model = tiny_model(n_head=2, n_kv_head=n_kv_head)
+    ids = random_ids(2, 40)
+    # The first row ends with padding, the second one with the first token of a document.
+    ids[0, [0, 7, 20, *range(33, 40)]] = model.config.bos
+    ids[1, [0, 25, 39]] = model.config.bos
+    targets = ids.roll(-1, 1).masked_fill(random_ids(2, 40, seed=1, high=3) == 0, -1)
+    targets[0, 32:] = -1
+    calls = []
+
+    def spy(*args, **kwargs):
+        calls.append(args)
+        return naive_varlen_attn(*args, **kwargs)
+
+    monkeypatch.setattr(common, "has_varlen", lambda x, dtype: True)
+    monkeypatch.setattr(common, "varlen_attn", spy)
+    results = []
+    for isolate in True, common.document_bounds(ids):
+        loss = model(ids, targets, isolate=isolate)
+        loss.backward()
+        results.append([loss.detach(), *(p.grad for p in model.parameters())])
+        model.zero_grad()
+    assert len(calls) == model.config.n_layer
+    for by_mask, by_bounds in zip(*results, strict=True):
+        torch.testing.assert_close(by_bounds, by_mask, rtol=1e-4, atol=1e-5)
+
+
+def test_the_bounds_are_the_documents_of_all_rows_and_few_sizes():
+    bos = 9
+    ids = torch.tensor([[9, 1, 2, 9, 3, 9, 9, 9],
+                        [9, 4, 5, 6, 7, 8, 1, 9]])
+    bounds = common.document_bounds(ids)
+    # Padding counts from its last <|bos|> on.
+    assert bounds.dtype == torch.int32 and bounds.tolist() == [0, 3, 7, 8, 15] + 59 * [16]
+    sizes = {len(common.document_bounds(torch.tensor([[bos, 1] * n]))) for n in range(1, 300)}
+    assert sizes == {64, 128, 256, 512}
+    # The last one always is the end.
+    for n in 63, 64, 127, 128:
+        bounds = common.document_bounds(torch.tensor([[bos, 1] * n])).tolist()
+        assert bounds[:n] == list(range(0, 2 * n, 2)) and set(bounds[n:]) == {2 * n}
+
+
+def test_where_flash_attention_is_missing_bounds_mean_the_mask():
+    model = tiny_model()
+    ids = random_ids(2, 40)
+    ids[:, [0, 9]] = model.config.bos
+    assert torch.equal(model(ids, isolate=common.document_bounds(ids)), model(ids, isolate=True))
+    assert common.isolation(ids) is True
+    with FakeTensorMode():
+        on_gpu = torch.empty(1, 2, device="cuda", dtype=torch.int64)
+    assert common.has_varlen(on_gpu, torch.bfloat16)
+    # A T4 computes in float16, and has no kernel for it.
+    assert not common.has_varlen(on_gpu, torch.float16)
+    assert not common.has_varlen(ids, torch.bfloat16)
+
+
 def test_no_gradient_crosses_conversations():
     model = tiny_model()
     ids = torch.cat([torch.arange(0, 16), torch.arange(16, 32)])[None]

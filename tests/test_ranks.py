@@ -83,6 +83,15 @@ def train(model, optimizer, rows, steps, batch_size, env):
     return logged
 
 
+def equal_on_all_ranks(model, env):
+    """On how many ranks the weights equal those of rank 0, to the bit."""
+    same = [p.detach().clone() for p in model.parameters()]
+    for p in same:
+        torch.distributed.broadcast(p, 0)
+    is_equal = torch.tensor(int(all(map(torch.equal, same, model.parameters()))))
+    return int(env.all_sum(is_equal))
+
+
 def main(folder):
     """What each of the two ranks does; rank 0 writes the results for the test."""
     folder = Path(folder)
@@ -98,6 +107,14 @@ def main(folder):
     result = dict(loss=env.all_sum(torch.tensor(loss)).item(), n_target=n_target,
                   grads=[env.all_sum(g) for g in grads],
                   uneven=evaluate_loss(model, rows, tok, env, 2, 5))
+
+    # The same gradients in bfloat16, in which the ranks send their updates.
+    model = tiny_model()
+    optimizer = new_optimizer(model, dataclasses.replace(env, dtype=torch.bfloat16))
+    gradients(model, rows, 0, 4, env)
+    optimizer.step(0.5, 0.95)
+    result["bfloat16"] = {name: p.detach() for name, p in model.named_parameters()}
+    result["bfloat16_equal"] = equal_on_all_ranks(model, env)
 
     # Three steps, and a checkpoint of them.
     model = tiny_model()
@@ -115,12 +132,7 @@ def main(folder):
     result["resumed_at"], _ = start_or_resume(folder, "one", {}, True, model, optimizer, env)
     result["after_one"] = train(model, optimizer, rows, range(3, 5), 2, env)
     result["after_one_weights"] = {name: p.detach() for name, p in model.named_parameters()}
-    # All ranks must hold the same weights to the bit.
-    same = [p.detach().clone() for p in model.parameters()]
-    for p in same:
-        torch.distributed.broadcast(p, 0)
-    is_equal = torch.tensor(int(all(map(torch.equal, same, model.parameters()))))
-    result["equal_on_all_ranks"] = int(env.all_sum(is_equal))
+    result["equal_on_all_ranks"] = equal_on_all_ranks(model, env)
 
     # A gradient that is too large on one rank alone: all ranks skip the step.
     model = tiny_model()
@@ -314,6 +326,20 @@ def test_two_ranks_train_as_one(two):
     for name, p in one["weights"].items():
         close(ranks["weights"][name], p, 1e-5)
     assert ranks["equal_on_all_ranks"] == 2
+
+
+def test_updates_sent_in_bfloat16_differ_by_rounding_alone(two):
+    _, rows, _, ranks = two
+    start = {name: p.detach().clone() for name, p in tiny_model().named_parameters()}
+    model = tiny_model()
+    gradients(model, rows, 0, 8, ENV)
+    new_optimizer(model, ENV).step(0.5, 0.95)
+    assert ranks["bfloat16_equal"] == 2
+    for name, p in model.named_parameters():
+        rounded = ranks["bfloat16"][name]
+        assert not torch.equal(rounded, p)
+        # bfloat16 has 8 bits; the decay of the weights is not rounded.
+        close(rounded - start[name], p.detach() - start[name], 2 ** -8)
 
 
 def test_the_optimizers_state_is_cut_anew_for_another_number_of_ranks(two):

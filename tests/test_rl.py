@@ -332,7 +332,7 @@ MUTANTS = {
     "special tokens not masked": ("+ specials[in_code[:, :-1]]", ""),
     "the mask of text in tool calls": ("state = int(id == opens)", "state = 0"),
     "state of the call one id late": ("specials[in_code[:, :-1]]", "specials[in_code[:, 1:]]"),
-    "answers see each other": ("isolate=True", "isolate=False"),
+    "answers see each other": ("isolate=isolation(ids)", "isolate=False"),
     "filling rows trained": ("copies[key] = torch.zeros_like(copies[key])", "pass"),
     "one draw for the whole group": ("copy=copy", "copy=0"),
     "every step draws the same": ("seed=seed)", "seed=0)"),

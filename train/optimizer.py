@@ -143,7 +143,9 @@ class Optimizer:
             second = like.mean(neuron_dim(like), keepdim=True) if g["muon"] else like
             # Muon: momentum, and the mean square of each neuron. AdamW: the averages m and v.
             g["state"] = [torch.zeros_like(like), torch.zeros_like(second)]
-        self.orthogonalize = try_to_compile(orthogonalize) if compile else orthogonalize
+        # There are but a few shapes, and a graph for each is faster than one for all.
+        self.orthogonalize = (try_to_compile(orthogonalize, dynamic=False) if compile
+                              else orthogonalize)
 
     def units(self, g, tensors):
         """Tensors of a group -> one tensor that the ranks can divide along its first dimension.
@@ -161,11 +163,23 @@ class Optimizer:
 
     def gather(self, g, share):
         """The shares of all ranks -> one tensor in the shape of each parameter of the group."""
-        units = share
-        if self.env.world_size > 1:
-            units = share.new_empty(len(share) * self.env.world_size, *share.shape[1:])
-            dist.all_gather_single(units, share.contiguous())
-        # What is cut off here is the padding.
+        units, work = self.start_gathering(share)
+        if work:
+            work.wait()
+        return self.cut(g, units)
+
+    def start_gathering(self, share):
+        """-> the shares of all ranks in one tensor, and what must be waited for before it is read.
+
+        One rank waits for nothing: None.
+        """
+        if self.env.world_size == 1:
+            return share, None
+        units = share.new_empty(len(share) * self.env.world_size, *share.shape[1:])
+        return units, dist.all_gather_single(units, share.contiguous(), async_op=True)
+
+    def cut(self, g, units):
+        """The opposite of units(): one tensor for each parameter. The padding falls away."""
         if g["muon"]:
             return list(units[:len(g["params"])])
         p = g["params"][0]
@@ -178,8 +192,10 @@ class Optimizer:
         Returns the l2 norm () of all gradients, still on the device: reading it waits for the step.
         In float16, 0 says that the step was skipped, as a gradient was not finite.
         """
-        # 1) This rank's share of the gradients, summed over all ranks.
-        shares = [self.take_gradients(g) for g in self.groups.values()]
+        # 1) This rank's share of the gradients, summed over all ranks. While one group is summed,
+        # the next one is put together.
+        sums = [self.start_summing(g) for g in self.groups.values()]
+        shares = [self.finish_summing(*sums.pop(0)) for _ in self.groups]
         square = torch.stack([share.norm() for share in shares]).square().sum()
         norm = self.env.all_sum(square).sqrt()
         if self.loss_scale.is_used:
@@ -190,6 +206,7 @@ class Optimizer:
                 return torch.zeros_like(norm)
 
         self.count += 1
+        waiting = []
         for g in self.groups.values():
             # 2) The update of this share.
             grad = shares.pop(0)
@@ -198,28 +215,48 @@ class Optimizer:
             else:
                 update = self.adamw_update(grad, *g["state"])
             del grad
+            if self.env.world_size > 1 and self.env.dtype == torch.bfloat16:
+                # Half of the bytes to send; every rank, this one, too, then applies the same.
+                update = update.bfloat16()
 
-            # 3) Every rank gets all updates and applies them.
-            lr = g["lr"] * lr_scale
-            updates = self.gather(g, update)
-            if g["muon"]:
-                torch._foreach_mul_(g["params"], 1 - lr * self.weight_decay)
-            torch._foreach_add_(g["params"], updates, alpha=-lr)
-            del update, updates
+            # 3) Every rank gets all updates and applies them. With several ranks, one group is on
+            # its way while the next one is computed.
+            waiting.append((g, lr_scale, *self.start_gathering(update)))
+            del update
+            while len(waiting) > (self.env.world_size > 1):
+                self.apply(*waiting.pop(0))
+        for arriving in waiting:
+            self.apply(*arriving)
         return norm
 
-    def take_gradients(self, g):
+    def apply(self, g, lr_scale, units, work):
+        """Change a group's parameters by the updates of all ranks, once they are there."""
+        if work:
+            work.wait()
+        lr = g["lr"] * lr_scale
+        if g["muon"]:
+            torch._foreach_mul_(g["params"], 1 - lr * self.weight_decay)
+        torch._foreach_add_(g["params"], [u.float() for u in self.cut(g, units)], alpha=-lr)
+
+    def start_summing(self, g):
         """-> this rank's share of a group's gradients, summed over all ranks; clears p.grad.
 
+        With it comes what finish_summing() takes beside it.
         The matrices are copied for that, so their gradients would only take memory from here on.
         """
         units = self.units(g, [p.grad for p in g["params"]])
         for p in g["params"]:
             p.grad = None
-        share = units
-        if self.env.world_size > 1:
-            share = torch.empty_like(self.my_share(units))
-            dist.reduce_scatter_single(share, units)
+        if self.env.world_size == 1:
+            return units, None, None
+        share = torch.empty_like(self.my_share(units))
+        # What is being sent must stay until it was.
+        return share, units, dist.reduce_scatter_single(share, units, async_op=True)
+
+    def finish_summing(self, share, units, work):
+        """-> the share, once it is summed, without the scale of the loss."""
+        if work:
+            work.wait()
         if self.loss_scale.is_used:
             share.div_(self.loss_scale.factor)
         return share

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from common import CHUNK, checkpoint_writer, load_tensors, read_meta
+from common import CHUNK, checkpoint_writer, isolation, load_tensors, read_meta
 from machine import WRITER, finish_replace, replace_folder, run_record, write_synced
 
 # --------------------------------------------------------------------------------------------------
@@ -203,7 +203,8 @@ def evaluate_loss(model, rows, tok, env, batch_size, max_rows, only_learned=Fals
         ids, targets = rows.batch(indices[at:at + batch_size], only_learned)
         ids = ids.to(env.device)
         targets = targets.to(env.device)
-        losses = model(ids, targets, reduction="none", isolate=only_learned)        # (B, T)
+        isolate = only_learned and isolation(ids)
+        losses = model(ids, targets, reduction="none", isolate=isolate)             # (B, T)
         counts = targets >= 0
         n_bytes = token_bytes[targets.clamp(min=0)] * counts
         text_losses = losses * (n_bytes > 0)

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
-from common import GPT
+from common import GPT, isolation
 from machine import can_compile, cpu_features, parse_config, run, setup, versions
 from pretrain import init_weights, model_config
 from train.optimizer import Optimizer
@@ -82,7 +82,8 @@ def main():
     for step in range(cfg.warmup + cfg.steps):
         t0 = now(env.device)
         for batch in ids.split(batch_size):
-            loss = compiled(batch[:, :-1], batch[:, 1:], isolate=cfg.isolate)
+            documents = cfg.isolate and isolation(batch[:, :-1])
+            loss = compiled(batch[:, :-1], batch[:, 1:], isolate=documents)
             (loss / (rows_per_step * seq_len)).backward()
         t1 = now(env.device)
         optimizer.step(1.0, 0.95)

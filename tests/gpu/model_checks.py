@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import torch
 from results import judge, skipped
 
-from common import GPT, SPECIAL_TOKENS, generate
+from common import GPT, SPECIAL_TOKENS, generate, isolation
 from machine import Env, setup
 from pretrain import init_weights, model_config
 from talk.engine import IN_RAW_TEXT, Engine
@@ -49,6 +49,7 @@ def gradients(function, model, ids, dtype, isolate, reduction="sum"):
     model.compute_dtype = dtype
     model.zero_grad()
     targets = ids[:, 1:]
+    isolate = isolate and isolation(ids[:, :-1])
     loss = function(ids[:, :-1], targets, reduction, isolate).sum() / targets.numel()
     # A power of two, which keeps the gradients within the range of float16.
     scale = 2.0 ** 12
@@ -131,7 +132,8 @@ def graphs(cfg, folder):
         ids = random_rows(config, 2, env)
         after = []
         for step in range(10):
-            loss = compiled(ids[:, :-1], ids[:, 1:], isolate=isolate) / ids.numel()
+            documents = isolate and isolation(ids[:, :-1])
+            loss = compiled(ids[:, :-1], ids[:, 1:], isolate=documents) / ids.numel()
             (loss * optimizer.loss_scale.factor).backward()
             norm = optimizer.step((10 - step) / 10, 0.85 + step / 100).item()
             # As the stages do it, between the steps.
@@ -161,7 +163,7 @@ def memory(cfg, folder):
     torch.cuda.reset_peak_memory_stats()
     compiled = torch.compile(model, dynamic=False)
     for _ in range(2):
-        loss = compiled(ids[:, :-1], ids[:, 1:], isolate=True) / ids.numel()
+        loss = compiled(ids[:, :-1], ids[:, 1:], isolate=isolation(ids[:, :-1])) / ids.numel()
         (loss * optimizer.loss_scale.factor).backward()
         optimizer.step(1.0, 0.95)
     share = torch.cuda.max_memory_allocated() / free
