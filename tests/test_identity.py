@@ -82,7 +82,7 @@ def test_groups_turns_and_facts():
 def test_requests_that_it_refuses_are_whole_and_ask_for_no_skill():
     grammars, fill = identity.REFUSE["grammars"], identity.REFUSE["fill"]
     names = {name for grammar in grammars.values() for name in re.findall("<(.*?)>", grammar)}
-    assert names == set(fill)
+    assert {name.removeprefix("options ") for name in names} == set(fill)
     for words in fill.values():
         words = words.split("/")
         assert len(words) == len(set(words)) and all(word.strip() == word != "" for word in words)
@@ -90,10 +90,32 @@ def test_requests_that_it_refuses_are_whole_and_ask_for_no_skill():
         for line in identity.listed(grammar):
             assert re.fullmatch(r"([^\[\]]*\[[^\[\]]*\])*[^\[\]]*", line), (name, line)
         for wording in identity.refusals(grammar):
+            if name.startswith("options"):
+                # What comes behind the question are the options.
+                wording, *options = wording.removesuffix("\n").split("\n")
+                assert options or re.search(r"\bA\b.* \(?B\b", wording), (name, wording)
             assert not set(wording) & set("<>[]|{}\n") and "  " not in wording
             asks = r"\b(spell\w*|letters|backwards?|vowels?|how many [a-z]'?s)\b(?! to )"
             assert not re.search(asks, wording.lower()), (name, wording)
             assert not re.search(r"\d *[-+*] *\d", wording), (name, wording)
+
+
+def test_questions_of_fact_with_options_are_declined():
+    """Python can't compute which city is a capital, so a letter would be a guess."""
+    names = [name for name in identity.INTENTS if name.startswith("refuse options")]
+    assert len(names) >= 8
+    formats = set()
+    for name in names:
+        for wording in identity.refusals(identity.INTENTS[name]["grammar"]):
+            marks = re.findall(r"(?:^|[\s(=])([A-E])(?=[).: \n]|$)", wording)
+            # Two to five options, and among them no letter is left out or comes twice.
+            assert len(re.findall("=[A-E]\n", wording)) in (0, 2, 3, 4, 5), wording
+            assert {"A", "B"} <= set(marks), wording
+            formats.add("=A\n" in wording)
+        assert all(identity.states_facts(name, answer)
+                   for answer in identity.INTENTS[name]["answers"])
+        assert not identity.states_facts(name, "B")
+    assert formats == {True, False}
 
 
 def test_a_wording_in_short_forms():

@@ -15,12 +15,14 @@ import tomllib
 from pathlib import Path
 
 from data.demo.arithmetic import Arithmetic
+from data.demo.choices import LETTERS, informal
 from data.demo.grammar import leave_out, put_in, spell_one
 from data.demo.other_wordings import may_train
 from data.demo.records import preference, record, run_on
 from data.demo.spelling import SimpleSpelling
 from data.demo.splits import check_split, generator, split_of, stable_hash
 from data.lazy import Lazy
+from data.published.source import multiple_choice
 
 WORDINGS = tomllib.loads(Path(__file__).with_name("wordings.toml").read_text("utf-8"))
 INTENTS = WORDINGS["intents"]
@@ -77,6 +79,7 @@ INVENTED = {
     "refuse": [
         "The capital is Paris.", "It was in 1912.", "Yes, of course. Here it is.", "#### 12",
         "Once upon a time there was a king.", "You should buy the red one.", "about:a,b,o,u,t",
+        "B", "C",
     ],
     "unknown": [
         "It is sunny, 21 degrees.", "It is a quarter past nine.", "Your name is Peter.",
@@ -128,7 +131,10 @@ def split_of_base():
 
 @functools.cache
 def refusals(grammar):
-    """At most 1,000 sentences of a grammar with words of REFUSE["fill"] in place of <name>."""
+    """At most 1,000 sentences of a grammar with words of REFUSE["fill"] in place of <name>.
+
+    In place of <options name>, two to five of the words follow as options to choose from.
+    """
     rng = generator("refusals", grammar)
     fill = {name: words.split("/") for name, words in REFUSE["fill"].items()}
     lines = listed(grammar)
@@ -136,7 +142,16 @@ def refusals(grammar):
     for _ in range(1000):
         sentence = spell_one(rng.choice(lines), rng)
         sentence = re.sub("<([a-z]+)>", lambda match: rng.choice(fill[match[1]]), sentence)
-        found.append(sentence[:1].upper() + sentence[1:])
+        sentence = sentence[:1].upper() + sentence[1:]
+        question, _, name = sentence.partition(" <options ")
+        if name:
+            options = rng.sample(fill[name.rstrip(">")], rng.randint(2, 5))
+            letters = LETTERS[:len(options)]
+            if rng.random() < 2 / 3:
+                sentence = informal(question, letters, options, rng)
+            else:
+                sentence = multiple_choice(question, letters, options)
+        found.append(sentence)
     return list(dict.fromkeys(found))
 
 
