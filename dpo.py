@@ -41,8 +41,8 @@ from train.run import (
 )
 
 STAGE, BASE, NEXT = "dpo", "sft", "distill"
-DEMO_MIXTURE = ("spelling_bee:500,simple_spelling:500,letters:350,arithmetic:500,"
-                "word_problems:250,choices:200,identity:750")
+DEMO_MIXTURE = ("spelling_bee:1000,simple_spelling:1000,letters:700,arithmetic:1000,"
+                "word_problems:500,choices:400,identity:1500")
 
 
 @dataclass
