@@ -41,7 +41,7 @@ from train.progress import clock
 # other processors kept to AVX2 made 2,900 and 4,000.
 STAGES = ["tokenizer", "pretrain", "midtrain", "sft", "dpo", "distill", "evaluate"]
 DEMO_SECONDS = {
-    "bfloat16": [25, 237, 213, 410, 151, 63, 47],
+    "bfloat16": [28, 284, 314, 509, 160, 76, 51],
     "bfloat16 without a compiler": [25, 260, 255, 490, 160, 60, 45],
     "float32": [39, 649, 655, 1202, 826, 233, 100]}
 # Tier and cores.
