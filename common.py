@@ -32,7 +32,6 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.attention.varlen import varlen_attn
 from torch.utils.checkpoint import checkpoint
 
 from machine import finish_replace, new_folder, versions, write_synced
@@ -309,6 +308,20 @@ def has_varlen(x, dtype):
     return x.is_cuda and dtype == torch.bfloat16 and not torch.version.hip
 
 
+def attend_within(q, k, v, bounds):
+    """Causal attention in each document by itself; q (B, T, H, D), k and v (B, T, Hkv, D) -> as q.
+
+    bounds: what document_bounds() returns.
+    """
+    # It takes 1.4 s to import, and only GPUs need it.
+    from torch.nn.attention.varlen import varlen_attn
+    T = q.size(1)
+    # It takes the rows for one long text, cut at the bounds; (-1, 0) means causal.
+    y = varlen_attn(q.flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1), bounds, bounds, T, T,
+                    window_size=(-1, 0), enable_gqa=True)      # (N, H, D)
+    return y.view_as(q)
+
+
 SDPA_KERNELS = [SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION,
                 SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
@@ -352,10 +365,7 @@ class Attention(nn.Module):
         q = rotate(rms_norm(q), cos, sin)
         k = rotate(rms_norm(k), cos, sin)
         if bounds is not None:
-            q, k, v = (t.flatten(0, 1) for t in (q, k, v))     # (B, T, H, D) -> (N, H, D)
-            # It takes the rows for one long text, cut at the bounds; (-1, 0) means causal.
-            y = varlen_attn(q, k, v, bounds, bounds, T, T, window_size=(-1, 0), enable_gqa=True)
-            return linear(y.view(B, T, -1), self.wo)
+            return linear(attend_within(q, k, v, bounds).flatten(2), self.wo)
         # Only now, as Inductor computes the norm in fewer instructions where the heads lie.
         q, k, v = (t.transpose(1, 2) for t in (q, k, v))       # (B, T, H, D) -> (B, H, T, D)
         # SDPA's masked CUDA kernel does not support grouped queries: repeat the keys and values.
@@ -422,14 +432,15 @@ class GPT(nn.Module):
         targets (B, T): the id that follows each token; -1 counts nothing.
         The loss is cross-entropy in nats, float32: the sum (), or with reduction="none" (B, T).
         isolate: a token sees only its own document, which begins at the last <|bos|>; without it,
-        a token sees all tokens before it. isolation(ids) is True, or the same and faster.
+        a token sees all tokens before it. True, or what isolation(ids) returns, which is faster.
         """
         config = self.config
         B, T = ids.shape
         attn_mask = bounds = None
-        if isinstance(isolate, torch.Tensor) and has_varlen(ids, self.compute_dtype):
+        has_bounds = isinstance(isolate, torch.Tensor)
+        if has_bounds and has_varlen(ids, self.compute_dtype):
             bounds = isolate
-        elif isolate is not False:
+        elif has_bounds or isolate:
             attn_mask = document_mask(ids, config.bos, self.compute_dtype)
         cos, sin = self.cos[:T], self.sin[:T]
         if T > config.seq_len:

@@ -366,7 +366,7 @@ def test_cut_at_the_documents_bounds_attention_is_that_of_the_mask(monkeypatch, 
         return naive_varlen_attn(*args, **kwargs)
 
     monkeypatch.setattr(common, "has_varlen", lambda x, dtype: True)
-    monkeypatch.setattr(common, "varlen_attn", spy)
+    monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", spy)
     results = []
     for isolate in True, common.document_bounds(ids):
         loss = model(ids, targets, isolate=isolate)
@@ -381,10 +381,12 @@ def test_cut_at_the_documents_bounds_attention_is_that_of_the_mask(monkeypatch, 
 def test_the_bounds_are_the_documents_of_all_rows_and_few_sizes():
     bos = 9
     ids = torch.tensor([[9, 1, 2, 9, 3, 9, 9, 9],
+                        [9, 9, 9, 9, 9, 9, 9, 9],
                         [9, 4, 5, 6, 7, 8, 1, 9]])
     bounds = common.document_bounds(ids)
-    # Padding counts from its last <|bos|> on.
-    assert bounds.dtype == torch.int32 and bounds.tolist() == [0, 3, 7, 8, 15] + 59 * [16]
+    # Padding counts from its last <|bos|> on, but no document is longer than a row.
+    expected = [0, 3, 7, 8, 15, 16, 23]
+    assert bounds.dtype == torch.int32 and bounds.tolist() == expected + 57 * [24]
     sizes = {len(common.document_bounds(torch.tensor([[bos, 1] * n]))) for n in range(1, 300)}
     assert sizes == {64, 128, 256, 512}
     # The last one always is the end.

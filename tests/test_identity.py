@@ -108,7 +108,7 @@ def test_questions_of_fact_with_options_are_declined():
     for name in names:
         for wording in identity.refusals(identity.INTENTS[name]["grammar"]):
             marks = re.findall(r"(?:^|[\s(=])([A-E])(?=[).: \n]|$)", wording)
-            # Two to five options, and among them no letter is left out or comes twice.
+            # Two to five options, in MMLU's format or as people list them.
             assert len(re.findall("=[A-E]\n", wording)) in (0, 2, 3, 4, 5), wording
             assert {"A", "B"} <= set(marks), wording
             formats.add("=A\n" in wording)

@@ -207,6 +207,7 @@ class Optimizer:
 
         self.count += 1
         waiting = []
+        most_waiting = 0 if self.env.world_size == 1 else 1
         for g in self.groups.values():
             # 2) The update of this share.
             grad = shares.pop(0)
@@ -223,7 +224,7 @@ class Optimizer:
             # its way while the next one is computed.
             waiting.append((g, lr_scale, *self.start_gathering(update)))
             del update
-            while len(waiting) > (self.env.world_size > 1):
+            while len(waiting) > most_waiting:
                 self.apply(*waiting.pop(0))
         for arriving in waiting:
             self.apply(*arriving)
@@ -239,9 +240,9 @@ class Optimizer:
         torch._foreach_add_(g["params"], [u.float() for u in self.cut(g, units)], alpha=-lr)
 
     def start_summing(self, g):
-        """-> this rank's share of a group's gradients, summed over all ranks; clears p.grad.
+        """-> what finish_summing() takes: this rank's share of a group's gradients, which is summed
+        over all ranks meanwhile, what is sent for it, and what must be waited for. Clears p.grad.
 
-        With it comes what finish_summing() takes beside it.
         The matrices are copied for that, so their gradients would only take memory from here on.
         """
         units = self.units(g, [p.grad for p in g["params"]])
