@@ -37,12 +37,13 @@ from train.plan import flops_per_token, matrix_weights
 from train.progress import clock
 
 # Seconds of each stage of the demo on two cores. What is not in MEASURED is estimated: without a
-# compiler half the speed. float32 is an EPYC of 2017 with AVX2, which made some 2,000 tokens/s; two
-# other processors kept to AVX2 made 2,900 and 4,000.
+# compiler a step takes 1.66 times as long (measured). bfloat16 is a Xeon with AVX512-BF16 and AMX.
+# float32 is an EPYC of 2017 with AVX2, which made some 2,000 tokens/s; two other processors kept to
+# AVX2 made 2,900 and 4,000.
 STAGES = ["tokenizer", "pretrain", "midtrain", "sft", "dpo", "distill", "evaluate"]
 DEMO_SECONDS = {
     "bfloat16": [28, 284, 314, 509, 160, 76, 51],
-    "bfloat16 without a compiler": [25, 260, 255, 490, 160, 60, 45],
+    "bfloat16 without a compiler": [28, 440, 470, 785, 225, 95, 51],
     "float32": [39, 649, 655, 1202, 826, 233, 100]}
 # Tier and cores.
 MEASURED = {("bfloat16", 2), ("float32", 2)}
@@ -50,8 +51,8 @@ TRAINED = STAGES[1:-1]
 MIXTURES = dict(midtrain=midtrain.DEMO_MIXTURE, sft=sft.DEMO_MIXTURE, dpo=dpo.DEMO_MIXTURE,
                 distill=distill.DEMO_MIXTURE)
 # Of these, a training stage starts, packs its rows and compiles in so many: in bfloat16
-# the mean of the five (24 to 68), in float32 that of the first three (56 to 82), otherwise a guess.
-FIXED = {"bfloat16": 42, "bfloat16 without a compiler": 10, "float32": 65}
+# the mean of the five (32 to 78), in float32 that of the first three (56 to 82), otherwise a guess.
+FIXED = {"bfloat16": 54, "bfloat16 without a compiler": 30, "float32": 65}
 # Of the demo: its vocabulary, the tokens of a row, and the tokens of its text (Python 3.11's).
 VOCAB_SIZE, SEQ_LEN, TEXT_TOKENS = 1536, 512, 5_060_000
 # How often a text is read: so often before the model grows, and never more.

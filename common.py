@@ -479,14 +479,6 @@ def chunks(x, targets):
     return zip(x.split(n), targets.split(n))
 
 
-def add_product(total, a, b):
-    """total + a @ b, where total is float32 and a and b are in the compute dtype."""
-    if a.is_cuda and a.dtype != torch.float32:
-        # The product's own float32 sums are added to, instead of being rounded and read again.
-        return torch.addmm(total, a, b, out_dtype=torch.float32)
-    return total + (a @ b).float()
-
-
 class LinearCrossEntropy(torch.autograd.Function):
     """The sum of cross-entropy(head @ x, target) over all tokens, () float32.
 
@@ -500,7 +492,7 @@ class LinearCrossEntropy(torch.autograd.Function):
         vocabulary = torch.arange(head.size(0), device=x.device)
         losses = []
         dx = []
-        dhead = torch.zeros_like(head)
+        dhead = 0
         for x_chunk, target in chunks(x, targets):
             logits = F.linear(x_chunk, weight).float()         # (n, V)
             logsumexp = logits.logsumexp(-1, keepdim=True)     # (n, 1)
@@ -512,7 +504,7 @@ class LinearCrossEntropy(torch.autograd.Function):
             dlogits = ((logits - logsumexp).exp() - is_target.float()) * counts
             dlogits = dlogits.to(x.dtype)
             dx.append(dlogits @ weight)
-            dhead = add_product(dhead, dlogits.T, x_chunk)
+            dhead = dhead + (dlogits.T @ x_chunk).float()
         ctx.save_for_backward(torch.cat(dx), dhead)
         return torch.stack(losses).sum()
 

@@ -89,7 +89,6 @@ def take_cudas_path():
     common.F = type("Functional", (), functions)
     common.attend = attention
     common.has_varlen = lambda ids, dtype: dtype == torch.bfloat16
-    common.add_product = lambda total, a, b: torch.addmm(total, a, b, out_dtype=torch.float32)
     n = 2 * common.CHUNK
     common.chunks = lambda x, targets: zip(x.split(n), targets.split(n))
 
